@@ -1,0 +1,275 @@
+/**
+ * SEAM 1: extension (or terminal) ⇄ engine.
+ *
+ * JSON-RPC over one per-user socket. Beside the LSP messages it serves (initialize, document sync,
+ * `textDocument/inlineCompletion`, `$/cancelRequest`, `$/progress`) the engine knows the requests and notifications
+ * below and nothing else. Plain data only. Values that come in are parsed once, at the edge, and trusted afterwards.
+ */
+
+/** Both sides must agree; an engine refuses a client of another version with the error kind `versionMismatch`. */
+export const protocolVersion = 1;
+
+/** `initialize.initializationOptions`: who is calling, and the right to. */
+export interface ClientHello {
+  readonly protocolVersion: number;
+  /** Contents of the engine's token file; proves that the client may read the user's files. */
+  readonly token: string;
+  readonly client: "vscode" | "terminal" | "test";
+  readonly settings: EngineSettings;
+}
+
+/** What the user may choose. `package.json` lists the same names as `nosa.*`. */
+export interface EngineSettings {
+  /** Id of a known model, an absolute path, or "" for the best that is on disk. */
+  readonly model: string;
+  /** 0: as many as there are physical cores. */
+  readonly threads: number;
+  /** Globs left out of the context, beside ignore files and the editor's own excludes. */
+  readonly exclude: readonly string[];
+  /** Files larger than this are left out. */
+  readonly fileKilobytesMax: number;
+  /** Most tokens of one repository in the context. */
+  readonly contextTokensMax: number;
+  readonly completions: CompletionSettings;
+  /** Base address of a mirror of the model hub, or "". */
+  readonly hubMirror: string;
+}
+
+export interface CompletionSettings {
+  readonly enabled: boolean;
+  /** Language id → on or off; "*" is the rest. */
+  readonly languages: Readonly<Record<string, boolean>>;
+  readonly tokensMax: number;
+}
+
+/** Requests, client → engine: name → [params, result]. */
+export interface Requests {
+  /** The engine's state now. */
+  "nosa/status": [Record<string, never>, EngineStatus];
+  /** Takes new settings; a new model is loaded when it is next needed. */
+  "nosa/configure": [EngineSettings, Record<string, never>];
+  /** Reads a repository into its context, resuming what an earlier call left; `nosa/indexProgress` reports. Cancelling keeps what is done. */
+  "nosa/index": [IndexParams, IndexSummary];
+  /** Files of a repository's context and their state. */
+  "nosa/context": [RootParams, ContextView];
+  /** Deletes everything kept of a repository. */
+  "nosa/forget": [RootParams, ForgetResult];
+  /** One chat turn over a repository's context. Streams ChatDelta through the params' `partialResultToken`. */
+  "nosa/chat": [ChatParams, ChatResult];
+  /** Known models, the fitting first. */
+  "nosa/models": [Record<string, never>, readonly ModelEntry[]];
+  /** Fetches and verifies a model; `nosa/downloadProgress` reports. Cancelling keeps the part that is there. */
+  "nosa/download": [DownloadParams, ModelEntry];
+  /** Finishes what runs, saves, and exits; a newer engine asks this of an older one. */
+  "nosa/drain": [Record<string, never>, Record<string, never>];
+}
+
+/** Notifications, engine → client: name → params. */
+export interface Notifications {
+  /** The state changed; at most ten a second. */
+  "nosa/statusChanged": EngineStatus;
+  "nosa/indexProgress": IndexProgress;
+  "nosa/downloadProgress": DownloadProgress;
+}
+
+export interface RootParams {
+  /** Absolute path of a workspace folder. */
+  readonly root: string;
+}
+
+export interface IndexParams extends RootParams {
+  /** The editor's `files.exclude` and `search.exclude` for this root: glob → on. */
+  readonly editorExcludes: Readonly<Record<string, boolean>>;
+}
+
+export interface IndexProgress extends RootParams {
+  readonly stage: "scanning" | "loading" | "reading" | "saving";
+  readonly filesDone: number;
+  readonly filesTotal: number;
+  readonly tokensDone: number;
+  readonly tokensTotal: number;
+  readonly tokensPerSecond: number;
+  /** -1 while unknown. */
+  readonly secondsLeft: number;
+  /** Path, relative to the root, of the file being read; "" when there is none. */
+  readonly path: string;
+}
+
+export interface IndexSummary extends RootParams {
+  readonly files: number;
+  readonly tokens: number;
+  /** Tokens whose KV was computed by this call; the rest was there already. */
+  readonly tokensRead: number;
+  readonly leftOut: number;
+  readonly seconds: number;
+  readonly complete: boolean;
+}
+
+export type FileState =
+  | { readonly kind: "fresh" }
+  | { readonly kind: "stale" }
+  | { readonly kind: "reading" }
+  | { readonly kind: "waiting" }
+  | { readonly kind: "leftOut"; readonly reason: LeftOutReason };
+
+export type LeftOutReason =
+  | "ignored"
+  | "excluded"
+  | "tooLarge"
+  | "binary"
+  | "secret"
+  | "generated"
+  | "unreadable"
+  | "link"
+  | "budget";
+
+export interface ContextFile {
+  /** Relative to the root, with forward slashes. */
+  readonly path: string;
+  readonly tokens: number;
+  readonly state: FileState;
+}
+
+export interface ContextView extends RootParams {
+  readonly files: readonly ContextFile[];
+  readonly tokens: number;
+  readonly bytesInMemory: number;
+  readonly bytesOnDisk: number;
+}
+
+export interface ForgetResult {
+  readonly bytesFreed: number;
+}
+
+export interface ChatMessage {
+  readonly role: "system" | "user" | "assistant";
+  readonly content: string;
+}
+
+export interface ChatParams {
+  /** "" chats with no repository. */
+  readonly root: string;
+  readonly messages: readonly ChatMessage[];
+  readonly tokensMax: number;
+  readonly temperature: number;
+  readonly seed: number;
+  readonly partialResultToken?: string | number;
+}
+
+export type ChatDelta =
+  | { readonly kind: "text"; readonly text: string }
+  /** What happens before the first token, in words for the user. */
+  | { readonly kind: "stage"; readonly stage: "loading" | "restoring" | "reading" };
+
+export interface ChatResult {
+  readonly text: string;
+  readonly finish: "stop" | "length" | "cancelled";
+  /** What the answer drew on, by attention mass, best first. */
+  readonly references: readonly Reference[];
+  readonly usage: Usage;
+}
+
+export interface Reference {
+  /** Relative to the root. */
+  readonly path: string;
+  /** From 1, inclusive. */
+  readonly startLine: number;
+  readonly endLine: number;
+  /** Share of the attention that the repository received, 0 to 1. */
+  readonly share: number;
+}
+
+export interface Usage {
+  /** Tokens of the repository that the answer could attend to. */
+  readonly contextTokens: number;
+  readonly promptTokens: number;
+  readonly answerTokens: number;
+  readonly attendedBlocks: number;
+  readonly totalBlocks: number;
+  readonly millis: { readonly restore: number; readonly prefill: number; readonly firstToken: number; readonly decode: number };
+}
+
+export interface ModelEntry {
+  readonly id: string;
+  readonly name: string;
+  readonly licence: string;
+  readonly bytes: number;
+  readonly onDisk: boolean;
+  readonly fitsMachine: boolean;
+  readonly recommended: boolean;
+}
+
+export interface DownloadParams {
+  readonly model: string;
+}
+
+export interface DownloadProgress {
+  readonly model: string;
+  readonly stage: "fetching" | "verifying";
+  readonly source: "hub" | "package";
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export type Activity =
+  | { readonly kind: "idle" }
+  | { readonly kind: "downloading"; readonly percent: number }
+  | { readonly kind: "loading" }
+  | { readonly kind: "indexing"; readonly percent: number; readonly tokensPerSecond: number; readonly secondsLeft: number }
+  | { readonly kind: "answering" }
+  | { readonly kind: "completing" };
+
+export interface EngineStatus {
+  readonly engineVersion: string;
+  /** Null until a model is loaded or chosen. */
+  readonly model: { readonly id: string; readonly name: string; readonly loaded: boolean } | null;
+  /** Such as "CPU AVX-512 VNNI"; "" until a model is loaded. */
+  readonly device: string;
+  readonly contexts: readonly ContextStatus[];
+  readonly activity: Activity;
+  readonly clients: number;
+  readonly kvBytes: number;
+  /** What is wrong at the moment, as a sentence that says what to do; "" when nothing is. */
+  readonly problem: string;
+}
+
+export interface ContextStatus extends RootParams {
+  readonly files: number;
+  readonly tokens: number;
+  readonly complete: boolean;
+  /** Blocks the last request attended to, and blocks there were; 0 before the first. */
+  readonly attendedBlocks: number;
+  readonly totalBlocks: number;
+}
+
+/** Closed list. The message of an error is a sentence for the user; the kind decides what is offered. */
+export type ErrorKind =
+  | "versionMismatch"
+  | "forbidden"
+  | "badRequest"
+  | "modelMissing"
+  | "modelBroken"
+  | "modelUnsupported"
+  | "downloadFailed"
+  | "rootMissing"
+  | "repositoryEmpty"
+  | "notIndexed"
+  | "noSpace"
+  | "outOfMemory"
+  | "draining"
+  | "internal";
+
+/** `error.data` of a failed request; `error.code` is always this number. */
+export const engineErrorCode = -32050;
+export interface ErrorData {
+  readonly kind: ErrorKind;
+}
+
+/** Data of an inline completion item beside the LSP fields, for the extension's own use. */
+export interface CompletionStats {
+  readonly contextTokens: number;
+  readonly promptTokens: number;
+  readonly tokens: number;
+  readonly cached: boolean;
+  readonly millis: { readonly queue: number; readonly prefill: number; readonly decode: number };
+}
