@@ -17,6 +17,7 @@
 #include <string_view>
 
 #include "core/dtype.h"
+#include "core/rope_pairing.h"
 #include "core/tensor_view.h"
 
 namespace nosa {
@@ -61,12 +62,6 @@ struct AttentionArgs {
   /// When not null: adds, for every context and own block, its share of the softmax of the last
   /// query, averaged over the heads of a KV head. [n_kv_heads, n_context_blocks + n_own_blocks]
   float* block_mass = nullptr;
-};
-
-/// Pairs of a head's dimensions that RoPE rotates together.
-enum class RopePairing {
-  kHalfSplit,  // (i, i + head_dim / 2): HF checkpoints, Qwen2 GGUF
-  kAdjacent,   // (2i, 2i + 1): Llama GGUF, whose q and k rows were permuted for it
 };
 
 /// Rotation of queries and keys. `inv_freq` already holds the scaling (linear, YaRN, llama3, longrope).
