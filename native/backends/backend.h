@@ -16,14 +16,12 @@
 #include <span>
 #include <string_view>
 
+#include "core/block_tokens.h"
 #include "core/dtype.h"
 #include "core/rope_pairing.h"
 #include "core/tensor_view.h"
 
 namespace nosa {
-
-/// Tokens in one KV block: the unit of selection, storage and transfer.
-inline constexpr int kBlockTokens = 64;
 
 /// One weight of a group that shares its input.
 struct MatmulTarget {
