@@ -56,8 +56,9 @@ const idleExitMsDefault = 5 * 60 * 1000;
 
 export function processConfig(env: NodeJS.ProcessEnv): ProcessConfig {
   const idle = Number(env["NOSA_IDLE_EXIT_MS"] ?? "");
+  const paths = dataPaths(dataFolder(env));
   return Object.freeze({
-    paths: dataPaths(dataFolder(env)),
+    paths: { ...paths, models: env["NOSA_MODELS_HOME"] ?? paths.models },
     idleExitMs: env["NOSA_IDLE_EXIT_MS"] !== undefined && Number.isFinite(idle) && idle >= 0 ? idle : idleExitMsDefault,
   });
 }

@@ -1,0 +1,37 @@
+/** Which command the native thread gets next. Pure. */
+
+/** Which work may delay which. Lower is served first. */
+const rankOf = { completion: 0, chat: 1, indexing: 2 } as const;
+
+export type JobKind = keyof typeof rankOf;
+
+export interface Waiting {
+  readonly kind: JobKind;
+  /** When its job was last served, by a counter; 0 for never. Equals take turns by it. */
+  readonly servedAt: number;
+  /** Order of arrival. */
+  readonly arrivedAt: number;
+}
+
+/** Index of the command to send next: by kind, then the job that was served longest ago, then the oldest; -1 of none. */
+export function nextIndex(waiting: readonly Waiting[]): number {
+  let best = -1;
+  let bestItem: Waiting | undefined;
+  for (const [index, item] of waiting.entries()) {
+    if (bestItem === undefined || before(item, bestItem)) {
+      best = index;
+      bestItem = item;
+    }
+  }
+  return best;
+}
+
+/** Whether a waiting command of kind `waiting` is worth interrupting a running one of kind `running`. */
+export function outranks(waiting: JobKind, running: JobKind): boolean {
+  return rankOf[waiting] < rankOf[running];
+}
+
+function before(a: Waiting, b: Waiting): boolean {
+  const order = rankOf[a.kind] - rankOf[b.kind] || a.servedAt - b.servedAt || a.arrivedAt - b.arrivedAt;
+  return order < 0;
+}

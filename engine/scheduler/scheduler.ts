@@ -1,0 +1,185 @@
+/**
+ * The only sender of native commands: one at a time, completions before chat before indexing.
+ *
+ * A command that comes back `interrupted` is parked in native code. Its job simply sends the same command again and
+ * waits its turn, so nothing is computed twice. Which job goes first is decided here; what a job does, by the job.
+ */
+
+import { setMaxListeners } from "node:events";
+import { Cancelled, EngineError } from "../errors";
+import type { NativeModel } from "../native/addon";
+import { nextIndex, outranks, type JobKind } from "./queue";
+
+export type { JobKind } from "./queue";
+
+/** A running command that should park is reminded this often: it may not have started when it was first asked. */
+const remindEveryMs = 5;
+
+/** One piece of work: many commands, one kind, one signal that ends it. */
+export interface Job {
+  readonly kind: JobKind;
+  readonly signal: AbortSignal;
+}
+
+interface Entry {
+  readonly job: Job;
+  readonly kind: JobKind;
+  readonly servedAt: number;
+  readonly arrivedAt: number;
+  readonly start: (model: NativeModel) => Promise<void>;
+  readonly cancel: (reason: unknown) => void;
+}
+
+export class Scheduler {
+  readonly #model: NativeModel;
+  readonly #waitingMax: number;
+  readonly #servedAt = new WeakMap<Job, number>();
+  readonly #waiting: Entry[] = [];
+  #running: Entry | undefined;
+  #reminder: NodeJS.Timeout | undefined;
+  #clock = 0;
+  #closed = false;
+  #idle: (() => void)[] = [];
+
+  constructor(model: NativeModel, options: { readonly waitingMax: number }) {
+    this.#model = model;
+    this.#waitingMax = options.waitingMax;
+  }
+
+  /** Commands that wait, the running one not counted. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** Kind of the work that runs now, for the status. */
+  get running(): JobKind | undefined {
+    return this.#running?.kind;
+  }
+
+  /**
+   * Sends one command when its turn comes. Rejects with Cancelled when the job's signal is aborted: at once while the
+   * command waits, when it has parked while it runs.
+   */
+  run<T>(job: Job, command: (model: NativeModel) => Promise<T>): Promise<T> {
+    if (this.#closed) return Promise.reject(new EngineError("draining", "The engine is closing: try again in a moment."));
+    if (job.signal.aborted) return Promise.reject(new Cancelled());
+    if (this.#waiting.length >= this.#waitingMax) {
+      return Promise.reject(new EngineError("internal", "Too many requests are waiting: try again in a moment."));
+    }
+    return new Promise<T>((resolve, reject) => {
+      const onAbort = (): void => this.#abort(entry);
+      const entry: Entry = {
+        job,
+        kind: job.kind,
+        servedAt: this.#servedAt.get(job) ?? 0,
+        arrivedAt: ++this.#clock,
+        start: (model) => {
+          const settle = (act: () => void): void => {
+            job.signal.removeEventListener("abort", onAbort);
+            act();
+          };
+          return invoke(command, model).then(
+            (value) => settle(() => (job.signal.aborted ? reject(new Cancelled()) : resolve(value))),
+            (error: unknown) => settle(() => reject(job.signal.aborted ? new Cancelled() : error)),
+          );
+        },
+        cancel: (reason) => {
+          job.signal.removeEventListener("abort", onAbort);
+          reject(reason);
+        },
+      };
+      job.signal.addEventListener("abort", onAbort, { once: true });
+      this.#waiting.push(entry);
+      this.#remind();
+      this.#next();
+    });
+  }
+
+  /**
+   * Sends a short command that must happen whatever becomes of the request it belongs to, such as freeing a sequence.
+   * It is served before everything else and never interrupted.
+   */
+  upkeep<T>(command: (model: NativeModel) => Promise<T>): Promise<T> {
+    return this.run({ kind: "completion", signal: neverAborted }, command);
+  }
+
+  /** Resolves when nothing runs and nothing waits. */
+  whenIdle(): Promise<void> {
+    if (this.#running === undefined && this.#waiting.length === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Refuses new commands, drops the waiting ones and waits for the running one to park. */
+  async dispose(): Promise<void> {
+    this.#closed = true;
+    const reason = new EngineError("draining", "The engine is closing: try again in a moment.");
+    for (const entry of this.#waiting.splice(0)) entry.cancel(reason);
+    this.#remind();
+    await this.whenIdle();
+  }
+
+  /** The books must balance: called by tests after every step. */
+  checkIntegrity(): void {
+    if (this.#waiting.length > this.#waitingMax) throw new Error("More commands wait than may");
+    if (this.#running === undefined && this.#reminder !== undefined) throw new Error("A reminder outlived its command");
+  }
+
+  #next(): void {
+    if (this.#running !== undefined) return;
+    const index = nextIndex(this.#waiting);
+    const entry = this.#waiting[index];
+    if (entry === undefined) {
+      for (const resolve of this.#idle.splice(0)) resolve();
+      return;
+    }
+    this.#waiting.splice(index, 1);
+    this.#running = entry;
+    this.#servedAt.set(entry.job, ++this.#clock);
+    void entry.start(this.#model).then(() => {
+      this.#running = undefined;
+      this.#stopReminding();
+      // The job that just ran may want to send its next command: it gets a chance to before another one is picked.
+      setImmediate(() => this.#next());
+    });
+  }
+
+  #abort(entry: Entry): void {
+    const index = this.#waiting.indexOf(entry);
+    if (index >= 0) {
+      this.#waiting.splice(index, 1);
+      entry.cancel(new Cancelled());
+      return;
+    }
+    this.#remind();
+  }
+
+  /** Asks the running command to park, now and until it does, if there is a reason to. */
+  #remind(): void {
+    if (!this.#shouldPark()) return;
+    this.#model.interrupt();
+    this.#reminder ??= setInterval(() => {
+      if (this.#shouldPark()) this.#model.interrupt();
+      else this.#stopReminding();
+    }, remindEveryMs);
+  }
+
+  #stopReminding(): void {
+    clearInterval(this.#reminder);
+    this.#reminder = undefined;
+  }
+
+  #shouldPark(): boolean {
+    const running = this.#running;
+    if (running === undefined) return false;
+    if (this.#closed || running.job.signal.aborted) return true;
+    return this.#waiting.some((entry) => outranks(entry.kind, running.kind));
+  }
+}
+
+const neverAborted = new AbortController().signal;
+setMaxListeners(0, neverAborted);
+
+/** A command that throws before it returns a promise is a failed command like any other. */
+async function invoke<T>(command: (model: NativeModel) => Promise<T>, model: NativeModel): Promise<T> {
+  return command(model);
+}
