@@ -1,0 +1,1 @@
+"""Training and measuring NOSA adapters for dense code models."""

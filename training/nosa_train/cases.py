@@ -1,0 +1,102 @@
+"""Contexts of a wanted size cut out of real repositories, each with its questions and lines to fill in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import repos
+from .gguf_weights import load_tokenizer
+from .lookups import Infill, Lookup, make_infills, make_lookups
+from .repos import Repository, SourceFile
+
+_SIDE = re.compile(r"(^|/)(tests?|testing|benches|benchmarks?|examples?|_examples|docs)/|_test\.go$|(^|/)test_|\.(test|spec|bench)\.")
+
+
+@dataclass(frozen=True)
+class ContextCase:
+    repository: str
+    tokens: int
+    files: tuple[SourceFile, ...]
+    lookups: tuple[Lookup, ...]
+    infills: tuple[Infill, ...]
+
+
+def windows(repository: Repository, count: Callable[[str], int], low: int, high: int) -> list[tuple[int, tuple[SourceFile, ...]]]:
+    """Runs of neighbouring source files (tests and examples aside) of `low` to `high` tokens, without overlap."""
+    found, run, total = [], [], 0
+    for file in (f for f in repository.files if not _SIDE.search(f.path)):
+        size = count(file.text) + 16
+        if size > high // 2:
+            continue
+        if total + size > high:
+            if total >= low:
+                found.append((total, tuple(run)))
+            run, total = [], 0
+        run.append(file)
+        total += size
+    if total >= low:
+        found.append((total, tuple(run)))
+    return found
+
+
+def make_cases(repositories: Sequence[Repository], count: Callable[[str], int], low: int, high: int, contexts: int,
+               lookups: int, infills: int, seed: int, per_repository: int = 2) -> list[ContextCase]:  # fmt: skip
+    """Contexts taken in turn from all repositories (first every repository's first window), until there are enough."""
+    pools = [windows(r, count, low, high)[:per_repository] for r in repositories]
+    cases: list[ContextCase] = []
+    for turn in range(per_repository):
+        for repository, pool in zip(repositories, pools, strict=True):
+            if turn >= len(pool) or len(cases) >= contexts:
+                continue
+            tokens, files = pool[turn]
+            asked, holes = make_lookups(files, lookups, seed), make_infills(files, infills, seed)
+            if len(asked) == lookups and len(holes) == infills:
+                cases.append(ContextCase(repository.key, tokens, files, tuple(asked), tuple(holes)))
+    return cases
+
+
+def save_cases(path: Path, cases: Sequence[ContextCase]) -> None:
+    path.write_text(json.dumps([asdict(c) for c in cases]))
+
+
+def load_cases(path: Path) -> list[ContextCase]:
+    return [
+        ContextCase(
+            row["repository"],
+            row["tokens"],
+            tuple(SourceFile(**f) for f in row["files"]),
+            tuple(Lookup(**q) for q in row["lookups"]),
+            tuple(Infill(**i) for i in row["infills"]),
+        )
+        for row in json.loads(path.read_text())
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repos", type=Path, required=True, help="a split written by nosa_train.repos")
+    parser.add_argument("--model", type=Path, required=True, help="GGUF whose tokenizer measures the sizes")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--low", type=int, default=16_000)
+    parser.add_argument("--high", type=int, default=24_000)
+    parser.add_argument("--contexts", type=int, default=20)
+    parser.add_argument("--lookups", type=int, default=10)
+    parser.add_argument("--infills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    tokenizer = load_tokenizer(args.model)
+    cases = make_cases(repos.load(args.repos), lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), args.low, args.high,
+                       args.contexts, args.lookups, args.infills, args.seed)  # fmt: skip
+    save_cases(args.out, cases)
+    for case in cases:
+        print(f"{case.repository}: {case.tokens} tokens, {len(case.files)} files, {len(case.lookups)} look-ups, {len(case.infills)} holes")
+    print(f"{len(cases)} contexts, {sum(len(c.lookups) for c in cases)} look-ups, {sum(len(c.infills) for c in cases)} holes")
+
+
+if __name__ == "__main__":
+    main()
