@@ -26,16 +26,26 @@ enum class StatusCode {
 /// The name of a code without its `k`, as in messages and in JavaScript: "Corrupt".
 constexpr const char* status_code_name(StatusCode code) {
   switch (code) {
-    case StatusCode::kOk: return "Ok";
-    case StatusCode::kInvalidArgument: return "InvalidArgument";
-    case StatusCode::kNotFound: return "NotFound";
-    case StatusCode::kIo: return "Io";
-    case StatusCode::kCorrupt: return "Corrupt";
-    case StatusCode::kUnsupported: return "Unsupported";
-    case StatusCode::kOutOfMemory: return "OutOfMemory";
-    case StatusCode::kNoSpace: return "NoSpace";
-    case StatusCode::kInterrupted: return "Interrupted";
-    case StatusCode::kDisposed: return "Disposed";
+    case StatusCode::kOk:
+      return "Ok";
+    case StatusCode::kInvalidArgument:
+      return "InvalidArgument";
+    case StatusCode::kNotFound:
+      return "NotFound";
+    case StatusCode::kIo:
+      return "Io";
+    case StatusCode::kCorrupt:
+      return "Corrupt";
+    case StatusCode::kUnsupported:
+      return "Unsupported";
+    case StatusCode::kOutOfMemory:
+      return "OutOfMemory";
+    case StatusCode::kNoSpace:
+      return "NoSpace";
+    case StatusCode::kInterrupted:
+      return "Interrupted";
+    case StatusCode::kDisposed:
+      return "Disposed";
   }
   return "Unknown";
 }

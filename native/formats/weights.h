@@ -14,6 +14,8 @@
 
 namespace nosa {
 
+struct WeightsSource;
+
 enum class WeightsKind {
   kGguf,    ///< One GGUF file; metadata keys are those of the format ("qwen2.block_count").
   kFolder,  ///< config.json and safetensors; metadata keys are paths in config.json
@@ -30,32 +32,36 @@ enum class WeightsKind {
 /// [n_kv_heads, n_kv_heads * head_dim] and nosa_delta.bias. Names outside this table are kept as
 /// they stand in the file.
 ///
-/// Views point into mapped files and live as long as this object. Immutable, so any thread may read.
+/// Views point into mapped files and live as long as this object. Immutable, so any thread may
+/// read.
 class Weights {
  public:
-  virtual ~Weights() = default;
-
-  /// Opens a GGUF file or a folder with config.json and model.safetensors, or its shards with
-  /// model.safetensors.index.json. Every tensor is checked to lie within its file and to have a
-  /// type Nosa reads; its values are not looked at.
+  /// Opens a GGUF file, or a folder with config.json and model.safetensors or the shards that its
+  /// model.safetensors.index.json names. Every tensor is checked to lie within its file and to have
+  /// a type Nosa reads; the values are not looked at. Whether the architecture is one Nosa runs is
+  /// for ModelConfig to say.
   static Result<std::unique_ptr<Weights>> open(const std::string& path);
 
-  virtual WeightsKind kind() const = 0;
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+  ~Weights();
+
+  WeightsKind kind() const;
 
   /// What was opened, for messages.
-  virtual const std::string& path() const = 0;
+  const std::string& path() const;
 
   /// general.architecture of a GGUF ("qwen2", "llama"), model_type of a folder ("llama").
-  virtual const std::string& architecture() const = 0;
+  const std::string& architecture() const;
 
   /// How the rows of attn_q and attn_k are ordered: GGUF files of the llama architecture are
   /// permuted so that RoPE pairs neighbours; all others pair the two halves of a head.
-  virtual RopePairing rope_pairing() const = 0;
+  RopePairing rope_pairing() const;
 
-  /// Every tensor by its canonical name, in order of the names.
-  virtual const std::map<std::string, WeightView, std::less<>>& tensors() const = 0;
+  /// Every tensor by its canonical name. Each view is aligned for its elements.
+  const std::map<std::string, WeightView, std::less<>>& tensors() const;
 
-  bool has(std::string_view name) const { return tensors().contains(name); }
+  bool has(std::string_view name) const;
 
   /// kNotFound, naming the file and the tensor, when there is none.
   Result<WeightView> tensor(std::string_view name) const;
@@ -69,16 +75,21 @@ class Weights {
   // Metadata. An absent key (or a JSON null) is kNotFound, a value of another type kCorrupt; both
   // name the file and the key. Numbers convert when nothing is lost.
 
-  virtual bool has_meta(std::string_view key) const = 0;
-  virtual Result<uint32_t> meta_u32(std::string_view key) const = 0;
-  virtual Result<float> meta_f32(std::string_view key) const = 0;
-  virtual Result<bool> meta_bool(std::string_view key) const = 0;
-  virtual Result<std::string> meta_string(std::string_view key) const = 0;
+  bool has_meta(std::string_view key) const;
+  Result<uint32_t> meta_u32(std::string_view key) const;
+  Result<float> meta_f32(std::string_view key) const;
+  Result<bool> meta_bool(std::string_view key) const;
+  Result<std::string> meta_string(std::string_view key) const;
 
-  /// A list of numbers; a single number is a list of one ("eos_token_id" comes as both).
-  virtual Result<std::vector<float>> meta_f32_array(std::string_view key) const = 0;
-  virtual Result<std::vector<uint32_t>> meta_u32_array(std::string_view key) const = 0;
-  virtual Result<std::vector<std::string>> meta_string_array(std::string_view key) const = 0;
+  /// A list; a single value is a list of one (eos_token_id comes as both).
+  Result<std::vector<float>> meta_f32_array(std::string_view key) const;
+  Result<std::vector<uint32_t>> meta_u32_array(std::string_view key) const;
+  Result<std::vector<std::string>> meta_string_array(std::string_view key) const;
+
+ private:
+  explicit Weights(std::unique_ptr<WeightsSource> source);
+
+  std::unique_ptr<WeightsSource> source_;
 };
 
 }  // namespace nosa

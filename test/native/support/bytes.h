@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace nosa::test {
+
+using Bytes = std::vector<std::byte>;
+
+/// Appends the bytes of a plain value as they lie in memory (little endian).
+template <typename T>
+void append(const T& value, Bytes* out) {
+  const auto* first = reinterpret_cast<const std::byte*>(&value);
+  out->insert(out->end(), first, first + sizeof(T));
+}
+
+inline void append_text(std::string_view text, Bytes* out) {
+  const auto* first = reinterpret_cast<const std::byte*>(text.data());
+  out->insert(out->end(), first, first + text.size());
+}
+
+inline Bytes bytes_of(std::string_view text) {
+  Bytes out;
+  append_text(text, &out);
+  return out;
+}
+
+inline std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace nosa::test
