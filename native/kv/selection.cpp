@@ -1,0 +1,115 @@
+#include "kv/selection.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/block_tokens.h"
+#include "core/check.h"
+
+namespace nosa {
+namespace {
+
+constexpr int kWindowsPerBlock = kBlockTokens / kWindowStride;
+
+/// The order of every ranking here: higher score first, then higher block index.
+bool ranks_before(float score_a, int32_t block_a, float score_b, int32_t block_b) {
+  return score_a != score_b ? score_a > score_b : block_a > block_b;
+}
+
+/// Marks the `n_picks` best of the blocks that are neither taken nor masked.
+void take_best(const SelectionInput& input, int n_picks, SelectionScratch& scratch) {
+  if (n_picks <= 0) return;
+  auto& best = scratch.picks;  // Best first, never longer than n_picks.
+  best.clear();
+  for (int32_t b = 0; b < input.n_blocks; ++b) {
+    if (scratch.taken[b] != 0) continue;
+    const float score = input.scores[b];
+    const bool full = int(best.size()) == n_picks;
+    if (full && !ranks_before(score, b, best.back().score, best.back().block_idx)) continue;
+    if (full) best.pop_back();
+    const auto place = std::find_if(best.begin(), best.end(), [&](const auto& pick) {
+      return ranks_before(score, b, pick.score, pick.block_idx);
+    });
+    best.insert(place, {score, b});
+  }
+  for (const auto& pick : best) scratch.taken[pick.block_idx] = 1;
+}
+
+/// Marks the first `n_picks` of the eviction order that are neither taken nor masked.
+void take_by_eviction(const EvictionOrder& order, int n_picks, SelectionScratch& scratch) {
+  for (int rank = 0; rank < order.size() && n_picks > 0; ++rank) {
+    uint8_t& taken = scratch.taken[order.block(rank)];
+    if (taken != 0) continue;
+    taken = 1;
+    n_picks -= 1;
+  }
+}
+
+}  // namespace
+
+Status validate(const SelectionBudget& budget) {
+  if (budget.sink_blocks < 0 || budget.query_blocks < 0 || budget.window_blocks < 1) {
+    return Status::invalid_argument(
+        "Sink and query blocks must not be negative, and the window needs at least one block.");
+  }
+  if (budget.sink_blocks + budget.window_blocks + budget.query_picks() > budget.total_blocks) {
+    return Status::invalid_argument("Sink, window and query blocks are more than the total of " +
+                                    std::to_string(budget.total_blocks) + " blocks.");
+  }
+  return {};
+}
+
+void EvictionOrder::insert(int32_t block_idx, float score) {
+  const auto place = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    return ranks_before(score, block_idx, entry.score, entry.block_idx);
+  });
+  if (int(entries_.size()) == capacity_ && place == entries_.end()) return;
+  entries_.insert(place, {score, block_idx});
+  if (int(entries_.size()) > capacity_) entries_.pop_back();
+}
+
+void select_blocks(const SelectionInput& input, Policy policy, const SelectionBudget& budget,
+                   SelectionScratch& scratch, std::vector<int32_t>& out) {
+  // `taken` is 1 for a chosen block and 2 for a masked one.
+  scratch.taken.assign(input.n_blocks, 0);
+  int n_open = input.n_blocks;
+  for (size_t b = 0; b < input.masked.size(); ++b) {
+    if (input.masked[b] == 0) continue;
+    scratch.taken[b] = 2;
+    n_open -= 1;
+  }
+  out.clear();
+  if (policy == Policy::kFull || n_open <= budget.total_blocks) {
+    for (int32_t b = 0; b < input.n_blocks; ++b) {
+      if (scratch.taken[b] == 0) out.push_back(b);
+    }
+    return;
+  }
+
+  CHECK(input.scores.size() == size_t(input.n_blocks));
+  int n_left = budget.total_blocks;
+  for (const int32_t b : input.forced) {
+    if (scratch.taken[b] != 0) continue;
+    scratch.taken[b] = 1;
+    n_left -= 1;
+  }
+  const int n_query = policy == Policy::kNosa ? std::min(budget.query_picks(), n_left) : n_left;
+  take_best(input, n_query, scratch);
+  if (policy == Policy::kNosa) take_by_eviction(*input.eviction, n_left - n_query, scratch);
+  for (int32_t b = 0; b < input.n_blocks; ++b) {
+    if (scratch.taken[b] == 1) out.push_back(b);
+  }
+}
+
+void pool_windows(std::span<const float> windows, std::span<float> out) {
+  const int n_windows = int(windows.size());
+  for (int b = 0; b < int(out.size()); ++b) {
+    const int first = std::max(0, kWindowsPerBlock * b - 1);
+    const int end = std::min(n_windows, kWindowsPerBlock * (b + 1));
+    float best = -std::numeric_limits<float>::infinity();
+    for (int m = first; m < end; ++m) best = std::max(best, windows[m]);
+    out[b] = best;
+  }
+}
+
+}  // namespace nosa
