@@ -50,3 +50,8 @@ export function markDone(name, hash) {
 export function markUndone(name) {
   rmSync(stampFile(name), { force: true });
 }
+
+/** Hash of one file's contents, wherever it is. */
+export function hashOfFile(file) {
+  return createHash("sha256").update(readFileSync(file)).digest("hex");
+}

@@ -1,0 +1,115 @@
+// Bundles the extension, the engine, the terminal program and the web view into dist/, and puts the addon beside them.
+//
+//   node scripts/build.mjs            one build
+//   node scripts/build.mjs --watch    rebuilds as files change
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { build, context } from "esbuild";
+import { inRoot } from "./lib/paths.mjs";
+import { filesUnder } from "./lib/stamp.mjs";
+
+export const addonSource = inRoot("build/Release/nosa.node");
+const dist = inRoot("dist");
+
+/** Most bytes a bundle may have: a library that slips in by accident shows here first. */
+const kilobytesMax = {
+  "extension.js": 700,
+  "engine.js": 1_600,
+  "cli.js": 1_600,
+  "media/chat.js": 400,
+  "media/chat.css": 40,
+};
+
+const shared = {
+  absWorkingDir: inRoot(),
+  bundle: true,
+  logLevel: "warning",
+  minifySyntax: true,
+  legalComments: "none",
+  outdir: dist,
+};
+
+/** Workers are started by file name from beside the bundle: engine/tokenizer/tokenizerWorker.ts becomes dist/tokenizerWorker.js. */
+function workers() {
+  return filesUnder(["engine"], (file) => file.endsWith("Worker.ts")).map((file) => ({ in: file, out: path.basename(file, ".ts") }));
+}
+
+function bundles() {
+  return [
+    {
+      ...shared,
+      entryPoints: [
+        { in: "extension/extension.ts", out: "extension" },
+        { in: "engine/main.ts", out: "engine" },
+        { in: "engine/cli.ts", out: "cli" },
+        ...workers(),
+      ],
+      platform: "node",
+      target: "node20",
+      format: "cjs",
+      external: ["vscode", "*.node"],
+      // Some libraries ask where they are; a CommonJS bundle answers with its own place.
+      define: { "import.meta.url": "__bundleUrl" },
+      banner: { js: 'const __bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
+      mainFields: ["module", "main"],
+    },
+    {
+      ...shared,
+      entryPoints: [
+        { in: "media/chat/main.ts", out: "media/chat" },
+        { in: "media/chat/chat.css", out: "media/chat" },
+      ],
+      platform: "browser",
+      target: "es2022",
+      format: "iife",
+      minify: true,
+    },
+  ];
+}
+
+/** Builds everything once. The addon must have been built before. */
+export async function buildBundles() {
+  rmSync(dist, { recursive: true, force: true });
+  mkdirSync(dist, { recursive: true });
+  await Promise.all(bundles().map((options) => build(options)));
+  copyAddon();
+  checkSizes();
+}
+
+/** An engine that runs may have the old file mapped: the new one is put in its place by name. */
+function copyAddon() {
+  if (!existsSync(addonSource)) throw new Error(`There is no ${path.relative(inRoot(), addonSource)}: run node scripts/build-native.mjs first.`);
+  const aside = path.join(dist, ".nosa.node");
+  copyFileSync(addonSource, aside);
+  renameSync(aside, path.join(dist, "nosa.node"));
+}
+
+function checkSizes() {
+  for (const [name, most] of Object.entries(kilobytesMax)) {
+    const kilobytes = Math.ceil(statSync(path.join(dist, name)).size / 1024);
+    if (kilobytes > most) {
+      throw new Error(`dist/${name} has ${kilobytes} KiB, more than its ${most}. If that is meant, raise the number in scripts/build.mjs.`);
+    }
+  }
+}
+
+async function watch() {
+  mkdirSync(dist, { recursive: true });
+  const contexts = await Promise.all(bundles().map((options) => context({ ...options, logLevel: "info", sourcemap: true })));
+  if (existsSync(addonSource)) copyAddon();
+  await Promise.all(contexts.map((each) => each.watch()));
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const { values } = parseArgs({ options: { watch: { type: "boolean", default: false } } });
+  if (values.watch) {
+    await watch();
+  } else {
+    await buildBundles();
+    for (const file of readdirSync(dist, { recursive: true }).sort()) {
+      const { size } = statSync(path.join(dist, file));
+      if (!statSync(path.join(dist, file)).isDirectory()) process.stdout.write(`${String(Math.ceil(size / 1024)).padStart(7)} KiB  dist/${file}\n`);
+    }
+  }
+}
