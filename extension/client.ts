@@ -1,0 +1,324 @@
+import { EventEmitter, type CancellationToken, type Disposable, type Event, type LogOutputChannel } from "vscode";
+import {
+  CloseAction,
+  ErrorAction,
+  LanguageClient,
+  ProgressType,
+  RevealOutputChannelOn,
+  StreamMessageReader,
+  StreamMessageWriter,
+  type LanguageClientOptions,
+  type Middleware,
+} from "vscode-languageclient/node";
+import { ConnectError, connectToEngine, type EngineSocket } from "../engine/connect";
+import {
+  protocolVersion,
+  type ChatDelta,
+  type ChatParams,
+  type ChatResult,
+  type ClientHello,
+  type EngineSettings,
+  type EngineStatus,
+  type Notifications,
+  type Requests,
+} from "../engine/protocol";
+import { failureFrom, Failure, isCancellation, plainFailure } from "./errors";
+import { isFinal, maxFailures, pauseMs, steadyMs } from "./reconnect";
+import { documentSelector } from "./completions/where";
+import { Scope } from "./util/disposables";
+
+export type ConnectionState =
+  | { readonly kind: "connecting" }
+  | { readonly kind: "connected" }
+  | { readonly kind: "pausing" }
+  | { readonly kind: "failed"; readonly failure: Failure }
+  | { readonly kind: "closed" };
+
+/** What the other parts of the extension may ask of the engine. */
+export interface Engine {
+  readonly state: ConnectionState;
+  /** The last status the engine sent; null before the first and after the connection is lost. */
+  readonly status: EngineStatus | null;
+  /** The state or the status changed. */
+  readonly onDidChange: Event<void>;
+  readonly onIndexProgress: Event<Notifications["nosa/indexProgress"]>;
+  readonly onDownloadProgress: Event<Notifications["nosa/downloadProgress"]>;
+  /** Waits for a connection, sends, and throws a Failure or a cancellation. */
+  request<M extends keyof Requests>(
+    method: M,
+    params: Requests[M][0],
+    token?: CancellationToken,
+  ): Promise<Requests[M][1]>;
+  chat(params: ChatParams, onDelta: (delta: ChatDelta) => void, token: CancellationToken): Promise<ChatResult>;
+  /** Ends the engine for every window, and starts it anew. */
+  restart(): Promise<void>;
+}
+
+export interface ClientOptions {
+  /** The engine's bundle. */
+  readonly engineFile: string;
+  readonly log: LogOutputChannel;
+  readonly middleware: Middleware;
+  readonly settings: () => EngineSettings;
+}
+
+/** How long a request waits for a connection before it fails. */
+const connectionWaitMs = 30_000;
+
+const chatProgress = new ProgressType<ChatDelta>();
+
+/**
+ * The only owner of the connection to the engine: finds or starts it, keeps the connection, and tells the others.
+ *
+ * Two scopes: what lives as long as the extension hangs on this object, what lives as long as one connection on its
+ * session. A lost session is disposed whole, so that nothing is registered twice after a reconnect.
+ */
+export class EngineClient implements Engine, Disposable {
+  readonly #options: ClientOptions;
+  readonly #scope = new Scope();
+  readonly #changed = this.#scope.add(new EventEmitter<void>());
+  readonly #indexProgress = this.#scope.add(new EventEmitter<Notifications["nosa/indexProgress"]>());
+  readonly #downloadProgress = this.#scope.add(new EventEmitter<Notifications["nosa/downloadProgress"]>());
+  readonly #stop = new AbortController();
+  readonly onDidChange = this.#changed.event;
+  readonly onIndexProgress = this.#indexProgress.event;
+  readonly onDownloadProgress = this.#downloadProgress.event;
+  #state: ConnectionState = { kind: "connecting" };
+  #status: EngineStatus | null = null;
+  #session: Session | undefined;
+  #chats = 0;
+  /** Ends the pause between two tries. */
+  #hurry: () => void = () => undefined;
+
+  constructor(options: ClientOptions) {
+    this.#options = options;
+  }
+
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  get status(): EngineStatus | null {
+    return this.#status;
+  }
+
+  /** Connects in the background, and again whenever the connection is lost. */
+  start(): void {
+    void this.#stayConnected();
+  }
+
+  async request<M extends keyof Requests>(
+    method: M,
+    params: Requests[M][0],
+    token?: CancellationToken,
+  ): Promise<Requests[M][1]> {
+    const session = await this.#connected(token);
+    try {
+      return await session.client.sendRequest<Requests[M][1]>(method, params, token);
+    } catch (error) {
+      throw isCancellation(error) ? error : failureFrom(error);
+    }
+  }
+
+  async chat(params: ChatParams, onDelta: (delta: ChatDelta) => void, token: CancellationToken): Promise<ChatResult> {
+    const session = await this.#connected(token);
+    this.#chats += 1;
+    const partialResultToken = `nosa-chat-${this.#chats}`;
+    const listening = session.client.onProgress(chatProgress, partialResultToken, onDelta);
+    try {
+      return await this.request("nosa/chat", { ...params, partialResultToken }, token);
+    } finally {
+      listening.dispose();
+    }
+  }
+
+  /** Passes new settings on; without a connection the next hello carries them. */
+  async configure(settings: EngineSettings): Promise<void> {
+    if (this.#session !== undefined) await this.request("nosa/configure", settings);
+  }
+
+  async restart(): Promise<void> {
+    const session = this.#session;
+    if (session !== undefined) {
+      // It may exit before it answers; a closed connection is what was asked for.
+      await session.client.sendRequest("nosa/drain", {}).catch(() => undefined);
+      await session.end();
+    }
+    this.#hurry();
+  }
+
+  dispose(): void {
+    this.#stop.abort();
+    this.#hurry();
+    void this.#session?.end();
+    this.#move({ kind: "closed" });
+    this.#scope.dispose();
+  }
+
+  async #stayConnected(): Promise<void> {
+    let failures = 0;
+    while (!this.#stop.signal.aborted) {
+      this.#move({ kind: "connecting" });
+      try {
+        const session = await this.#open();
+        const openedAtMs = Date.now();
+        await session.lost;
+        failures = Date.now() - openedAtMs >= steadyMs ? 1 : failures + 1;
+        this.#options.log.warn("The connection to the engine was lost.");
+      } catch (error) {
+        failures += 1;
+        await this.#afterFailedTry(failureFrom(error), failures);
+        continue;
+      } finally {
+        this.#session = undefined;
+        this.#status = null;
+      }
+      await this.#afterFailedTry(plainFailure("connectionLost"), failures);
+    }
+  }
+
+  /** Pauses before the next try, or gives up until someone asks for a restart. */
+  async #afterFailedTry(failure: Failure, failures: number): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#options.log.warn(`${failure.message} (try ${failures} of ${maxFailures})`);
+    const givenUp = isFinal(failure.kind) || failures >= maxFailures;
+    this.#move(givenUp ? { kind: "failed", failure } : { kind: "pausing" });
+    await new Promise<void>((resolve) => {
+      const timer = givenUp ? undefined : setTimeout(resolve, pauseMs(failures));
+      this.#hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  async #open(): Promise<Session> {
+    const { engineFile, log, middleware, settings } = this.#options;
+    const { socket, token } = await connectToEngine({
+      engineFile,
+      runtime: process.execPath,
+      log: (line) => log.info(line),
+      signal: this.#stop.signal,
+    }).catch((error: unknown) => {
+      throw connectFailure(error);
+    });
+    const hello: ClientHello = { protocolVersion, token, client: "vscode", settings: settings() };
+    const session = new Session(socket, hello, middleware, log);
+    session.client.onNotification("nosa/statusChanged", (status: EngineStatus) => this.#learn(status));
+    session.client.onNotification("nosa/indexProgress", (progress: Notifications["nosa/indexProgress"]) =>
+      this.#indexProgress.fire(progress),
+    );
+    session.client.onNotification("nosa/downloadProgress", (progress: Notifications["nosa/downloadProgress"]) =>
+      this.#downloadProgress.fire(progress),
+    );
+    await session.start();
+    this.#session = session;
+    this.#learn(await session.client.sendRequest<EngineStatus>("nosa/status", {}));
+    this.#move({ kind: "connected" });
+    return session;
+  }
+
+  #learn(status: EngineStatus): void {
+    this.#status = status;
+    this.#changed.fire();
+  }
+
+  #move(state: ConnectionState): void {
+    if (this.#state.kind === "closed") return;
+    this.#state = state;
+    this.#changed.fire();
+  }
+
+  async #connected(token?: CancellationToken): Promise<Session> {
+    const deadlineMs = Date.now() + connectionWaitMs;
+    for (;;) {
+      if (this.#state.kind === "failed") throw this.#state.failure;
+      if (this.#state.kind === "closed") throw plainFailure("connectionLost");
+      if (this.#state.kind === "connected" && this.#session !== undefined) return this.#session;
+      const leftMs = deadlineMs - Date.now();
+      if (leftMs <= 0) throw plainFailure("engineUnavailable");
+      await this.#nextChange(leftMs, token);
+      if (token?.isCancellationRequested === true) throw cancellation();
+    }
+  }
+
+  #nextChange(timeoutMs: number, token?: CancellationToken): Promise<void> {
+    return new Promise((resolve) => {
+      const waiting = new Scope();
+      const done = (): void => {
+        waiting.dispose();
+        resolve();
+      };
+      const timer = setTimeout(done, timeoutMs);
+      waiting.add({ dispose: () => clearTimeout(timer) });
+      waiting.add(this.onDidChange(done));
+      if (token !== undefined) waiting.add(token.onCancellationRequested(done));
+    });
+  }
+}
+
+function connectFailure(error: unknown): Failure {
+  if (!(error instanceof Error)) return plainFailure("engineUnavailable");
+  const isKnown = error instanceof ConnectError && error.kind !== "internal";
+  return new Failure(isKnown ? error.kind : "engineUnavailable", error.message);
+}
+
+function cancellation(): Error {
+  const error = new Error("Canceled");
+  error.name = "Canceled";
+  return error;
+}
+
+/** One connection, from hello to its loss. */
+class Session {
+  readonly client: QuietClient;
+  /** Resolves when the connection is gone, whoever ended it. */
+  readonly lost: Promise<void>;
+  readonly #socket: EngineSocket["socket"];
+
+  constructor(socket: EngineSocket["socket"], hello: ClientHello, middleware: Middleware, log: LogOutputChannel) {
+    this.#socket = socket;
+    this.lost = new Promise((resolve) => socket.once("close", () => resolve()));
+    const options: LanguageClientOptions = {
+      documentSelector: [...documentSelector],
+      initializationOptions: hello,
+      outputChannel: log,
+      revealOutputChannelOn: RevealOutputChannelOn.Never,
+      middleware,
+      // Reconnecting is the owner's business: it starts the engine again where needed.
+      errorHandler: {
+        error: () => ({ action: ErrorAction.Continue, handled: true }),
+        closed: () => ({ action: CloseAction.DoNotRestart, handled: true }),
+      },
+      initializationFailedHandler: () => false,
+    };
+    const transports = {
+      reader: new StreamMessageReader(socket),
+      writer: new StreamMessageWriter(socket),
+      detached: true,
+    };
+    this.client = new QuietClient("nosa", "Nosa", () => Promise.resolve(transports), options);
+  }
+
+  async start(): Promise<void> {
+    try {
+      await this.client.start();
+    } catch (error) {
+      this.#socket.destroy();
+      throw error;
+    }
+  }
+
+  /** Says goodbye and closes; the engine itself lives on for other windows. */
+  async end(): Promise<void> {
+    await this.client.dispose().catch(() => undefined);
+    this.#socket.destroy();
+  }
+}
+
+/** A language client that writes its errors to the log and opens no pop-up: nobody asked for one. */
+class QuietClient extends LanguageClient {
+  override error(message: string, data?: unknown): void {
+    super.error(message, data, false);
+  }
+}

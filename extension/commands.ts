@@ -1,0 +1,22 @@
+import { commands, type Disposable } from "vscode";
+import { Scope } from "./util/disposables";
+
+/** Command id → what it does. The same ids as in package.json; a test compares. */
+export type CommandTable = Readonly<Record<`nosa.${string}`, () => unknown>>;
+
+/** Registers every command; what one throws is told to the user who called it. */
+export function registerCommands(table: CommandTable, onError: (error: unknown) => void): Disposable {
+  const scope = new Scope();
+  for (const [id, run] of Object.entries(table)) {
+    scope.add(
+      commands.registerCommand(id, async () => {
+        try {
+          await run();
+        } catch (error) {
+          onError(error);
+        }
+      }),
+    );
+  }
+  return scope;
+}

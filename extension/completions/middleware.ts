@@ -1,0 +1,108 @@
+import {
+  InlineCompletionItem,
+  InlineCompletionTriggerKind,
+  Position,
+  Range,
+  type CancellationToken,
+  type InlineCompletionContext,
+  type InlineCompletionList,
+  type TextDocument,
+} from "vscode";
+import type { Middleware } from "vscode-languageclient/node";
+import type { CompletionSettings } from "../../engine/protocol";
+import { restOfOffer, type Offer } from "./offer";
+import { Pace } from "./pace";
+import { completesIn } from "./where";
+
+type Completions = InlineCompletionItem[] | InlineCompletionList;
+type AskEngine = Parameters<NonNullable<Middleware["provideInlineCompletionItems"]>>[4];
+
+export interface CompletionMiddlewareOptions {
+  readonly settings: () => CompletionSettings;
+  readonly nowMs: () => number;
+  /** Resolves after the time, or at once when the token is cancelled. */
+  readonly pause: (ms: number, token: CancellationToken) => Promise<void>;
+  readonly onError: (error: unknown) => void;
+}
+
+/**
+ * Stands between the editor's request for ghost text and the engine: asks only where completions belong, waits for a
+ * pause in the typing, and lets what was offered follow the typing. Everything else is the engine's.
+ */
+export class CompletionMiddleware {
+  readonly #options: CompletionMiddlewareOptions;
+  readonly #pace = new Pace();
+  #offer: Offer | undefined;
+
+  constructor(options: CompletionMiddlewareOptions) {
+    this.#options = options;
+  }
+
+  /** Bound, as the language client calls it with no `this`. */
+  readonly provideInlineCompletionItems = async (
+    document: TextDocument,
+    position: Position,
+    context: InlineCompletionContext,
+    token: CancellationToken,
+    next: AskEngine,
+  ): Promise<Completions | null> => {
+    const { settings, nowMs, pause, onError } = this.#options;
+    const place = { scheme: document.uri.scheme, languageId: document.languageId };
+    if (!completesIn(place, settings())) return null;
+
+    if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
+      this.#pace.keyPressed(nowMs());
+      const rest = this.#restOfOffer(document, position, context);
+      if (rest !== undefined) return [new InlineCompletionItem(rest, new Range(position, position))];
+      await pause(this.#pace.delayMs, token);
+      if (token.isCancellationRequested) return null;
+    }
+
+    const askedAtMs = nowMs();
+    try {
+      const completions = (await next(document, position, context, token)) ?? null;
+      if (token.isCancellationRequested) return null;
+      this.#pace.answered(nowMs() - askedAtMs);
+      this.#remember(document, position, completions);
+      return completions;
+    } catch (error) {
+      // Ghost text that does not come is no news for a pop-up; the log and the status bar have it.
+      onError(error);
+      return null;
+    }
+  };
+
+  #restOfOffer(document: TextDocument, position: Position, context: InlineCompletionContext): string | undefined {
+    // With the suggestion list open, the text must extend the selected entry: the engine decides.
+    if (this.#offer === undefined || context.selectedCompletionInfo !== undefined) return undefined;
+    if (this.#offer.uri !== document.uri.toString()) return undefined;
+    const { before, after } = around(document, position);
+    return restOfOffer(this.#offer, document.uri.toString(), before, after);
+  }
+
+  #remember(document: TextDocument, position: Position, completions: Completions | null): void {
+    const items = completions === null || Array.isArray(completions) ? completions : completions.items;
+    const text = items === null ? undefined : insertedAtCursor(items[0], document, position);
+    const { before, after } = around(document, position);
+    this.#offer = text === undefined || text === "" ? undefined : { uri: document.uri.toString(), before, after, text };
+  }
+}
+
+/** What an item adds at the cursor; undefined when it replaces text after it, or is a snippet. */
+function insertedAtCursor(
+  item: InlineCompletionItem | undefined,
+  document: TextDocument,
+  position: Position,
+): string | undefined {
+  if (item === undefined || typeof item.insertText !== "string") return undefined;
+  if (item.range === undefined) return item.insertText;
+  const kept = document.getText(new Range(item.range.start, position));
+  if (!item.range.end.isEqual(position) || !item.insertText.startsWith(kept)) return undefined;
+  return item.insertText.slice(kept.length);
+}
+
+function around(document: TextDocument, position: Position): { before: string; after: string } {
+  const text = document.getText();
+  const offset = document.offsetAt(position);
+  return { before: text.slice(0, offset), after: text.slice(offset) };
+}

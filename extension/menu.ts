@@ -1,0 +1,54 @@
+import { commands, window, type QuickPickItem } from "vscode";
+import type { EngineStatus } from "../engine/protocol";
+import type { Engine } from "./client";
+import { statusView, type StatusInput } from "./statusBar";
+
+interface MenuItem extends QuickPickItem {
+  readonly command: string;
+}
+
+/** What a click on the status bar opens: how things stand, and what can be done about it. */
+export async function showMenu(engine: Engine, roots: readonly string[], completionsEnabled: boolean): Promise<void> {
+  const input = { state: engine.state, status: engine.status, roots, completionsEnabled };
+  const picked = await window.showQuickPick(menuItems(input), {
+    title: menuTitle(input),
+    placeHolder: "What would you like to do?",
+  });
+  if (picked !== undefined) await commands.executeCommand(picked.command);
+}
+
+export function menuTitle(input: StatusInput): string {
+  return statusView(input).label;
+}
+
+/** The likeliest first: what is missing, else asking. */
+export function menuItems(input: StatusInput): readonly MenuItem[] {
+  const { status, roots, completionsEnabled } = input;
+  const ask = item("comment-discussion", "Ask Nosa", "nosa.ask");
+  const index = item("book", isRead(status, roots) ? "Read What Changed" : "Index Repository", "nosa.indexRepository");
+  const model = item("package", "Select Model", "nosa.selectModel", status?.model?.name);
+  const toggle = item(
+    completionsEnabled ? "circle-slash" : "sparkle",
+    completionsEnabled ? "Turn Completions Off" : "Turn Completions On",
+    "nosa.toggleCompletions",
+  );
+  const care = [
+    item("trash", "Forget Repository", "nosa.forgetRepository"),
+    item("debug-restart", "Restart Engine", "nosa.restartEngine", status?.device),
+    item("output", "Show Log", "nosa.showLog"),
+    item("settings-gear", "Settings", "nosa.openSettings"),
+  ];
+  if (input.state.kind === "failed") return [...care.slice(1, 3), ask, index, model, toggle, ...care.slice(3)];
+  if (status?.model === null) {
+    return [item("cloud-download", "Download Recommended Model", "nosa.downloadModel"), model, toggle, ...care];
+  }
+  return isRead(status, roots) ? [ask, index, model, toggle, ...care] : [index, ask, model, toggle, ...care];
+}
+
+function isRead(status: EngineStatus | null, roots: readonly string[]): boolean {
+  return status?.contexts.some((context) => roots.includes(context.root) && context.tokens > 0) ?? false;
+}
+
+function item(icon: string, label: string, command: string, description = ""): MenuItem {
+  return { label: `$(${icon}) ${label}`, description, command };
+}
