@@ -1,0 +1,121 @@
+#include "kv/side_car.h"
+
+#include <cstring>
+
+#include "core/check.h"
+#include "core/half.h"
+#include "kv/selection.h"
+
+namespace nosa {
+namespace {
+
+/// sum[i] += row[i], `row` in the KV type.
+void add_row(const std::byte* row, DType dtype, std::span<float> sum) {
+  if (dtype == DType::kF32) {
+    const float* values = reinterpret_cast<const float*>(row);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
+    return;
+  }
+  const uint16_t* values = reinterpret_cast<const uint16_t*>(row);
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += f16_to_f32(values[i]);
+}
+
+}  // namespace
+
+SideCar::SideCar(const KvShape& shape)
+    : shape_(shape), layers_(size_t(shape.n_layers)), sum_(size_t(shape.head_dim)) {
+  for (Layer& layer : layers_) layer.heads.resize(size_t(shape.n_kv_heads));
+}
+
+void SideCar::append(int layer, const BlockTable& table, int n_tokens,
+                     std::span<const float> scores) {
+  Layer& state = layers_[layer];
+  const int n_new = n_tokens - state.n_tokens;
+  CHECK(has_token_scores_ && n_new >= 0);
+  CHECK(scores.size() == size_t(n_new) * size_t(shape_.n_kv_heads));
+  for (int head = 0; head < shape_.n_kv_heads; ++head) {
+    auto& tokens = state.heads[head].token_scores;
+    const auto mine = scores.subspan(size_t(head) * n_new, size_t(n_new));
+    tokens.insert(tokens.end(), mine.begin(), mine.end());
+    const int first = windows_in(state.n_tokens);
+    for (int window = first; window < windows_in(n_tokens); ++window) {
+      append_window(layer, head, table, window);
+    }
+  }
+  state.n_tokens = n_tokens;
+}
+
+void SideCar::append_window(int layer, int kv_head, const BlockTable& table, int window) {
+  Head& head = layers_[layer].heads[kv_head];
+  const int first_token = window * kWindowStride;
+
+  std::fill(sum_.begin(), sum_.end(), 0.0f);
+  float score = 0.0f;
+  for (int token = first_token; token < first_token + kWindowTokens; ++token) {
+    const std::byte* keys = table.extent(layer, kv_head, token / kBlockTokens);
+    add_row(keys + size_t(token % kBlockTokens) * key_bytes(), shape_.dtype, sum_);
+    score += head.token_scores[token];
+  }
+  head.window_scores.push_back(score / kWindowTokens);
+
+  const size_t at = head.compressed_keys.size();
+  head.compressed_keys.resize(at + key_bytes());
+  std::byte* out = head.compressed_keys.data() + at;
+  for (int i = 0; i < shape_.head_dim; ++i) {
+    const float mean = sum_[i] / kWindowTokens;
+    if (shape_.dtype == DType::kF32) {
+      std::memcpy(out + size_t(i) * 4, &mean, 4);
+    } else {
+      const uint16_t half = f32_to_f16(mean);
+      std::memcpy(out + size_t(i) * 2, &half, 2);
+    }
+  }
+}
+
+void SideCar::truncate(int n_tokens) {
+  CHECK(has_token_scores_);
+  for (Layer& layer : layers_) {
+    if (layer.n_tokens <= n_tokens) continue;
+    layer.n_tokens = n_tokens;
+    const size_t n_windows = size_t(windows_in(n_tokens));
+    for (Head& head : layer.heads) {
+      head.compressed_keys.resize(n_windows * key_bytes());
+      head.window_scores.resize(n_windows);
+      head.token_scores.resize(size_t(n_tokens));
+    }
+  }
+}
+
+void SideCar::drop_token_scores() {
+  has_token_scores_ = false;
+  for (Layer& layer : layers_) {
+    for (Head& head : layer.heads) std::vector<float>().swap(head.token_scores);
+  }
+}
+
+int SideCar::n_windows(int layer) const { return windows_in(layers_[layer].n_tokens); }
+
+const std::byte* SideCar::compressed_keys(int layer, int kv_head) const {
+  return layers_[layer].heads[kv_head].compressed_keys.data();
+}
+
+std::span<const float> SideCar::window_scores(int layer, int kv_head) const {
+  return layers_[layer].heads[kv_head].window_scores;
+}
+
+std::span<const float> SideCar::token_scores(int layer, int kv_head) const {
+  return layers_[layer].heads[kv_head].token_scores;
+}
+
+size_t SideCar::bytes() const {
+  size_t total = 0;
+  for (const Layer& layer : layers_) {
+    for (const Head& head : layer.heads) {
+      total += head.compressed_keys.capacity();
+      total += (head.window_scores.capacity() + head.token_scores.capacity()) * sizeof(float);
+    }
+  }
+  return total;
+}
+
+}  // namespace nosa

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "kv/block.h"
+#include "kv/block_table.h"
+
+namespace nosa {
+
+/// What selection needs to know of a sequence without touching its blocks: one compressed key for
+/// every complete window of 32 tokens (every 16), and the eviction scores.
+///
+/// Windows never cross the end of the sequence. A compressed key is the mean of the keys as they
+/// are stored (post-RoPE, rounded to the KV type), rounded to the KV type again; a window's
+/// eviction score is the mean of its tokens' scores. Both depend on their own tokens alone.
+///
+/// Layers are filled one after the other, so each has a token count of its own.
+/// Copyable: a fork takes its own.
+class SideCar {
+ public:
+  explicit SideCar(const KvShape& shape);
+
+  /// Takes in the tokens of `layer` from n_tokens(layer) up to `n_tokens`.
+  ///   table   holds their keys
+  ///   scores  eviction scores of the new tokens, [n_kv_heads, n_new]
+  void append(int layer, const BlockTable& table, int n_tokens, std::span<const float> scores);
+
+  /// Forgets all tokens from `n_tokens` on, in every layer.
+  void truncate(int n_tokens);
+
+  /// Drops the scores of single tokens, which only an additive bias or further growth needs.
+  /// Nothing may be appended or truncated afterwards.
+  void drop_token_scores();
+
+  int n_tokens(int layer) const { return layers_[layer].n_tokens; }
+  int n_windows(int layer) const;
+
+  /// [n_windows, head_dim] in the KV type.
+  const std::byte* compressed_keys(int layer, int kv_head) const;
+  /// [n_windows]
+  std::span<const float> window_scores(int layer, int kv_head) const;
+  /// [n_tokens], or empty once dropped.
+  std::span<const float> token_scores(int layer, int kv_head) const;
+
+  const KvShape& shape() const { return shape_; }
+  size_t bytes() const;
+
+ private:
+  struct Head {
+    std::vector<std::byte> compressed_keys;
+    std::vector<float> window_scores;
+    std::vector<float> token_scores;
+  };
+  struct Layer {
+    int n_tokens = 0;
+    std::vector<Head> heads;
+  };
+
+  size_t key_bytes() const { return size_t(shape_.head_dim) * shape_.value_bytes(); }
+  void append_window(int layer, int kv_head, const BlockTable& table, int window);
+
+  KvShape shape_;
+  bool has_token_scores_ = true;
+  std::vector<Layer> layers_;
+  std::vector<float> sum_;  // [head_dim], scratch
+};
+
+}  // namespace nosa

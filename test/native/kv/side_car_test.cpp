@@ -1,0 +1,146 @@
+#include "kv/side_car.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "core/half.h"
+#include "kernels/reference/selection.h"
+#include "kv/selection.h"
+
+namespace nosa {
+namespace {
+
+/// A sequence with random keys in its blocks, and the same keys as the store rounded them, in double.
+struct Keys {
+  KvShape shape;
+  BlockStore store;
+  BlockTable table;
+  std::mt19937 rng{std::random_device{}()};
+
+  Keys(const KvShape& s, int n_tokens)
+      : shape(s), store({.extent_bytes = s.extent_bytes()}), table(store, s) {
+    EXPECT_TRUE(table.grow(blocks_for(n_tokens)).ok());
+    std::normal_distribution<float> normal;
+    for (int layer = 0; layer < s.n_layers; ++layer) {
+      for (int head = 0; head < s.n_kv_heads; ++head) {
+        for (int token = 0; token < n_tokens; ++token) {
+          for (int i = 0; i < s.head_dim; ++i) set(layer, head, token, i, normal(rng));
+        }
+      }
+    }
+  }
+
+  std::byte* at(int layer, int head, int token, int i) {
+    const Result<std::byte*> extent = table.writable_extent(layer, head, token / kBlockTokens);
+    return extent.value() + (size_t(token % kBlockTokens) * shape.head_dim + i) * shape.value_bytes();
+  }
+  void set(int layer, int head, int token, int i, float value) {
+    if (shape.dtype == DType::kF32) {
+      std::memcpy(at(layer, head, token, i), &value, 4);
+    } else {
+      const uint16_t half = f32_to_f16(value);
+      std::memcpy(at(layer, head, token, i), &half, 2);
+    }
+  }
+  double get(int layer, int head, int token, int i) {
+    return load(at(layer, head, token, i));
+  }
+  double load(const std::byte* from) const {
+    if (shape.dtype == DType::kF32) {
+      float value;
+      std::memcpy(&value, from, 4);
+      return value;
+    }
+    uint16_t half;
+    std::memcpy(&half, from, 2);
+    return f16_to_f32(half);
+  }
+  std::vector<float> scores(int n_tokens) {
+    std::normal_distribution<float> normal;
+    std::vector<float> drawn(size_t(shape.n_kv_heads) * n_tokens);
+    for (auto& score : drawn) score = normal(rng);
+    return drawn;
+  }
+};
+
+class SideCarTest : public testing::TestWithParam<DType> {};
+
+TEST_P(SideCarTest, WindowsAreMeansOfStoredKeysHoweverTheTokensArrive) {
+  const KvShape shape{.n_layers = 2, .n_kv_heads = 3, .head_dim = 16, .dtype = GetParam()};
+  constexpr int kTokens = 333;
+  Keys keys(shape, kTokens);
+  SideCar car(shape);
+  std::vector<std::vector<float>> scores(shape.n_kv_heads);
+  int done = 0;
+  for (const int step : {0, 1, 30, 1, 15, 64, 1, 128, 93}) {
+    const auto fresh = keys.scores(step);
+    for (int layer = 0; layer < shape.n_layers; ++layer) car.append(layer, keys.table, done + step, fresh);
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      scores[head].insert(scores[head].end(), fresh.begin() + head * step, fresh.begin() + (head + 1) * step);
+    }
+    done += step;
+  }
+  ASSERT_EQ(done, kTokens);
+  const double tolerance = GetParam() == DType::kF32 ? 1e-6 : 1e-3;
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    ASSERT_EQ(car.n_windows(layer), windows_in(kTokens));
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      for (int m = 0; m < windows_in(kTokens); ++m) {
+        double score = 0.0;
+        for (int j = 0; j < kWindowTokens; ++j) score += scores[head][16 * m + j] / kWindowTokens;
+        EXPECT_NEAR(car.window_scores(layer, head)[m], score, 1e-5);
+        for (int i = 0; i < shape.head_dim; ++i) {
+          double mean = 0.0;
+          for (int j = 0; j < kWindowTokens; ++j) mean += keys.get(layer, head, 16 * m + j, i) / kWindowTokens;
+          const std::byte* at = car.compressed_keys(layer, head) + (size_t(m) * shape.head_dim + i) * shape.value_bytes();
+          EXPECT_NEAR(keys.load(at), mean, tolerance);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SideCarTest, ATruncatedAndRegrownSideCarEqualsAFreshOne) {
+  const KvShape shape{.n_layers = 1, .n_kv_heads = 2, .head_dim = 16, .dtype = GetParam()};
+  constexpr int kTokens = 200;
+  Keys keys(shape, kTokens);
+  const auto scores = keys.scores(kTokens);
+  SideCar fresh(shape);
+  fresh.append(0, keys.table, kTokens, scores);
+  for (const int cut : {0, 31, 32, 47, 48, 100, 199}) {
+    SideCar cut_back = fresh;
+    cut_back.truncate(cut);
+    ASSERT_EQ(cut_back.n_windows(0), windows_in(cut));
+    std::vector<float> rest;
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      rest.insert(rest.end(), scores.begin() + head * kTokens + cut, scores.begin() + (head + 1) * kTokens);
+    }
+    cut_back.append(0, keys.table, kTokens, rest);
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      const size_t bytes = size_t(fresh.n_windows(0)) * shape.head_dim * shape.value_bytes();
+      EXPECT_EQ(std::memcmp(cut_back.compressed_keys(0, head), fresh.compressed_keys(0, head), bytes), 0);
+      EXPECT_TRUE(std::ranges::equal(cut_back.window_scores(0, head), fresh.window_scores(0, head)));
+      EXPECT_TRUE(std::ranges::equal(cut_back.token_scores(0, head), fresh.token_scores(0, head)));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(KvTypes, SideCarTest, testing::Values(DType::kF16, DType::kF32));
+
+TEST(SideCar, DroppingTokenScoresKeepsWhatSelectionNeeds) {
+  const KvShape shape{.n_layers = 1, .n_kv_heads = 1, .head_dim = 16, .dtype = DType::kF16};
+  Keys keys(shape, 64);
+  SideCar car(shape);
+  car.append(0, keys.table, 64, keys.scores(64));
+  const size_t before = car.bytes();
+  car.drop_token_scores();
+  EXPECT_LT(car.bytes(), before);
+  EXPECT_TRUE(car.token_scores(0, 0).empty());
+  EXPECT_EQ(car.window_scores(0, 0).size(), 3u);
+}
+
+}  // namespace
+}  // namespace nosa
