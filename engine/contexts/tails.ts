@@ -1,0 +1,91 @@
+/**
+ * Tails that are kept so that the next request prefills only what is new.
+ *
+ * A tail is a native sequence behind a fixed set of segments. A kept one serves again when the set is the same and the
+ * new prompt begins as the old one did; when only a part of it is shared, a copy of it serves and the old one stays.
+ */
+
+import type { NativeSequence } from "../native/addon";
+import type { Scheduler } from "../scheduler/scheduler";
+import type { SegmentRecord } from "./context";
+
+export interface Tail {
+  readonly sequence: NativeSequence;
+  /** Attended sequence 0 is the header; `segments[i]` is attended sequence i + 1. */
+  readonly segments: readonly SegmentRecord[];
+  /** Equal for tails that attend the same. */
+  readonly attends: string;
+}
+
+interface Kept {
+  readonly tail: Tail;
+  readonly tokens: Uint32Array;
+}
+
+/** A copy is only worth making for at least one whole block. */
+const sharedTokensMin = 64;
+
+/** Owns the tails that nobody uses at the moment, most recently used first. */
+export class TailPool {
+  readonly #scheduler: Scheduler;
+  readonly #tailsMax: number;
+  #kept: Kept[] = [];
+
+  constructor(scheduler: Scheduler, tailsMax: number) {
+    this.#scheduler = scheduler;
+    this.#tailsMax = tailsMax;
+  }
+
+  get size(): number {
+    return this.#kept.length;
+  }
+
+  /** A tail that attends `attends`, to be given back by `release` or `drop`. */
+  async acquire(attends: string, tokens: Uint32Array, create: () => Promise<Tail>): Promise<Tail> {
+    let best: Kept | undefined;
+    let bestShared = 0;
+    for (const kept of this.#kept) {
+      if (kept.tail.attends !== attends) continue;
+      const shared = sharedPrefix(kept.tokens, tokens);
+      if (shared > bestShared) [best, bestShared] = [kept, shared];
+    }
+    if (best === undefined || bestShared < Math.min(sharedTokensMin, best.tokens.length / 2)) return create();
+    if (bestShared >= best.tokens.length / 2) {
+      const taken = best;
+      this.#kept = this.#kept.filter((kept) => kept !== taken);
+      return taken.tail;
+    }
+    const { tail } = best;
+    const sequence = await this.#scheduler.upkeep(() => tail.sequence.fork());
+    return { ...tail, sequence };
+  }
+
+  /** `tokens`: what the sequence holds now, as far as it is known. */
+  release(tail: Tail, tokens: Uint32Array): void {
+    this.#kept.unshift({ tail, tokens });
+    for (const { tail: old } of this.#kept.splice(this.#tailsMax)) this.drop(old);
+  }
+
+  drop(tail: Tail): void {
+    free(this.#scheduler, tail.sequence);
+  }
+
+  /** Frees every kept tail that attends something else. */
+  keepOnly(wanted: (attends: string) => boolean): void {
+    const old = this.#kept.filter(({ tail }) => !wanted(tail.attends));
+    this.#kept = this.#kept.filter(({ tail }) => wanted(tail.attends));
+    for (const { tail } of old) this.drop(tail);
+  }
+}
+
+/** Frees a sequence when its turn comes. A scheduler that is closing refuses; then the model frees all at once. */
+export function free(scheduler: Scheduler, sequence: NativeSequence): void {
+  scheduler.upkeep(() => sequence.dispose()).catch(() => undefined);
+}
+
+export function sharedPrefix(a: Uint32Array, b: Uint32Array): number {
+  const length = Math.min(a.length, b.length);
+  let at = 0;
+  while (at < length && a[at] === b[at]) at++;
+  return at;
+}

@@ -1,0 +1,30 @@
+/** Prefill of a whole sequence, a bounded command at a time. */
+
+import type { NativeSequence } from "../native/addon";
+import { ChunkBudget } from "../scheduler/budget";
+import type { Job, Scheduler } from "../scheduler/scheduler";
+
+/** Length of a prefill command; native code parks sooner when something more urgent comes. */
+const prefillTargetMs = 500;
+
+/** Computes what waits in `sequence`, in commands of bounded length. `onProgress` hears how many tokens are complete. */
+export async function prefillAll(
+  scheduler: Scheduler,
+  job: Job,
+  sequence: NativeSequence,
+  options: { readonly budget?: ChunkBudget; readonly onProgress?: (computed: number) => void } = {},
+): Promise<void> {
+  const budget = options.budget ?? new ChunkBudget(prefillTargetMs);
+  let before = -1;
+  for (;;) {
+    let startedAt = 0;
+    const result = await scheduler.run(job, () => {
+      startedAt = performance.now();
+      return sequence.prefill({ tokensMax: budget.nextTokens() });
+    });
+    if (before >= 0 && !result.interrupted) budget.measured(result.computed - before, performance.now() - startedAt);
+    before = result.computed;
+    options.onProgress?.(result.computed);
+    if (result.done) return;
+  }
+}

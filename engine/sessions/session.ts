@@ -1,0 +1,121 @@
+/** One loaded model and everything that hangs from it: its scheduler, its words, the repositories in its memory. */
+
+import { limits } from "../config";
+import { RepositoryContext } from "../contexts/repositoryContext";
+import type { ContextStore } from "../contexts/store";
+import type { Log } from "../log";
+import type { ResolvedModel } from "../models/registry";
+import type { ModelInfo, NativeModel } from "../native/addon";
+import { Scheduler } from "../scheduler/scheduler";
+import type { ModelText } from "./modelText";
+import * as path from "node:path";
+
+export interface SessionOptions {
+  readonly resolved: ResolvedModel;
+  readonly model: NativeModel;
+  readonly text: ModelText;
+  readonly store: ContextStore;
+  readonly log: Log;
+}
+
+/** Positions that the tail must be left with, whatever S is wished. */
+const tailPositionsMin = 1_024;
+
+export class Session {
+  readonly resolved: ResolvedModel;
+  readonly info: ModelInfo;
+  readonly text: ModelText;
+  readonly scheduler: Scheduler;
+  /** S of this model. */
+  readonly segmentPositions: number;
+  readonly #options: SessionOptions;
+  /** Most recently used last. */
+  readonly #contexts = new Map<string, Promise<RepositoryContext>>();
+  readonly #opened = new Map<string, RepositoryContext>();
+  #disposed: Promise<void> | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.resolved = options.resolved;
+    this.info = options.model.info;
+    this.text = options.text;
+    this.scheduler = new Scheduler(options.model, { waitingMax: limits.requestsWaitingMax });
+    this.segmentPositions = segmentPositions(options.resolved.segmentTokensMax, this.info);
+  }
+
+  /** Repositories that are open, for the status. */
+  get contexts(): readonly RepositoryContext[] {
+    return [...this.#opened.values()];
+  }
+
+  /** The context of a repository, or with "" one of none. Opening reads no KV. */
+  context(root: string): Promise<RepositoryContext> {
+    const known = this.#contexts.get(root);
+    if (known !== undefined) {
+      this.#contexts.delete(root);
+      this.#contexts.set(root, known);
+      return known;
+    }
+    const opening = this.#open(root);
+    this.#contexts.set(root, opening);
+    opening.catch(() => this.#contexts.delete(root));
+    this.#closeOldest();
+    return opening;
+  }
+
+  opened(root: string): RepositoryContext | undefined {
+    return this.#opened.get(root);
+  }
+
+  /** Lets go of a repository's memory. */
+  async close(root: string): Promise<void> {
+    const known = this.#contexts.get(root);
+    this.#contexts.delete(root);
+    this.#opened.delete(root);
+    await (await known?.catch(() => undefined))?.dispose();
+  }
+
+  dispose(): Promise<void> {
+    this.#disposed ??= this.#dispose();
+    return this.#disposed;
+  }
+
+  async #dispose(): Promise<void> {
+    await this.scheduler.dispose();
+    for (const root of [...this.#contexts.keys()]) await this.close(root);
+    await this.#options.model.dispose();
+    await this.text.dispose();
+  }
+
+  async #open(root: string): Promise<RepositoryContext> {
+    const headerTokens = await this.text.header(root === "" ? "" : path.basename(root));
+    const context = new RepositoryContext({
+      root,
+      identity: {
+        fingerprint: this.info.fingerprint,
+        headerTokens,
+        segmentPositions: this.segmentPositions,
+        adapter: "",
+        policy: "full",
+      },
+      scheduler: this.scheduler,
+      store: this.#options.store,
+      log: this.#options.log,
+    });
+    this.#opened.set(root, context);
+    return context;
+  }
+
+  #closeOldest(): void {
+    const repositories = [...this.#contexts.keys()].filter((root) => root !== "");
+    for (const root of repositories.slice(0, Math.max(0, repositories.length - limits.contextsLoadedMax))) {
+      void this.close(root);
+    }
+  }
+}
+
+/** S in whole blocks: what is wished, unless the model has too few positions for that and a tail. */
+function segmentPositions(wished: number, info: ModelInfo): number {
+  const most = Math.max(info.blockTokens, Math.min(wished, info.contextLength - tailPositionsMin));
+  return Math.floor(most / info.blockTokens) * info.blockTokens;
+}

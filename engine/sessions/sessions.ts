@@ -1,0 +1,158 @@
+/**
+ * Which models are loaded. A model is loaded when it is first needed, shared by all who want the same, and let go of
+ * when another is wanted and nobody uses it.
+ */
+
+import { Cancelled, toEngineError } from "../errors";
+import type { Log } from "../log";
+import type { ModelRegistry, ResolvedModel } from "../models/registry";
+import type { EngineSettings } from "../protocol";
+import type { Session } from "./session";
+
+/** What a session depends on of the settings. */
+export type ModelChoice = Pick<EngineSettings, "model" | "threads">;
+
+export interface SessionsOptions {
+  readonly registry: Pick<ModelRegistry, "resolve">;
+  readonly open: (resolved: ResolvedModel, threads: number) => Promise<Session>;
+  readonly log: Log;
+  /** What is loaded, or the problem with it, changed. */
+  readonly onChange: () => void;
+}
+
+interface Holder {
+  readonly key: string;
+  readonly opening: Promise<Session>;
+  session: Session | undefined;
+  users: number;
+  usedAt: number;
+}
+
+/** More models than this are in memory only while all of them are in use. */
+const sessionsMax = 1;
+
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #holders = new Map<string, Holder>();
+  #clock = 0;
+  #problem = "";
+  #closed = false;
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+  }
+
+  /** Why no model could be loaded the last time one was wanted; "" when one could. */
+  get problem(): string {
+    return this.#problem;
+  }
+
+  get loaded(): readonly Session[] {
+    return [...this.#holders.values()].map(({ session }) => session).filter((session) => session !== undefined);
+  }
+
+  get loading(): boolean {
+    return [...this.#holders.values()].some(({ session }) => session === undefined);
+  }
+
+  /** Whether using this choice now would have to load a model first. */
+  needsLoading(choice: ModelChoice, resolvedPath: string): boolean {
+    return this.#holders.get(keyOf(resolvedPath, choice.threads))?.session === undefined;
+  }
+
+  /** Runs `work` with the chosen model, which stays loaded at least until it is done. */
+  async use<T>(choice: ModelChoice, signal: AbortSignal, work: (session: Session) => Promise<T>): Promise<T> {
+    const holder = await this.#hold(choice);
+    try {
+      const session = await withAbort(holder.opening, signal);
+      return await work(session);
+    } finally {
+      holder.users -= 1;
+      this.#letGo();
+    }
+  }
+
+  async dispose(): Promise<void> {
+    this.#closed = true;
+    const holders = [...this.#holders.values()];
+    this.#holders.clear();
+    for (const { opening } of holders) await (await opening.catch(() => undefined))?.dispose();
+  }
+
+  async #hold(choice: ModelChoice): Promise<Holder> {
+    const resolved = await this.#options.registry.resolve(choice.model).catch((error: unknown) => {
+      throw this.#failed(error);
+    });
+    if (this.#closed) throw new Cancelled();
+    const key = keyOf(resolved.path, choice.threads);
+    const known = this.#holders.get(key);
+    if (known !== undefined) {
+      known.users += 1;
+      known.usedAt = ++this.#clock;
+      return known;
+    }
+    const holder: Holder = { key, opening: this.#open(key, resolved, choice.threads), session: undefined, users: 1, usedAt: ++this.#clock };
+    this.#holders.set(key, holder);
+    holder.opening.then(
+      (session) => {
+        holder.session = session;
+        this.#options.onChange();
+      },
+      () => undefined,
+    );
+    this.#options.onChange();
+    return holder;
+  }
+
+  async #open(key: string, resolved: ResolvedModel, threads: number): Promise<Session> {
+    try {
+      // What nobody uses goes first, so that two models are not in memory at once without need.
+      await Promise.all(this.#idle().map((holder) => this.#close(holder)));
+      const session = await this.#options.open(resolved, threads);
+      this.#problem = "";
+      this.#options.log.info(`Loaded ${resolved.id} on ${session.info.device}`);
+      return session;
+    } catch (error) {
+      this.#holders.delete(key);
+      throw this.#failed(error);
+    }
+  }
+
+  #failed(error: unknown): Error {
+    const failure = toEngineError(error);
+    this.#problem = failure.message;
+    this.#options.log.warn("No model could be loaded", error);
+    this.#options.onChange();
+    return failure;
+  }
+
+  #letGo(): void {
+    const idle = this.#idle().sort((a, b) => a.usedAt - b.usedAt);
+    const tooMany = this.#holders.size - sessionsMax;
+    for (const holder of idle.slice(0, Math.max(0, tooMany))) void this.#close(holder);
+  }
+
+  #idle(): Holder[] {
+    return [...this.#holders.values()].filter(({ users, session }) => users === 0 && session !== undefined);
+  }
+
+  async #close(holder: Holder): Promise<void> {
+    this.#holders.delete(holder.key);
+    this.#options.onChange();
+    await holder.session?.dispose();
+  }
+}
+
+function keyOf(path: string, threads: number): string {
+  return `${threads} ${path}`;
+}
+
+/** Stops waiting when aborted; what was waited for goes on, for whoever wants it next. */
+async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) throw new Cancelled();
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(new Cancelled());
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
