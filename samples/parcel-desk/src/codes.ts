@@ -1,7 +1,7 @@
 /**
  * Pickup codes: seven characters that people read out over a counter.
  *
- * The alphabet leaves out what sounds or looks alike (0 and O, 1 and I and L, B and 8, S and 5, U and V). The last
+ * The alphabet leaves out what sounds or looks alike (0 and O, 1 and I and L, B and 8, S and 5, and U beside V). The last
  * character checks the others, so a misheard one is noticed before anybody walks to a shelf.
  */
 
