@@ -1,0 +1,21 @@
+#pragma once
+
+#include "backends/cpu/ops.h"
+#include "core/status.h"
+
+namespace nosa::cpu {
+
+/// Which implementation of the inner loops to run.
+enum class KernelChoice {
+  kBest,  ///< The fastest that this processor runs.
+  kGeneric,
+  kAvx2,
+  kAvx512,
+  kNeon,
+};
+
+/// The table of a choice. Fails with kUnsupported when it was not built in, or this processor or its
+/// operating system lacks the instructions.
+Result<const Ops*> choose_ops(KernelChoice choice);
+
+}  // namespace nosa::cpu

@@ -1,0 +1,401 @@
+// What every Backend promises. Include once in a test file for an implementation and instantiate:
+//
+//   INSTANTIATE_TEST_SUITE_P(Cpu, BackendContract, testing::ValuesIn(subjects()), subject_name);
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "contracts/attention_case.h"
+#include "core/dequantize.h"
+#include "core/half.h"
+#include "kernels/reference/matmul.h"
+#include "kernels/reference/rms_norm.h"
+#include "kernels/reference/rope.h"
+#include "kernels/reference/silu_mul.h"
+#include "support/quantised_rows.h"
+#include "support/random.h"
+
+namespace nosa::test {
+
+/// One implementation, and how far it may be from the reference.
+struct BackendSubject {
+  std::string name;
+  std::function<std::unique_ptr<Backend>(int n_threads)> create;
+  bool quantises_input = false;    // products with quantised weights quantise x to 8 bits
+  double attention_error = 1e-5;   // of the largest value, for logits of ordinary size
+};
+
+inline void PrintTo(const BackendSubject& subject, std::ostream* out) { *out << subject.name; }
+
+inline std::string subject_name(const testing::TestParamInfo<BackendSubject>& info) {
+  return info.param.name;
+}
+
+/// Memory whose contents show when something was not written, or was read.
+inline std::vector<float> poisoned(int64_t n) {
+  return std::vector<float>(static_cast<size_t>(n), std::numeric_limits<float>::quiet_NaN());
+}
+
+class BackendContract : public testing::TestWithParam<BackendSubject> {
+ protected:
+  std::unique_ptr<Backend> create(int n_threads) { return GetParam().create(n_threads); }
+
+  /// A weight with random contents that owns its bytes.
+  struct Weight {
+    Bytes bytes;
+    WeightView view;
+  };
+
+  Weight weight(DType dtype, int64_t rows, int64_t cols) {
+    Weight w;
+    w.bytes = random_rows(dtype, rows, cols, random_);
+    w.view = {.data = w.bytes.data(), .dtype = dtype, .rows = rows, .cols = cols};
+    return w;
+  }
+
+  /// Whole numbers up to 127 with a 127 in every 32: 8 bits in blocks of 32 hold them exactly.
+  std::vector<float> whole_numbers(int64_t n_tokens, int64_t n_cols) {
+    std::vector<float> x(static_cast<size_t>(n_tokens * n_cols));
+    for (size_t i = 0; i < x.size(); ++i) {
+      const bool extreme = static_cast<int64_t>(i) % n_cols % 32 == 5;
+      x[i] = static_cast<float>(extreme ? (random_.bits() % 2 == 0 ? 127 : -127)
+                                        : random_.between(-127, 127));
+    }
+    return x;
+  }
+
+  void expect_products(const WeightView& w, const std::vector<float>& x, int n_tokens,
+                       const float* bias, const std::vector<float>& got, double error_max) {
+    const auto expected = reference::matmul(w, x.data(), n_tokens, bias);
+    ASSERT_EQ(got.size(), expected.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      ASSERT_LE(std::fabs(got[i] - expected[i].value), error_max * expected[i].magnitude + 1e-30)
+          << dtype_name(w.dtype) << " rows " << w.rows << " cols " << w.cols << " n_tokens "
+          << n_tokens << " at " << i << ": " << got[i] << " for " << expected[i].value;
+    }
+  }
+
+  Random random_;
+};
+
+TEST_P(BackendContract, ProductsOfExactlyRepresentableInputsMatchTheReference) {
+  const auto backend = create(2);
+  for (const DType dtype : all_dtypes) {
+    for (const int64_t rows : {1, 15, 16, 17, 50}) {
+      for (const int n_tokens : {1, 2, 3, 7, 16, 29}) {
+        const int64_t cols = 256 * random_.between(1, 3);
+        const Weight w = weight(dtype, rows, cols);
+        const auto x = whole_numbers(n_tokens, cols);
+        const auto bias = random_.normals(rows);
+        const bool with_bias = random_.bits() % 2 == 0;
+        auto out = poisoned(n_tokens * rows);
+        const MatmulTarget target{&w.view, with_bias ? bias.data() : nullptr, out.data()};
+        backend->matmul({&target, 1}, x.data(), n_tokens);
+        expect_products(w.view, x, n_tokens, target.bias, out, 2e-6);
+      }
+    }
+  }
+}
+
+TEST_P(BackendContract, ProductsMatchTheReferenceForUpTo300TokensAndManyColumns) {
+  const auto backend = create(2);
+  for (const DType dtype : all_dtypes) {
+    const int64_t rows = random_.between(1, 40);
+    const int n_tokens = static_cast<int>(random_.between(100, 300));
+    const Weight w = weight(dtype, rows, 2304);
+    const auto x = random_.normals(n_tokens * w.view.cols);
+    auto out = poisoned(n_tokens * rows);
+    const MatmulTarget target{&w.view, nullptr, out.data()};
+    backend->matmul({&target, 1}, x.data(), n_tokens);
+    const bool rounded = GetParam().quantises_input && block_values(dtype) > 1;
+    expect_products(w.view, x, n_tokens, nullptr, out, rounded ? 5e-3 : 2e-6);
+  }
+}
+
+TEST_P(BackendContract, PlainWeightsMayHaveAnyNumberOfColumns) {
+  const auto backend = create(1);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const int64_t cols : {1, 7, 33, 300}) {
+      const Weight w = weight(dtype, 19, cols);
+      const auto x = random_.normals(5 * cols);
+      auto out = poisoned(5 * 19);
+      const MatmulTarget target{&w.view, nullptr, out.data()};
+      backend->matmul({&target, 1}, x.data(), 5);
+      expect_products(w.view, x, 5, nullptr, out, 2e-6);
+    }
+  }
+}
+
+TEST_P(BackendContract, AGroupOfWeightsOfDifferentTypesSharesItsInput) {
+  const auto backend = create(2);
+  const int64_t cols = 512;
+  std::vector<Weight> weights;
+  std::vector<std::vector<float>> outs;
+  const int n_tokens = static_cast<int>(random_.between(1, 40));
+  for (const DType dtype : all_dtypes) {
+    weights.push_back(weight(dtype, random_.between(1, 70), cols));
+    outs.push_back(poisoned(n_tokens * weights.back().view.rows));
+  }
+  std::vector<MatmulTarget> targets;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    targets.push_back({&weights[i].view, nullptr, outs[i].data()});
+  }
+  const auto x = whole_numbers(n_tokens, cols);
+  backend->matmul(targets, x.data(), n_tokens);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    expect_products(weights[i].view, x, n_tokens, nullptr, outs[i], 2e-6);
+  }
+}
+
+TEST_P(BackendContract, NoTokensAndNoTargetsAreNothingToDo) {
+  const auto backend = create(2);
+  const Weight w = weight(DType::kQ8_0, 16, 32);
+  auto out = poisoned(16);
+  const MatmulTarget target{&w.view, nullptr, out.data()};
+  backend->matmul({&target, 1}, nullptr, 0);
+  backend->matmul({}, nullptr, 1);
+  backend->rms_norm(nullptr, nullptr, 0, 32, 1e-5f, nullptr);
+  backend->silu_mul(nullptr, nullptr, 0);
+  backend->add(nullptr, nullptr, 0);
+  backend->embed(w.view, {}, nullptr);
+  EXPECT_TRUE(std::ranges::all_of(out, [](float value) { return std::isnan(value); }));
+}
+
+TEST_P(BackendContract, AProductHasTheSameBitsForAnyThreadsAndAnyOtherTokens) {
+  const auto one = create(1);
+  const auto two = create(2);
+  for (const DType dtype : all_dtypes) {
+    const int n_tokens = static_cast<int>(random_.between(2, 70));
+    const int64_t rows = random_.between(30, 200);
+    const Weight w = weight(dtype, rows, 768);
+    const auto x = random_.normals(n_tokens * w.view.cols);
+    auto together = poisoned(n_tokens * rows);
+    const MatmulTarget target{&w.view, nullptr, together.data()};
+    two->matmul({&target, 1}, x.data(), n_tokens);
+    for (int t = 0; t < n_tokens;) {
+      const int n = std::min(n_tokens - t, static_cast<int>(random_.between(1, 20)));
+      auto alone = poisoned(n * rows);
+      const MatmulTarget part{&w.view, nullptr, alone.data()};
+      one->matmul({&part, 1}, x.data() + t * w.view.cols, n);
+      ASSERT_EQ(0, std::memcmp(alone.data(), together.data() + t * rows, alone.size() * 4))
+          << dtype_name(dtype) << " tokens " << t << " to " << t + n << " of " << n_tokens;
+      t += n;
+    }
+  }
+}
+
+TEST_P(BackendContract, EmbedLooksRowsUp) {
+  const auto backend = create(2);
+  for (const DType dtype : all_dtypes) {
+    const Weight w = weight(dtype, 37, 512);
+    std::vector<uint32_t> ids;
+    for (int i = 0; i < 50; ++i) ids.push_back(static_cast<uint32_t>(random_.between(0, 36)));
+    auto out = poisoned(static_cast<int64_t>(ids.size()) * 512);
+    backend->embed(w.view, ids, out.data());
+    const auto table = expanded(dtype, w.bytes, 512);
+    for (size_t t = 0; t < ids.size(); ++t) {
+      EXPECT_EQ(0, std::memcmp(out.data() + t * 512, table.data() + ids[t] * size_t{512}, 512 * 4));
+    }
+  }
+}
+
+TEST_P(BackendContract, RmsNormMatchesTheReferenceInAndOutOfPlace) {
+  const auto backend = create(2);
+  for (const int n_embd : {1, 31, 576, 1537}) {
+    for (const int n_tokens : {1, 2, 65}) {
+      auto x = random_.normals(int64_t{n_tokens} * n_embd, 3.0f);
+      const auto scale = random_.normals(n_embd);
+      const auto expected = reference::rms_norm(x.data(), scale.data(), n_tokens, n_embd, 1e-5);
+      auto out = poisoned(int64_t{n_tokens} * n_embd);
+      backend->rms_norm(x.data(), scale.data(), n_tokens, n_embd, 1e-5f, out.data());
+      for (size_t i = 0; i < out.size(); ++i) {
+        ASSERT_NEAR(out[i], expected[i], 2e-6 * (1.0 + std::fabs(expected[i])));
+      }
+      backend->rms_norm(x.data(), scale.data(), n_tokens, n_embd, 1e-5f, x.data());
+      EXPECT_EQ(0, std::memcmp(x.data(), out.data(), out.size() * 4));
+    }
+  }
+}
+
+TEST_P(BackendContract, RopeMatchesTheReferenceAndLeavesOtherDimensionsAlone) {
+  const auto backend = create(2);
+  for (int round = 0; round < 12; ++round) {
+    const int head_dim = static_cast<int>(16 * random_.between(1, 8));
+    const int n_rotated = round % 3 == 0 ? head_dim / 2 : head_dim;
+    const int n_heads = static_cast<int>(random_.between(1, 14));
+    const int n_tokens = static_cast<int>(random_.between(1, 60));
+    const int first = static_cast<int>(random_.between(0, 30000));
+    const auto pairing = round % 2 == 0 ? RopePairing::kHalfSplit : RopePairing::kAdjacent;
+    const float magnitude = round % 4 == 0 ? 1.19f : 1.0f;
+    std::vector<float> inv_freq;
+    for (int i = 0; i < n_rotated / 2; ++i) {
+      inv_freq.push_back(static_cast<float>(std::pow(1e5, -2.0 * i / n_rotated)));
+    }
+    const auto x = random_.normals(int64_t{n_tokens} * n_heads * head_dim);
+    auto out = x;
+    backend->rope({.x = out.data(), .n_tokens = n_tokens, .n_heads = n_heads,
+                   .head_dim = head_dim, .first_position = first, .inv_freq = inv_freq.data(),
+                   .n_rotated = n_rotated, .magnitude = magnitude, .pairing = pairing});
+    for (int i = 0; i < n_tokens * n_heads; ++i) {
+      const auto expected = reference::rope(x.data() + int64_t{i} * head_dim, head_dim,
+                                            first + i / n_heads, inv_freq.data(), n_rotated,
+                                            magnitude, pairing);
+      for (int d = 0; d < head_dim; ++d) {
+        ASSERT_NEAR(out[static_cast<size_t>(i * head_dim + d)], expected[static_cast<size_t>(d)],
+                    2e-6 * (1.0 + std::fabs(expected[static_cast<size_t>(d)])));
+      }
+    }
+  }
+}
+
+TEST_P(BackendContract, SiluMulMatchesTheReferenceAlsoAtExtremes) {
+  const auto one = create(1);
+  const auto two = create(2);
+  for (const int64_t n : {1, 15, 1000, 100003}) {
+    auto gate = random_.normals(n, 6.0f);
+    const auto up = random_.normals(n);
+    for (const float extreme : {0.0f, -1e4f, 1e4f, -88.5f, 88.5f, -104.0f}) {
+      gate[static_cast<size_t>(random_.between(0, n - 1))] = extreme;
+    }
+    auto a = gate;
+    auto b = gate;
+    one->silu_mul(a.data(), up.data(), n);
+    two->silu_mul(b.data(), up.data(), n);
+    EXPECT_EQ(0, std::memcmp(a.data(), b.data(), a.size() * 4));
+    for (size_t i = 0; i < a.size(); ++i) {
+      const double expected = reference::silu_mul(gate[i], up[i]);
+      ASSERT_NEAR(a[i], expected, 2e-6 * std::fabs(expected) + 1e-30) << gate[i];
+    }
+  }
+}
+
+TEST_P(BackendContract, AddAddsEveryValueOnce) {
+  const auto backend = create(2);
+  for (const int64_t n : {1, 17, 40000}) {
+    auto x = random_.normals(n);
+    const auto y = random_.normals(n);
+    std::vector<float> expected = x;
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += y[i];
+    backend->add(x.data(), y.data(), n);
+    EXPECT_EQ(x, expected);
+  }
+}
+
+TEST_P(BackendContract, StoreKvWritesItsTokensAndNoOthers) {
+  const auto backend = create(2);
+  for (const DType dtype : {DType::kF16, DType::kF32}) {
+    const int n_kv_heads = static_cast<int>(random_.between(1, 4));
+    const int head_dim = static_cast<int>(16 * random_.between(1, 8));
+    const int own_start = static_cast<int>(random_.between(0, 130));
+    const int n_tokens = static_cast<int>(random_.between(1, 200));
+    KvMemory kv(dtype, head_dim, n_kv_heads * 6);
+    const std::vector<std::byte*> extents = kv.extents();
+    auto k = random_.normals(int64_t{n_tokens} * n_kv_heads * head_dim, 100.0f);
+    auto v = random_.normals(int64_t{n_tokens} * n_kv_heads * head_dim);
+    backend->store_kv({.k = k.data(), .v = v.data(), .n_tokens = n_tokens,
+                       .n_kv_heads = n_kv_heads, .head_dim = head_dim, .own_start = own_start,
+                       .kv_dtype = dtype, .extents = extents});
+    for (int h = 0; h < n_kv_heads; ++h) {
+      for (int own = 0; own < 6 * kBlockTokens; ++own) {
+        const int extent = h * 6 + own / kBlockTokens;
+        const int t = own - own_start;
+        for (int d = 0; d < head_dim; ++d) {
+          const float got_k = kv.value(extent, own % kBlockTokens, d);
+          const float got_v = kv.value(extent, kBlockTokens + own % kBlockTokens, d);
+          if (t < 0 || t >= n_tokens) {
+            ASSERT_TRUE(std::isnan(got_k) && std::isnan(got_v));
+            continue;
+          }
+          const size_t at = (static_cast<size_t>(t) * n_kv_heads + h) * head_dim + d;
+          ASSERT_EQ(got_k, kv.rounded(k[at]));
+          ASSERT_EQ(got_v, kv.rounded(v[at]));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(BackendContract, StoreKvKeepsWhatHalfCannotHoldFinite) {
+  const auto backend = create(1);
+  KvMemory kv(DType::kF16, 16, 1);
+  const std::vector<std::byte*> extents = kv.extents();
+  const std::vector<float> k(16, 1e6f);
+  const std::vector<float> v(16, -1e6f);
+  backend->store_kv({.k = k.data(), .v = v.data(), .n_tokens = 1, .n_kv_heads = 1, .head_dim = 16,
+                     .own_start = 3, .kv_dtype = DType::kF16, .extents = extents});
+  EXPECT_EQ(kv.value(0, 3, 7), 65504.0f);
+  EXPECT_EQ(kv.value(0, kBlockTokens + 3, 15), -65504.0f);
+}
+
+TEST_P(BackendContract, AttentionMatchesTheReferenceOverContextAndOwnBlocks) {
+  const auto backend = create(2);
+  for (const AttentionShape& shape : attention_shapes(random_)) {
+    const AttentionCase c(shape, random_);
+    const auto out = c.run(*backend);
+    const auto expected = c.expected();
+    for (size_t i = 0; i < out.size(); ++i) {
+      ASSERT_NEAR(out[i], expected.out[i], GetParam().attention_error * 4.0)
+          << shape.describe() << " at " << i;
+    }
+  }
+}
+
+TEST_P(BackendContract, AttentionHasTheSameBitsForAnyThreadsAndAnyChunks) {
+  const auto one = create(1);
+  const auto two = create(2);
+  for (const AttentionShape& shape : attention_shapes(random_)) {
+    const AttentionCase c(shape, random_);
+    const auto together = c.run(*two);
+    for (int t = 0; t < shape.n_tokens;) {
+      const int n = std::min(shape.n_tokens - t, static_cast<int>(random_.between(1, 40)));
+      const auto alone = c.run(*one, t, n);
+      const size_t row = static_cast<size_t>(shape.n_heads * shape.head_dim);
+      ASSERT_EQ(0, std::memcmp(alone.data(), together.data() + static_cast<size_t>(t) * row,
+                               alone.size() * 4))
+          << shape.describe() << " tokens " << t << " to " << t + n;
+      t += n;
+    }
+  }
+}
+
+TEST_P(BackendContract, BlockMassAddsTheLastQuerysShareOfEachBlock) {
+  const auto backend = create(2);
+  for (const AttentionShape& shape : attention_shapes(random_)) {
+    const AttentionCase c(shape, random_);
+    std::vector<float> mass(c.expected().block_mass.size(), 1.0f);
+    c.run(*backend, 0, shape.n_tokens, mass.data());
+    const auto expected = c.expected().block_mass;
+    for (size_t i = 0; i < mass.size(); ++i) {
+      ASSERT_NEAR(mass[i], 1.0 + expected[i], GetParam().attention_error * 2.0 + 1e-6)
+          << shape.describe();
+    }
+  }
+}
+
+TEST_P(BackendContract, AttentionHoldsWithLargeLogitsAndLargeBiases) {
+  const auto backend = create(2);
+  AttentionShape shape{.n_tokens = 20, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64,
+                       .n_context = 3, .own_start = 70};
+  shape.bias_deviation = 200.0f;
+  shape.key_offset = 60.0f;
+  const AttentionCase c(shape, random_);
+  const auto out = c.run(*backend);
+  const auto expected = c.expected();
+  for (size_t i = 0; i < out.size(); ++i) {
+    // Biases this far apart leave one or two keys: what is left of the error is that of the values.
+    ASSERT_NEAR(out[i], expected.out[i], 0.05) << i;
+  }
+}
+
+}  // namespace nosa::test
