@@ -1,0 +1,66 @@
+#include "model/forward_pass.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "core/check.h"
+
+namespace nosa {
+
+Result<std::unique_ptr<PassBuffers>> PassBuffers::create(const ModelConfig& config) {
+  auto buffers = std::make_unique<PassBuffers>();
+  const size_t n_q = size_t(config.n_heads) * config.head_dim;
+  const size_t n_kv = size_t(config.n_kv_heads) * config.head_dim;
+  const size_t n_embd = config.n_embd;
+  const size_t n_ff = config.n_ff;
+  PassBuffers& b = *buffers;
+  const std::array<std::pair<float**, size_t>, 8> parts = {{{&b.x, n_embd},
+                                                            {&b.norm, n_embd},
+                                                            {&b.q, n_q},
+                                                            {&b.k, n_kv},
+                                                            {&b.v, n_kv},
+                                                            {&b.attn, n_q},
+                                                            {&b.gate, n_ff},
+                                                            {&b.up, n_ff}}};
+  constexpr size_t line_floats = AlignedBuffer::cache_line_bytes / sizeof(float);
+  const auto padded = [](size_t n) { return (n + line_floats - 1) / line_floats * line_floats; };
+  size_t n_floats = 0;
+  for (const auto& [pointer, width] : parts) n_floats += padded(width * kChunkTokens);
+
+  Result<AlignedBuffer> memory = AlignedBuffer::create(n_floats * sizeof(float));
+  if (!memory.ok()) return memory.status();
+  b.memory_ = *std::move(memory);
+  float* at = b.memory_.as<float>().data();
+  for (const auto& [pointer, width] : parts) {
+    *pointer = at;
+    at += padded(width * kChunkTokens);
+  }
+  return buffers;
+}
+
+ForwardPass::ForwardPass(const PassPlan& plan, std::unique_ptr<PassBuffers> buffers)
+    : plan_(plan), buffers_(std::move(buffers)) {
+  CHECK(plan.n_tokens >= 1 && plan.n_tokens <= kChunkTokens && plan.first >= 0);
+}
+
+const float* ForwardPass::hidden(int token_idx, int n_embd) const {
+  CHECK(done() && token_idx >= 0 && token_idx < plan_.n_tokens);
+  return buffers_->x + size_t(token_idx) * n_embd;
+}
+
+std::vector<float> ForwardPass::attended_masses(const ModelConfig& config,
+                                                int n_attended_blocks) const {
+  CHECK(done() && plan_.masses);
+  std::vector<float> masses(size_t(n_attended_blocks), 0.0f);
+  const size_t row = masses_.size() / config.n_kv_heads;
+  const float share = 1.0f / (float(config.n_layers) * float(config.n_kv_heads));
+  for (int kv_head = 0; kv_head < config.n_kv_heads; ++kv_head) {
+    for (int block = 0; block < n_attended_blocks; ++block) {
+      masses[block] += masses_[kv_head * row + block] * share;
+    }
+  }
+  return masses;
+}
+
+}  // namespace nosa

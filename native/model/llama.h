@@ -1,0 +1,96 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "backends/backend.h"
+#include "core/status.h"
+#include "formats/weights.h"
+#include "model/config.h"
+#include "model/forward_pass.h"
+#include "model/rope.h"
+#include "model/step_sizer.h"
+#include "model/stop_flag.h"
+
+namespace nosa {
+
+/// The network of the Llama family (Qwen2 is the same with biases on q, k and v): pre-norm layers
+/// of grouped-query attention and SwiGLU.
+///
+/// Not thread-safe: used by the native worker thread only.
+class Llama {
+ public:
+  /// `weights` and `backend` must outlive the network. Fails with kNotFound or kCorrupt, naming the
+  /// tensor, when one is missing or has another shape than `config` says.
+  static Result<std::unique_ptr<Llama>> create(const Weights& weights, const ModelConfig& config,
+                                               const KvShape& kv_shape, Backend& backend);
+
+  /// Runs steps of `pass` until it is done or `stop` is raised (see ForwardPass::done()); a step
+  /// lasts some 10 ms. `target` must describe the same sequence in every call.
+  /// Fails with kOutOfMemory when a shared block cannot be copied; the pass may then be tried again.
+  Status advance(ForwardPass& pass, const PassTarget& target, const StopFlag& stop);
+
+  /// Scores of the token that follows each of `n_tokens` hidden rows [n_tokens, n_embd]:
+  /// out [n_tokens, n_vocab]. False when `stop` was raised before all were there.
+  /// REQUIRES: `n_tokens` in 1 .. kChunkTokens.
+  bool logits(const float* hidden, int n_tokens, float* out, const StopFlag& stop);
+
+  /// Most rows that one call of logits() does in about one step.
+  int logits_rows_per_step() const;
+
+ private:
+  struct Linear {
+    WeightView weight;         // [n_rows, n_cols]
+    std::vector<float> bias;   // [n_rows] or empty
+    MatmulTarget target(float* out) const {
+      return {&weight, bias.empty() ? nullptr : bias.data(), out};
+    }
+    double flops() const { return 2.0 * double(weight.rows) * double(weight.cols); }
+  };
+  struct Layer {
+    std::vector<float> attn_norm, ffn_norm;  // [n_embd]
+    Linear q, k, v, out, gate, up, down;
+  };
+
+  Llama(const ModelConfig& config, const KvShape& kv_shape, Backend& backend)
+      : config_(config), kv_shape_(kv_shape), backend_(backend) {}
+
+  Status load(const Weights& weights);
+  Result<Linear> load_linear(const Weights& weights, const std::string& stem, int n_rows,
+                             int n_cols) const;
+
+  double item_flops(const ForwardPass& pass, const PassTarget& target) const;
+  Status step(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  void embed(ForwardPass& pass, const PassTarget& target);
+  Status qkv(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  Status store_kv(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  void attend(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  void attn_out(ForwardPass& pass, int n_tokens);
+  void gate_up(ForwardPass& pass, int n_tokens);
+  void down(ForwardPass& pass, int n_tokens);
+
+  void gather_context(const PassTarget& target, int layer);
+  void gather_own(const PassTarget& target, int layer, int n_own_tokens);
+
+  ModelConfig config_;
+  KvShape kv_shape_;
+  Backend& backend_;
+  RopeTable rope_;
+  WeightView embedding_;           // [n_vocab, n_embd]
+  std::vector<float> output_norm_;  // [n_embd]
+  WeightView output_;              // [n_vocab, n_embd]
+  std::vector<Layer> layers_;
+
+  std::array<StepSizer, ForwardPass::n_stages> sizers_;  // By stage.
+  StepSizer logits_sizer_;
+  std::vector<float> logits_norm_;       // [kChunkTokens, n_embd]
+  std::vector<KvBlockRef> context_;      // [n_kv_heads, n_context_blocks] of the current step
+  std::vector<KvBlockRef> own_;          // [n_kv_heads, n_own_blocks] of the current step
+  std::vector<std::byte*> extents_;      // [n_kv_heads, n_blocks written] of the current step
+};
+
+}  // namespace nosa

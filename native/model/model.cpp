@@ -1,0 +1,42 @@
+#include "model/model.h"
+
+#include <utility>
+
+#include "backends/cpu/cpu_backend.h"
+#include "model/fingerprint.h"
+
+namespace nosa {
+
+Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
+  std::unique_ptr<Model> model(new Model());
+  Result<std::unique_ptr<Weights>> weights = Weights::open(options.path);
+  if (!weights.ok()) return weights.status();
+  model->weights_ = *std::move(weights);
+
+  Result<ModelConfig> config = read_model_config(*model->weights_);
+  if (!config.ok()) return config.status();
+  model->config_ = *std::move(config);
+
+  const bool exact = options.precision == Precision::kF32;
+  model->kv_shape_.n_layers = model->config_.n_layers;
+  model->kv_shape_.n_kv_heads = model->config_.n_kv_heads;
+  model->kv_shape_.head_dim = model->config_.head_dim;
+  model->kv_shape_.dtype = exact ? DType::kF32 : DType::kF16;
+
+  cpu::CpuBackend::Options backend_options;
+  backend_options.n_threads = options.n_threads;
+  backend_options.kernels = options.kernels;
+  backend_options.exact = exact;
+  Result<std::unique_ptr<cpu::CpuBackend>> backend = cpu::CpuBackend::create(backend_options);
+  if (!backend.ok()) return backend.status();
+  model->backend_ = *std::move(backend);
+
+  Result<std::unique_ptr<Llama>> llama =
+      Llama::create(*model->weights_, model->config_, model->kv_shape_, *model->backend_);
+  if (!llama.ok()) return llama.status();
+  model->llama_ = *std::move(llama);
+  model->fingerprint_ = model_fingerprint(*model->weights_, model->config_, model->kv_shape_);
+  return model;
+}
+
+}  // namespace nosa

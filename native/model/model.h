@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "backends/backend.h"
+#include "backends/cpu/cpuid.h"
+#include "core/status.h"
+#include "formats/weights.h"
+#include "kv/block.h"
+#include "model/config.h"
+#include "model/llama.h"
+
+namespace nosa {
+
+enum class Precision {
+  kFast,  ///< Quantised activations, KV in f16.
+  kF32,   ///< Neither, for checking numbers.
+};
+
+struct ModelOptions {
+  std::string path;  ///< A GGUF file, or a folder with config.json and safetensors.
+  int n_threads = 1;
+  Precision precision = Precision::kFast;
+  cpu::KernelChoice kernels = cpu::KernelChoice::kBest;
+};
+
+/// A loaded model: its weights, the backend that computes with them, and its network. It keeps no
+/// state of a sequence.
+class Model {
+ public:
+  /// Fails as Weights::open(), read_model_config(), Llama::create() and the backend do.
+  static Result<std::unique_ptr<Model>> open(const ModelOptions& options);
+
+  const ModelConfig& config() const { return config_; }
+  const KvShape& kv_shape() const { return kv_shape_; }
+  const std::string& fingerprint() const { return fingerprint_; }
+  std::string device() const { return std::string(backend_->name()); }
+  int64_t weight_bytes() const { return weights_->size_bytes(); }
+  Llama& network() { return *llama_; }
+
+ private:
+  Model() = default;
+
+  // In the order of their lives: the network borrows from the backend and the weights.
+  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Backend> backend_;
+  ModelConfig config_;
+  KvShape kv_shape_;
+  std::string fingerprint_;
+  std::unique_ptr<Llama> llama_;
+};
+
+}  // namespace nosa

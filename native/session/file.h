@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "core/status.h"
+
+namespace nosa {
+
+/// A file that is written beside its place and appears there whole or not at all. Readable by its
+/// owner only.
+class NewFile {
+ public:
+  /// Opens `path` plus a suffix of this process. Fails with kNotFound (no folder), kNoSpace or kIo.
+  static Result<NewFile> create(const std::string& path);
+
+  NewFile(NewFile&& other) noexcept;
+  NewFile& operator=(NewFile&& other) = delete;
+  /// Removes what was written, unless it was put in place.
+  ~NewFile();
+
+  /// Appends all of `bytes`. Fails with kNoSpace or kIo.
+  Status append(std::span<const std::byte> bytes);
+
+  /// Closes the file and renames it to its path, replacing what is there.
+  Status put_in_place();
+
+  int64_t size_bytes() const { return size_bytes_; }
+
+ private:
+  NewFile(std::string path, std::string aside_path, int handle)
+      : path_(std::move(path)), aside_path_(std::move(aside_path)), handle_(handle) {}
+
+  std::string path_;
+  std::string aside_path_;
+  int handle_;
+  int64_t size_bytes_ = 0;
+};
+
+/// A file read from beginning to end.
+class ReadFile {
+ public:
+  /// Fails with kNotFound or kIo.
+  static Result<ReadFile> open(const std::string& path);
+
+  ReadFile(ReadFile&& other) noexcept;
+  ReadFile& operator=(ReadFile&& other) = delete;
+  ~ReadFile();
+
+  /// Fills all of `bytes`. Fails with kCorrupt when the file ends before, kIo otherwise.
+  Status read(std::span<std::byte> bytes);
+
+ private:
+  ReadFile(std::string path, int handle) : path_(std::move(path)), handle_(handle) {}
+
+  std::string path_;
+  int handle_;
+};
+
+}  // namespace nosa

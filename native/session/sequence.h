@@ -1,0 +1,184 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "kv/block_table.h"
+#include "model/forward_pass.h"
+#include "model/model.h"
+#include "model/stop_flag.h"
+#include "session/sampler.h"
+
+namespace nosa {
+
+struct PrefillOutcome {
+  int computed = 0;  ///< Tokens of the sequence whose KV is complete.
+  bool done = false;
+  bool interrupted = false;
+};
+
+struct DecodeRequest {
+  int n_steps = 0;
+  SamplingOptions sampling;
+  std::vector<uint32_t> stop_ids;
+  std::vector<uint32_t> banned_ids;
+  int top = 0;
+  bool forced = false;            ///< Takes the tokens of `teacher`, at most that many.
+  std::vector<uint32_t> teacher;
+  bool masses = false;
+};
+
+struct DecodeStep {
+  uint32_t token = 0;
+  float logprob = 0.0f;
+  std::vector<ScoredToken> top;
+};
+
+struct BlockMass {
+  int sequence = 0;  ///< Index among the attended sequences.
+  int block = 0;
+  float mass = 0.0f;
+};
+
+struct DecodeOutcome {
+  std::vector<DecodeStep> steps;
+  bool stopped = false;
+  bool interrupted = false;
+  std::vector<BlockMass> masses;  ///< Best first, at most masses_max.
+  int attended_blocks = 0;
+  int total_blocks = 0;
+
+  static constexpr size_t masses_max = 1024;
+};
+
+struct ScoreOutcome {
+  std::vector<float> logprobs;
+  bool interrupted = false;
+};
+
+/// What the sequences of a model share on the native thread.
+class SequenceShared {
+ public:
+  SequenceShared(Model& model, BlockStore& store) : model(model), store(store) {}
+
+  /// Buffers for one pass: a spare set, or a new one.
+  Result<std::unique_ptr<PassBuffers>> take_buffers();
+  void put_buffers(std::unique_ptr<PassBuffers> buffers);
+
+  Model& model;
+  BlockStore& store;
+  Sampler sampler;
+  std::vector<float> logits;  ///< [rows, n_vocab], grown when first needed.
+
+ private:
+  static constexpr size_t spare_max = 2;
+  std::vector<std::unique_ptr<PassBuffers>> spare_;
+};
+
+/// Tokens from a base position on, and their KV. Its tokens see all tokens of the *attended*
+/// sequences, and their own predecessors. A header attends nothing and starts at 0; a segment
+/// attends the header; a tail attends the header and segments; with no attended sequence this is
+/// the plain causal *sequence layout*.
+///
+/// Tokens are computed, or wait. A pass that was interrupted is parked here, half done. While
+/// another sequence attends this one it is sealed: its tokens do not change.
+///
+/// Not thread-safe: used by the native worker thread only.
+class Sequence {
+ public:
+  static constexpr int position_end = 1 << 30;
+  static constexpr int score_rows_max = 16;
+
+  /// `shared` and `attended` must outlive the sequence.
+  Sequence(SequenceShared& shared, int base_position, std::vector<const Sequence*> attended);
+  ~Sequence();
+
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  int base_position() const { return base_position_; }
+  const std::vector<const Sequence*>& attended() const { return attended_; }
+  int n_tokens() const { return int(tokens_.size()); }
+  int n_computed() const { return n_computed_; }
+  const BlockTable& blocks() const { return blocks_; }
+
+  /// One more, or one less, sequence attends this one.
+  void seal() { ++n_attending_; }
+  void unseal() { --n_attending_; }
+
+  /// Says which tokens the sequence should hold; gives how many keep their KV.
+  /// Fails with kInvalidArgument for an id outside the vocabulary, or when sealed.
+  Result<int> set_tokens(std::span<const uint32_t> tokens);
+
+  /// Computes at most `tokens_max` waiting tokens, or until `stop` is raised. A parked chunk is
+  /// finished whole. Fails with kOutOfMemory, and then can be tried again.
+  Result<PrefillOutcome> prefill(int tokens_max, const StopFlag& stop);
+
+  /// Computes what waits, then draws and appends tokens. The last one appended waits.
+  /// Fails with kInvalidArgument when there is no token to go on from, or when sealed.
+  Result<DecodeOutcome> decode(const DecodeRequest& request, const StopFlag& stop);
+
+  /// Log-probabilities of the tokens `from`, `from` + 1, ... each given all before it. When
+  /// interrupted, those of the first few; the same call again goes on.
+  /// Fails with kInvalidArgument unless 1 <= from <= n_tokens().
+  Result<ScoreOutcome> score(int from, const StopFlag& stop);
+
+  /// A copy that shares all blocks, which are copied when one of the two writes.
+  std::unique_ptr<Sequence> fork() const;
+
+  /// Writes the computed tokens and their KV; gives the file's size. See segment_file.h.
+  Result<int64_t> save(const std::string& path, const std::string& key) const;
+
+  /// Takes over what `path` holds; gives the number of tokens. On failure the sequence is empty.
+  /// Fails with kInvalidArgument unless it was empty and not sealed.
+  Result<int> load(const std::string& path, const std::string& key);
+
+ private:
+  struct ScoreProgress {
+    int from = 0;
+    std::vector<float> logprobs;
+  };
+  struct MassSum {
+    std::vector<double> by_block;
+    int n_passes = 0;
+  };
+
+  Status check_growable() const;
+  PassTarget target();
+  int n_attended_blocks() const;
+
+  Status start_pass(int first, int n_tokens, bool masses);
+  Result<bool> advance(const StopFlag& stop);
+  void drop_pass();
+  void forget_score() { score_.reset(); }
+
+  Result<bool> catch_up(const StopFlag& stop, MassSum* masses);
+  Result<bool> next_logits(const StopFlag& stop, MassSum* masses);
+  DecodeStep draw(const DecodeRequest& request, size_t step_idx);
+  std::vector<BlockMass> best_masses(const MassSum& masses) const;
+  bool harvest_scores(const StopFlag& stop);
+  Status load_blocks(const std::string& path, const std::string& key);
+  void clear();
+
+  SequenceShared& shared_;
+  int base_position_;
+  std::vector<const Sequence*> attended_;
+  std::vector<AttendedKv> attended_kv_;
+  int n_attending_ = 0;
+
+  std::vector<uint32_t> tokens_;
+  int n_computed_ = 0;
+  BlockTable blocks_;
+  std::optional<ForwardPass> pass_;  // Parked, or done and not yet looked at by score().
+
+  std::vector<float> last_hidden_;  // [n_embd], of token last_hidden_at_
+  int last_hidden_at_ = -1;
+  std::optional<ScoreProgress> score_;
+};
+
+}  // namespace nosa

@@ -1,0 +1,119 @@
+#include "session/session.h"
+
+#include <string>
+#include <utility>
+
+#include "core/check.h"
+
+namespace nosa {
+
+Result<std::unique_ptr<Session>> Session::open(const ModelOptions& options) {
+  std::unique_ptr<Session> session(new Session());
+  Result<std::unique_ptr<Model>> model = Model::open(options);
+  if (!model.ok()) return model.status();
+  session->model_ = *std::move(model);
+  BlockStoreOptions store_options;
+  store_options.extent_bytes = session->model_->kv_shape().extent_bytes();
+  session->store_ = std::make_unique<BlockStore>(store_options);
+  session->shared_ = std::make_unique<SequenceShared>(*session->model_, *session->store_);
+  return session;
+}
+
+Session::~Session() {
+  std::vector<SequenceId> open;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.open) open.push_back(id);
+  }
+  for (const SequenceId id : open) close_sequence(id);
+  CHECK(entries_.empty());
+}
+
+Result<SequenceId> Session::create_sequence(int base_position,
+                                            std::span<const SequenceId> attended) {
+  if (base_position < 0 || base_position >= Sequence::position_end) {
+    return Status::invalid_argument("A sequence cannot begin at position " +
+                                    std::to_string(base_position) + ".");
+  }
+  std::vector<const Sequence*> sequences;
+  sequences.reserve(attended.size());
+  for (const SequenceId id : attended) {
+    const Result<Sequence*> found = sequence(id);
+    if (!found.ok()) return found.status();
+    const int n_waiting = (*found)->n_tokens() - (*found)->n_computed();
+    if (n_waiting > 0) {
+      return Status::invalid_argument("A sequence to attend has " + std::to_string(n_waiting) +
+                                      " tokens that are not computed; prefill it first.");
+    }
+    sequences.push_back(*found);
+  }
+  return add(std::make_unique<Sequence>(*shared_, base_position, std::move(sequences)),
+             {attended.begin(), attended.end()});
+}
+
+Result<SequenceId> Session::fork_sequence(SequenceId id) {
+  const Result<Sequence*> found = sequence(id);
+  if (!found.ok()) return found.status();
+  return add((*found)->fork(), entries_.at(id).attended);
+}
+
+Result<Sequence*> Session::sequence(SequenceId id) {
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || !entry->second.open) {
+    return Status::disposed("The sequence was disposed.");
+  }
+  return entry->second.sequence.get();
+}
+
+void Session::close_sequence(SequenceId id) {
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || !entry->second.open) return;
+  entry->second.open = false;
+  release(id);
+}
+
+MemoryUse Session::memory() const {
+  return {store_->n_held() * store_->extent_bytes(), store_->n_held(), entries_.size()};
+}
+
+void Session::check_integrity() const {
+  store_->check_integrity();
+  size_t n_upper = 0;
+  for (const auto& [id, entry] : entries_) {
+    CHECK(entry.n_holders > 0);
+    CHECK(entry.sequence->n_computed() <= entry.sequence->n_tokens());
+    const BlockTable& blocks = entry.sequence->blocks();
+    CHECK(blocks.n_blocks() >= blocks_for(entry.sequence->n_computed()));
+    n_upper += size_t(blocks.n_blocks()) * size_t(blocks.shape().extents_per_block());
+  }
+  CHECK(store_->n_held() <= n_upper);  // Less when forks share.
+  CHECK((store_->n_held() == 0) == (n_upper == 0));
+}
+
+Result<SequenceId> Session::add(std::unique_ptr<Sequence> sequence,
+                                std::vector<SequenceId> attended) {
+  if (entries_.size() >= sequences_max) {
+    return Status::out_of_memory("There are too many sequences; dispose some.");
+  }
+  for (const SequenceId id : attended) {
+    Entry& entry = entries_.at(id);
+    ++entry.n_holders;
+    entry.sequence->seal();
+  }
+  const SequenceId id{++last_id_};
+  entries_.emplace(id, Entry{std::move(sequence), std::move(attended), 1, true});
+  return id;
+}
+
+// One holder less; the last one frees the sequence, and lets go of those it attends.
+void Session::release(SequenceId id) {
+  Entry& entry = entries_.at(id);
+  if (--entry.n_holders > 0) return;
+  const std::vector<SequenceId> attended = std::move(entry.attended);
+  entries_.erase(id);
+  for (const SequenceId other : attended) {
+    entries_.at(other).sequence->unseal();
+    release(other);
+  }
+}
+
+}  // namespace nosa

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/status.h"
+#include "kv/block_store.h"
+#include "model/model.h"
+#include "session/sequence.h"
+
+namespace nosa {
+
+/// Names a sequence of a session. Never used twice.
+enum class SequenceId : uint64_t {};
+
+struct MemoryUse {
+  size_t kv_bytes = 0;   ///< Of held blocks, each counted once.
+  size_t kv_blocks = 0;  ///< Blocks of one layer and KV head.
+  size_t sequences = 0;  ///< Open ones, and closed ones that others attend.
+};
+
+/// A loaded model and everything computed with it: the block store and the sequences. A sequence
+/// lives until it is closed and no other sequence attends it.
+///
+/// Not thread-safe: used by the native worker thread only.
+class Session {
+ public:
+  static constexpr size_t sequences_max = 1 << 20;
+
+  /// Fails as Model::open() does.
+  static Result<std::unique_ptr<Session>> open(const ModelOptions& options);
+
+  ~Session();
+
+  const Model& model() const { return *model_; }
+
+  /// A new, empty sequence; the attended ones are sealed.
+  /// Fails with kInvalidArgument when one of them has tokens that wait, kDisposed when one is closed.
+  Result<SequenceId> create_sequence(int base_position, std::span<const SequenceId> attended);
+
+  /// See Sequence::fork(). Fails with kDisposed.
+  Result<SequenceId> fork_sequence(SequenceId id);
+
+  /// Fails with kDisposed when the sequence was closed. The pointer is good for this command.
+  Result<Sequence*> sequence(SequenceId id);
+
+  /// Closes a sequence; closing it again does nothing.
+  void close_sequence(SequenceId id);
+
+  MemoryUse memory() const;
+
+  /// Aborts unless the books balance: blocks held by sequences against those of the store.
+  void check_integrity() const;
+
+ private:
+  struct Entry {
+    std::unique_ptr<Sequence> sequence;
+    std::vector<SequenceId> attended;
+    int n_holders = 0;  // The open handle, and each sequence that attends this one.
+    bool open = true;
+  };
+
+  Session() = default;
+  Result<SequenceId> add(std::unique_ptr<Sequence> sequence, std::vector<SequenceId> attended);
+  void release(SequenceId id);
+
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<SequenceShared> shared_;
+  std::unordered_map<SequenceId, Entry> entries_;
+  uint64_t last_id_ = 0;
+};
+
+}  // namespace nosa
