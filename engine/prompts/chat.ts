@@ -20,4 +20,8 @@ export interface ChatTail {
 }
 
 /** `messages` ends with a user message, else EngineError `badRequest`. */
-export declare function chatTail(tokenizer: Tokenizer, format: PromptFormat, options: ChatTailOptions): Promise<ChatTail>;
+export declare function chatTail(
+  tokenizer: Tokenizer,
+  format: PromptFormat,
+  options: ChatTailOptions,
+): Promise<ChatTail>;

@@ -56,4 +56,7 @@ export declare function planSegments(files: readonly TokenizedFile[], options: S
  * One segment at a time, in order of path; a step takes a millisecond or so. The same files give the same segments; an edit of one file changes the
  * segments that hold it and no other.
  */
-export declare function planSegmentsLazily(files: readonly TokenizedFile[], options: SegmentOptions): Generator<SegmentPlan>;
+export declare function planSegmentsLazily(
+  files: readonly TokenizedFile[],
+  options: SegmentOptions,
+): Generator<SegmentPlan>;
