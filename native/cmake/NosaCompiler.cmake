@@ -35,4 +35,13 @@ if(NOSA_SANITIZE)
   add_link_options(-fsanitize=${NOSA_SANITIZE})
 endif()
 
+if(NOSA_FUZZ)
+  # Coverage for libFuzzer in everything; its main function in the fuzz targets alone.
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "NOSA_FUZZ needs clang: set CMAKE_CXX_COMPILER=clang++")
+  endif()
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
+  add_link_options(-fsanitize=fuzzer-no-link)
+endif()
+
 find_package(Threads REQUIRED)

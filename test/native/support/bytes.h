@@ -10,16 +10,16 @@ namespace nosa::test {
 
 using Bytes = std::vector<std::byte>;
 
+inline void append_text(std::string_view text, Bytes* out) {
+  const size_t at = out->size();
+  out->resize(at + text.size());
+  if (!text.empty()) std::memcpy(out->data() + at, text.data(), text.size());
+}
+
 /// Appends the bytes of a plain value as they lie in memory (little endian).
 template <typename T>
 void append(const T& value, Bytes* out) {
-  const auto* first = reinterpret_cast<const std::byte*>(&value);
-  out->insert(out->end(), first, first + sizeof(T));
-}
-
-inline void append_text(std::string_view text, Bytes* out) {
-  const auto* first = reinterpret_cast<const std::byte*>(text.data());
-  out->insert(out->end(), first, first + text.size());
+  append_text({reinterpret_cast<const char*>(&value), sizeof(T)}, out);
 }
 
 inline Bytes bytes_of(std::string_view text) {
