@@ -1,7 +1,10 @@
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 // Each kind of test is a project of its own, so that scripts/test.mjs can run and report them one by one.
 const kind = (name: string, include: string[], timeoutMs: number) => ({
+  // The editor's module exists only inside the editor.
+  resolve: { alias: { vscode: fileURLToPath(new URL("test/support/vscode.ts", import.meta.url)) } },
   test: {
     name,
     include,
@@ -9,7 +12,9 @@ const kind = (name: string, include: string[], timeoutMs: number) => ({
     testTimeout: timeoutMs,
     hookTimeout: timeoutMs,
     // Tests that hold a model or a browser run one after the other: two cores are all there is.
-    ...(name === "unit" ? {} : { fileParallelism: false, pool: "forks" as const, poolOptions: { forks: { singleFork: true } } }),
+    ...(name === "unit"
+      ? {}
+      : { fileParallelism: false, pool: "forks" as const, poolOptions: { forks: { singleFork: true } } }),
   },
 });
 

@@ -26,8 +26,13 @@ function level(entries: readonly Entry[]): readonly ContextNode[] {
   const here: ContextNode[] = [];
   for (const { parts, file } of entries) {
     const [name = "", ...rest] = parts;
-    if (rest.length === 0) here.push({ kind: "file", name, file });
-    else below.set(name, [...(below.get(name) ?? []), { parts: rest, file }]);
+    if (rest.length === 0) {
+      here.push({ kind: "file", name, file });
+      continue;
+    }
+    const inside = below.get(name) ?? [];
+    inside.push({ parts: rest, file });
+    below.set(name, inside);
   }
   const foldersHere = [...below].map(([name, inside]): ContextNode => {
     const tokens = inside.reduce((sum, { file }) => sum + file.tokens, 0);
@@ -36,6 +41,9 @@ function level(entries: readonly Entry[]): readonly ContextNode[] {
   return [...foldersHere.toSorted(byName), ...here.toSorted(byName)];
 }
 
+// Made once: a comparison of its own for each pair of names is ten times slower.
+const names = new Intl.Collator();
+
 function byName(a: ContextNode, b: ContextNode): number {
-  return a.name.localeCompare(b.name);
+  return names.compare(a.name, b.name);
 }

@@ -1,0 +1,156 @@
+/**
+ * Stands in for the editor's module in unit tests: the values that our code makes or compares, with the behaviour it
+ * relies on, and recorders where it calls the editor. Nothing more; what is missing here fails in the test at once.
+ */
+
+export class Position {
+  readonly line: number;
+  readonly character: number;
+
+  constructor(line: number, character: number) {
+    this.line = line;
+    this.character = character;
+  }
+
+  isEqual(other: Position): boolean {
+    return this.line === other.line && this.character === other.character;
+  }
+}
+
+export class Range {
+  readonly start: Position;
+  readonly end: Position;
+
+  constructor(startLine: number | Position, startCharacter: number | Position, endLine = 0, endCharacter = 0) {
+    this.start = typeof startLine === "number" ? new Position(startLine, Number(startCharacter)) : startLine;
+    this.end = typeof startCharacter === "number" ? new Position(endLine, endCharacter) : startCharacter;
+  }
+}
+
+export class Uri {
+  readonly scheme: string;
+  readonly path: string;
+
+  constructor(scheme: string, path: string) {
+    this.scheme = scheme;
+    this.path = path;
+  }
+
+  static from(parts: { readonly scheme: string; readonly path: string }): Uri {
+    return new Uri(parts.scheme, parts.path);
+  }
+
+  static file(path: string): Uri {
+    return new Uri("file", path);
+  }
+
+  static joinPath(base: Uri, ...parts: readonly string[]): Uri {
+    return new Uri(base.scheme, [base.path, ...parts].join("/"));
+  }
+
+  get fsPath(): string {
+    return this.path;
+  }
+
+  toString(): string {
+    return `${this.scheme}://${this.path}`;
+  }
+}
+
+export class Location {
+  readonly uri: Uri;
+  readonly range: Range;
+
+  constructor(uri: Uri, range: Range) {
+    this.uri = uri;
+    this.range = range;
+  }
+}
+
+export class InlineCompletionItem {
+  insertText: string | { readonly value: string };
+  range: Range | undefined;
+
+  constructor(insertText: string | { readonly value: string }, range?: Range) {
+    this.insertText = insertText;
+    this.range = range;
+  }
+}
+
+export const InlineCompletionTriggerKind = { Invoke: 0, Automatic: 1 } as const;
+export const QuickPickItemKind = { Separator: -1, Default: 0 } as const;
+export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } as const;
+export const ConfigurationTarget = { Global: 1, Workspace: 2, WorkspaceFolder: 3 } as const;
+export const ProgressLocation = { SourceControl: 1, Window: 10, Notification: 15 } as const;
+export const StatusBarAlignment = { Left: 1, Right: 2 } as const;
+export const TreeItemCollapsibleState = { None: 0, Collapsed: 1, Expanded: 2 } as const;
+
+export class LanguageModelTextPart {
+  readonly value: string;
+
+  constructor(value: string) {
+    this.value = value;
+  }
+}
+
+export class ThemeColor {
+  readonly id: string;
+
+  constructor(id: string) {
+    this.id = id;
+  }
+}
+
+export class EventEmitter<T> {
+  readonly #listeners = new Set<(value: T) => void>();
+
+  readonly event = (listener: (value: T) => void): { dispose: () => void } => {
+    this.#listeners.add(listener);
+    return { dispose: () => this.#listeners.delete(listener) };
+  };
+
+  fire(value: T): void {
+    for (const listener of [...this.#listeners]) listener(value);
+  }
+
+  dispose(): void {
+    this.#listeners.clear();
+  }
+}
+
+export class CancellationTokenSource {
+  readonly #cancelled = new EventEmitter<void>();
+  #isCancelled = false;
+
+  get token(): { readonly isCancellationRequested: boolean; onCancellationRequested: EventEmitter<void>["event"] } {
+    const isCancelled = (): boolean => this.#isCancelled;
+    return {
+      get isCancellationRequested() {
+        return isCancelled();
+      },
+      onCancellationRequested: this.#cancelled.event,
+    };
+  }
+
+  cancel(): void {
+    if (this.#isCancelled) return;
+    this.#isCancelled = true;
+    this.#cancelled.fire();
+  }
+
+  dispose(): void {
+    this.#cancelled.dispose();
+  }
+}
+
+/** No folder open, nothing configured, trusted. */
+export const workspace = {
+  workspaceFolders: undefined,
+  isTrusted: true,
+  getConfiguration: () => ({ get: (_name: string, fallback?: unknown) => fallback }),
+  getWorkspaceFolder: () => undefined,
+};
+
+export const window = { activeTextEditor: undefined };
+export const lm = {};
+export const commands = {};

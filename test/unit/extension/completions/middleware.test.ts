@@ -1,0 +1,116 @@
+import {
+  CancellationTokenSource,
+  InlineCompletionItem,
+  InlineCompletionTriggerKind,
+  Position,
+  Range,
+  Uri,
+} from "vscode";
+import type { InlineCompletionContext, TextDocument } from "vscode";
+import { describe, expect, it, vi } from "vitest";
+import { CompletionMiddleware } from "../../../../extension/completions/middleware";
+
+/** A document of one line per entry, with just what the middleware asks of it. */
+function documentOf(text: string, scheme = "file"): TextDocument {
+  const offsetAt = (at: Position): number => {
+    const lines = text.split("\n").slice(0, at.line);
+    return lines.reduce((sum, line) => sum + line.length + 1, 0) + at.character;
+  };
+  const made = {
+    uri: Uri.from({ scheme, path: "/a.ts" }),
+    languageId: "typescript",
+    offsetAt,
+    getText: (range?: Range) => (range === undefined ? text : text.slice(offsetAt(range.start), offsetAt(range.end))),
+  };
+  return made as unknown as TextDocument;
+}
+
+const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic } as InlineCompletionContext;
+const invoked = { triggerKind: InlineCompletionTriggerKind.Invoke } as InlineCompletionContext;
+
+function setUp(enabled = true) {
+  let nowMs = 0;
+  const pauses: number[] = [];
+  const errors: unknown[] = [];
+  const middleware = new CompletionMiddleware({
+    settings: () => ({ enabled, languages: { "*": true }, tokensMax: 64 }),
+    nowMs: () => (nowMs += 100),
+    pause: async (ms) => void pauses.push(ms),
+    onError: (error) => errors.push(error),
+  });
+  return { provide: middleware.provideInlineCompletionItems, pauses, errors };
+}
+
+const never = new CancellationTokenSource().token;
+
+describe("the completion middleware", () => {
+  it("waits while typing, and not when asked by hand", async () => {
+    const { provide, pauses } = setUp();
+    const next = vi.fn(async () => null);
+    await provide(documentOf("a"), new Position(0, 1), automatic, never, next);
+    expect(pauses).toHaveLength(1);
+    await provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    expect(pauses).toHaveLength(1);
+    expect(next).toHaveBeenCalledTimes(2);
+  });
+
+  it("does not ask the engine when the next key came meanwhile", async () => {
+    const source = new CancellationTokenSource();
+    const middleware = new CompletionMiddleware({
+      settings: () => ({ enabled: true, languages: {}, tokensMax: 64 }),
+      nowMs: () => 0,
+      pause: async () => source.cancel(),
+      onError: () => undefined,
+    });
+    const next = vi.fn(async () => null);
+    const given = await middleware.provideInlineCompletionItems(
+      documentOf("a"),
+      new Position(0, 1),
+      automatic,
+      source.token,
+      next,
+    );
+    expect(given).toBeNull();
+    expect(next).not.toHaveBeenCalled();
+  });
+
+  it("asks nothing where completions are off or do not belong", async () => {
+    const next = vi.fn(async () => null);
+    await setUp(false).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    await setUp().provide(documentOf("a", "chatSessionInput"), new Position(0, 1), invoked, never, next);
+    expect(next).not.toHaveBeenCalled();
+  });
+
+  it("lets ghost text follow the typing with no request and no wait", async () => {
+    const { provide, pauses } = setUp();
+    const next = vi.fn(async () => [new InlineCompletionItem("return x;", new Range(0, 0, 0, 0))]);
+    await provide(documentOf("\n}"), new Position(0, 0), automatic, never, next);
+    const given = await provide(documentOf("ret\n}"), new Position(0, 3), automatic, never, next);
+    expect(next).toHaveBeenCalledTimes(1);
+    expect(pauses).toHaveLength(1);
+    expect(given).toMatchObject([{ insertText: "urn x;" }]);
+  });
+
+  it("asks again when another letter was typed", async () => {
+    const { provide } = setUp();
+    const next = vi.fn(async () => [new InlineCompletionItem("return x;", new Range(0, 0, 0, 0))]);
+    await provide(documentOf("\n}"), new Position(0, 0), automatic, never, next);
+    await provide(documentOf("i\n}"), new Position(0, 1), automatic, never, next);
+    expect(next).toHaveBeenCalledTimes(2);
+  });
+
+  it("does not reuse an item that replaces text after the cursor", async () => {
+    const { provide } = setUp();
+    const next = vi.fn(async () => [new InlineCompletionItem("call()", new Range(0, 0, 0, 1))]);
+    await provide(documentOf(")"), new Position(0, 0), automatic, never, next);
+    await provide(documentOf("c)"), new Position(0, 1), automatic, never, next);
+    expect(next).toHaveBeenCalledTimes(2);
+  });
+
+  it("gives nothing, and no error, when the engine fails", async () => {
+    const { provide, errors } = setUp();
+    const failing = async (): Promise<null> => Promise.reject(new Error("engine gone"));
+    expect(await provide(documentOf("a"), new Position(0, 1), automatic, never, failing)).toBeNull();
+    expect(errors).toHaveLength(1);
+  });
+});
