@@ -32,7 +32,10 @@ const shared = {
 
 /** Workers are started by file name from beside the bundle: engine/tokenizer/tokenizerWorker.ts becomes dist/tokenizerWorker.js. */
 function workers() {
-  return filesUnder(["engine"], (file) => file.endsWith("Worker.ts")).map((file) => ({ in: file, out: path.basename(file, ".ts") }));
+  return filesUnder(["engine"], (file) => file.endsWith("Worker.ts")).map((file) => ({
+    in: file,
+    out: path.basename(file, ".ts"),
+  }));
 }
 
 function bundles() {
@@ -79,7 +82,8 @@ export async function buildBundles() {
 
 /** An engine that runs may have the old file mapped: the new one is put in its place by name. */
 function copyAddon() {
-  if (!existsSync(addonSource)) throw new Error(`There is no ${path.relative(inRoot(), addonSource)}: run node scripts/build-native.mjs first.`);
+  if (!existsSync(addonSource))
+    throw new Error(`There is no ${path.relative(inRoot(), addonSource)}: run node scripts/build-native.mjs first.`);
   const aside = path.join(dist, ".nosa.node");
   copyFileSync(addonSource, aside);
   renameSync(aside, path.join(dist, "nosa.node"));
@@ -89,14 +93,18 @@ function checkSizes() {
   for (const [name, most] of Object.entries(kilobytesMax)) {
     const kilobytes = Math.ceil(statSync(path.join(dist, name)).size / 1024);
     if (kilobytes > most) {
-      throw new Error(`dist/${name} has ${kilobytes} KiB, more than its ${most}. If that is meant, raise the number in scripts/build.mjs.`);
+      throw new Error(
+        `dist/${name} has ${kilobytes} KiB, more than its ${most}. If that is meant, raise the number in scripts/build.mjs.`,
+      );
     }
   }
 }
 
 async function watch() {
   mkdirSync(dist, { recursive: true });
-  const contexts = await Promise.all(bundles().map((options) => context({ ...options, logLevel: "info", sourcemap: true })));
+  const contexts = await Promise.all(
+    bundles().map((options) => context({ ...options, logLevel: "info", sourcemap: true })),
+  );
   if (existsSync(addonSource)) copyAddon();
   await Promise.all(contexts.map((each) => each.watch()));
 }
@@ -109,7 +117,8 @@ if (process.argv[1] === import.meta.filename) {
     await buildBundles();
     for (const file of readdirSync(dist, { recursive: true }).sort()) {
       const { size } = statSync(path.join(dist, file));
-      if (!statSync(path.join(dist, file)).isDirectory()) process.stdout.write(`${String(Math.ceil(size / 1024)).padStart(7)} KiB  dist/${file}\n`);
+      if (!statSync(path.join(dist, file)).isDirectory())
+        process.stdout.write(`${String(Math.ceil(size / 1024)).padStart(7)} KiB  dist/${file}\n`);
     }
   }
 }

@@ -46,7 +46,16 @@ export async function packageVsix() {
   mkdirSync(path.dirname(vsixFile), { recursive: true });
   await run(
     process.execPath,
-    [inRoot("node_modules/@vscode/vsce/vsce"), "package", "--target", vsixTarget, "--no-dependencies", "--allow-missing-repository", "--out", vsixFile],
+    [
+      inRoot("node_modules/@vscode/vsce/vsce"),
+      "package",
+      "--target",
+      vsixTarget,
+      "--no-dependencies",
+      "--allow-missing-repository",
+      "--out",
+      vsixFile,
+    ],
     { log: "vsce" },
   );
   checkFiles();
@@ -61,7 +70,8 @@ function checkFiles() {
   if (missing.length > 0) throw new Error(`The package lacks ${missing.join(", ")}.`);
   if (surplus.length > 0) throw new Error(`The package holds what it should not: ${surplus.join(", ")}.`);
   const megabytes = statSync(vsixFile).size / 2 ** 20;
-  if (megabytes > vsixMegabytesMax) throw new Error(`The package has ${megabytes.toFixed(1)} MiB, more than ${vsixMegabytesMax}.`);
+  if (megabytes > vsixMegabytesMax)
+    throw new Error(`The package has ${megabytes.toFixed(1)} MiB, more than ${vsixMegabytesMax}.`);
 }
 
 /** The manifest, for those who need a name or a version from it. */

@@ -36,7 +36,8 @@ async function main() {
   await prepareModel(steps);
   const workspace = folder ?? (await copySample(steps));
   const local = options["in-browser"] ? undefined : await localEditor();
-  if (local === undefined) await steps.step("editor (code-server)", async () => ((await installHost()) ? "installed" : undefined));
+  if (local === undefined)
+    await steps.step("editor (code-server)", async () => ((await installHost()) ? "installed" : undefined));
   steps.say(`\nReady after ${seconds(startedMs)}.`);
   if (options["no-open"]) return;
   if (local !== undefined) await openLocally(local, vsix, workspace, steps);
@@ -53,7 +54,10 @@ function readArguments() {
     },
   });
   if (positionals.length > 1) throw new Advice(`npm start takes one folder, not ${positionals.length}.`);
-  if (values.port !== undefined && !(/^\d+$/.test(values.port) && Number(values.port) > 0 && Number(values.port) < 65_536)) {
+  if (
+    values.port !== undefined &&
+    !(/^\d+$/.test(values.port) && Number(values.port) > 0 && Number(values.port) < 65_536)
+  ) {
     throw new Advice(`--port takes a number from 1 to 65535, not "${values.port}".`);
   }
   if (positionals[0] === undefined) return { options: values, folder: undefined };
@@ -78,7 +82,9 @@ async function localEditor() {
   if (process.getuid?.() === 0) return undefined;
   const hasDisplay =
     process.platform !== "linux" ||
-    [process.env.DISPLAY, process.env.WAYLAND_DISPLAY, process.env.VSCODE_IPC_HOOK_CLI].some((value) => value !== undefined && value !== "");
+    [process.env.DISPLAY, process.env.WAYLAND_DISPLAY, process.env.VSCODE_IPC_HOOK_CLI].some(
+      (value) => value !== undefined && value !== "",
+    );
   if (!hasDisplay) return undefined;
   return (await versionOf("code")) === undefined ? undefined : "code";
 }

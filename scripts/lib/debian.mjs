@@ -21,5 +21,8 @@ export async function installDebian(packages, why) {
     await run("apt-get", [...patience, "update", "-qq"], { env, log: "apt-update" });
     listsAreFresh = true;
   }
-  await run("apt-get", [...patience, "install", "-y", "-qq", "--no-install-recommends", ...packages], { env, log: "apt-install" });
+  await run("apt-get", [...patience, "install", "-y", "-qq", "--no-install-recommends", ...packages], {
+    env,
+    log: "apt-install",
+  });
 }

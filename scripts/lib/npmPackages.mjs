@@ -15,7 +15,9 @@ export function packagesAreInstalled() {
   const wanted = JSON.parse(readFileSync(inRoot("package-lock.json"), "utf8")).packages;
   return Object.entries(wanted).every(
     ([place, entry]) =>
-      place === "" || entry.optional === true || (installed[place]?.version === entry.version && existsSync(inRoot(place))),
+      place === "" ||
+      entry.optional === true ||
+      (installed[place]?.version === entry.version && existsSync(inRoot(place))),
   );
 }
 
@@ -28,6 +30,7 @@ export function packagesAreInstalled() {
 export async function ensurePackages() {
   if (packagesAreInstalled()) return false;
   await run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel", "error"], { log: "npm-install" });
-  if (!packagesAreInstalled()) throw new Error("npm install succeeded, but node_modules is not what package-lock.json says.");
+  if (!packagesAreInstalled())
+    throw new Error("npm install succeeded, but node_modules is not what package-lock.json says.");
   return true;
 }

@@ -17,6 +17,7 @@ export function inRoot(...parts) {
 /** The per-user folder for downloads shared by all checkouts: the editor, and tools that pip brought. */
 export function userCache(...parts) {
   const base =
-    process.env.NOSA_TOOLS_HOME ?? path.join(process.env.XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "nosa-tools");
+    process.env.NOSA_TOOLS_HOME ??
+    path.join(process.env.XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "nosa-tools");
   return path.join(base, ...parts);
 }

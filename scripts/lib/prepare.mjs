@@ -18,7 +18,15 @@ const addonInputs = ["CMakeLists.txt", "native", "kernels/CMakeLists.txt", "scri
 const bundleInputs = ["extension", "engine", "media", "package.json", "package-lock.json", "scripts/build.mjs"];
 
 /** Files beside dist/ that end up in the package. */
-const packageInputs = ["media", "package.json", "package.nls.json", "README.md", "CHANGELOG.md", "LICENSE", "scripts/package.mjs"];
+const packageInputs = [
+  "media",
+  "package.json",
+  "package.nls.json",
+  "README.md",
+  "CHANGELOG.md",
+  "LICENSE",
+  "scripts/package.mjs",
+];
 
 /** Node's version is part of every stamp: another one may build other things. */
 const machine = `${process.platform}-${process.arch}-${process.versions.modules}`;
@@ -41,7 +49,10 @@ export async function prepareAddon(steps) {
   });
   await steps.step("addon", async (update) => {
     markUndone("addon");
-    await run(process.execPath, [inRoot("scripts/build-native.mjs")], { log: "addon", onText: (text) => update(lastLine(text)) });
+    await run(process.execPath, [inRoot("scripts/build-native.mjs")], {
+      log: "addon",
+      onText: (text) => update(lastLine(text)),
+    });
     markDone("addon", hash);
     return "built";
   });
@@ -51,7 +62,11 @@ export async function prepareAddon(steps) {
 export async function prepareBundles(steps) {
   await preparePackages(steps);
   await prepareAddon(steps);
-  const hash = hashOf(bundleInputs, `${machine} ${hashOf([addon.slice(inRoot().length + 1)])}`, (file) => !file.endsWith(".md"));
+  const hash = hashOf(
+    bundleInputs,
+    `${machine} ${hashOf([addon.slice(inRoot().length + 1)])}`,
+    (file) => !file.endsWith(".md"),
+  );
   await steps.step("bundles", async () => {
     if (existsSync(inRoot("dist/extension.js")) && isDone("bundles", hash)) return undefined;
     markUndone("bundles");

@@ -92,8 +92,17 @@ export function run(command, args, { cwd = root, env = {}, log, onText, allowFai
         resolve({ code: code ?? 1, stdout, tail, logFile });
         return;
       }
-      const why = timedOut ? `ran longer than ${timeoutMs / 1000} s` : signal === null ? `exited with ${code}` : `was ended by ${signal}`;
-      reject(new CommandError(`${[path.basename(command), ...args].join(" ").slice(0, 200)} ${why}${logFile === undefined ? "" : ` (all of its output: ${path.relative(root, logFile)})`}`, tail));
+      const why = timedOut
+        ? `ran longer than ${timeoutMs / 1000} s`
+        : signal === null
+          ? `exited with ${code}`
+          : `was ended by ${signal}`;
+      reject(
+        new CommandError(
+          `${[path.basename(command), ...args].join(" ").slice(0, 200)} ${why}${logFile === undefined ? "" : ` (all of its output: ${path.relative(root, logFile)})`}`,
+          tail,
+        ),
+      );
     });
   });
 }

@@ -41,7 +41,9 @@ export function createSteps({ stream = process.stdout, quiet = false } = {}) {
       }
       if (interactive) stream.write("\r\u001b[K");
       if (result === undefined && quiet) return;
-      stream.write(`  ${title.padEnd(columns)}${(result ?? "up to date").padEnd(40)} ${seconds(startedMs).padStart(8)}\n`);
+      stream.write(
+        `  ${title.padEnd(columns)}${(result ?? "up to date").padEnd(40)} ${seconds(startedMs).padStart(8)}\n`,
+      );
     },
   };
 }

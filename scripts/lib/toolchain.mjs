@@ -13,9 +13,15 @@ const cmakeMinimum = [3, 22];
 export async function ensureToolchain() {
   const added = [];
   if (!(await compilerWorks())) {
-    await installDebian(["g++", "make"], "Building the engine needs a C++ compiler that knows C++20 (g++ 11 or clang 14, or newer).");
+    await installDebian(
+      ["g++", "make"],
+      "Building the engine needs a C++ compiler that knows C++20 (g++ 11 or clang 14, or newer).",
+    );
     added.push("g++");
-    if (!(await compilerWorks())) throw new Advice("The C++ compiler that was found does not know C++20. Please install g++ 11 or clang 14, or newer.");
+    if (!(await compilerWorks()))
+      throw new Advice(
+        "The C++ compiler that was found does not know C++20. Please install g++ 11 or clang 14, or newer.",
+      );
   }
   if ((await versionOf("make")) === undefined && (await versionOf("ninja")) === undefined) {
     await installDebian(["make"], "Building the engine needs make or ninja.");
@@ -40,9 +46,14 @@ async function compilerWorks() {
   const folder = mkdtempSync(path.join(tmpdir(), "nosa-compiler-"));
   try {
     const source = path.join(folder, "probe.cpp");
-    writeFileSync(source, "#include <concepts>\n#include <span>\nstatic_assert(std::integral<int>);\nint main() { return std::span<const int>().size(); }\n");
+    writeFileSync(
+      source,
+      "#include <concepts>\n#include <span>\nstatic_assert(std::integral<int>);\nint main() { return std::span<const int>().size(); }\n",
+    );
     const compiler = process.env.CXX ?? "c++";
-    const { code } = await run(compiler, ["-std=c++20", source, "-o", path.join(folder, "probe")], { allowFailure: true });
+    const { code } = await run(compiler, ["-std=c++20", source, "-o", path.join(folder, "probe")], {
+      allowFailure: true,
+    });
     return code === 0;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -68,7 +79,9 @@ async function installCMake() {
   if (!existsSync(path.join(bin, "cmake"))) {
     mkdirSync(path.dirname(environment), { recursive: true });
     const made = await run("python3", ["-m", "venv", environment], { allowFailure: true, log: "cmake-venv" });
-    const got = made.code === 0 && (await run(path.join(bin, "pip"), ["install", "cmake"], { allowFailure: true, log: "cmake-pip" })).code === 0;
+    const got =
+      made.code === 0 &&
+      (await run(path.join(bin, "pip"), ["install", "cmake"], { allowFailure: true, log: "cmake-pip" })).code === 0;
     if (!got) {
       rmSync(environment, { recursive: true, force: true });
       throw new Advice(`${need} Please install it, for instance with: sudo apt-get install cmake`);

@@ -14,12 +14,16 @@ export function zipEntries(file) {
   if (end < 0) throw new Error(`${file} is not a zip archive.`);
   const count = bytes.readUInt16LE(end + 10);
   let at = bytes.readUInt32LE(end + 16);
-  if (count === 0xffff || at === 0xffffffff) throw new Error(`${file} is a zip archive of a kind that is not read here (zip64).`);
+  if (count === 0xffff || at === 0xffffffff)
+    throw new Error(`${file} is a zip archive of a kind that is not read here (zip64).`);
   const entries = [];
   for (let index = 0; index < count; index += 1) {
     if (bytes.readUInt32LE(at) !== entrySignature) throw new Error(`${file} is damaged: no entry at byte ${at}.`);
     const nameLength = bytes.readUInt16LE(at + 28);
-    entries.push({ name: bytes.toString("utf8", at + entryBytes, at + entryBytes + nameLength), bytes: bytes.readUInt32LE(at + 24) });
+    entries.push({
+      name: bytes.toString("utf8", at + entryBytes, at + entryBytes + nameLength),
+      bytes: bytes.readUInt32LE(at + 24),
+    });
     at += entryBytes + nameLength + bytes.readUInt16LE(at + 30) + bytes.readUInt16LE(at + 32);
   }
   return entries.sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -7,13 +7,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from "playwright-core";
-import {
-  freePort,
-  installExtension,
-  installHost,
-  prepareProfile,
-  startHost,
-} from "../../scripts/lib/editorHost.mjs";
+import { freePort, installExtension, installHost, prepareProfile, startHost } from "../../scripts/lib/editorHost.mjs";
 import { findChromium } from "../../scripts/lib/chromium.mjs";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 
@@ -90,7 +84,14 @@ export class Editor {
       profile,
       folder: options.workspace,
       port: await freePort(),
-      env: { HOME: home, XDG_CONFIG_HOME: "", XDG_DATA_HOME: "", XDG_CACHE_HOME: "", XDG_STATE_HOME: "", ...options.env },
+      env: {
+        HOME: home,
+        XDG_CONFIG_HOME: "",
+        XDG_DATA_HOME: "",
+        XDG_CACHE_HOME: "",
+        XDG_STATE_HOME: "",
+        ...options.env,
+      },
       // Without this a closed page would keep its extension host for three hours.
       extraArguments: ["--reconnection-grace-time", "1"],
       onOutput: (text: string) => serverOutput.push(text),
