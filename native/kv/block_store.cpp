@@ -1,120 +1,185 @@
 #include "kv/block_store.h"
 
-#include <algorithm>
-#include <bit>
 #include <cstring>
-#include <string>
-#include <utility>
+#include <optional>
 
 #include "core/check.h"
 
 namespace nosa {
-namespace {
 
-size_t slab_index(BlockId block) { return static_cast<uint32_t>(block) / BlockStore::slab_slots; }
-size_t slot_index(BlockId block) { return static_cast<uint32_t>(block) % BlockStore::slab_slots; }
-
-}  // namespace
-
-BlockStore::BlockStore(const BlockStoreOptions& options)
-    : extent_bytes_(options.extent_bytes), bytes_max_(options.bytes_max) {
-  CHECK(extent_bytes_ > 0 && extent_bytes_ % KvShape::page_bytes == 0);
+BlockStore::BlockStore(const BlockStoreOptions& options, Tier* below)
+    : host_(options.extent_bytes, options.bytes_max), below_(below) {
+  CHECK(below == nullptr || below->extent_bytes() == options.extent_bytes);
 }
 
-Result<BlockId> BlockStore::hold() {
-  Result<size_t> open = open_slab();
-  if (!open.ok()) return open.status();
-  Slab& slab = slabs_[*open];
-  const int slot = std::countr_zero(slab.free_mask);
-  slab.free_mask &= slab.free_mask - 1;
-  slab.holders[slot] = 1;
-  ++n_held_;
-  return BlockId(*open * slab_slots + slot);
-}
-
-void BlockStore::retain(BlockId block) {
-  uint32_t& holders = const_cast<Slab&>(slab_of(block)).holders[slot_index(block)];
-  CHECK(holders < std::numeric_limits<uint32_t>::max());
-  ++holders;
-}
-
-void BlockStore::release(BlockId block) {
-  Slab& slab = const_cast<Slab&>(slab_of(block));
-  const size_t slot = slot_index(block);
-  if (--slab.holders[slot] > 0) return;
-  slab.free_mask |= uint64_t(1) << slot;
-  --n_held_;
-  first_open_ = std::min(first_open_, slab_index(block));
-  if (~slab.free_mask == 0) {
-    slab.memory = PageMemory();
-    --n_slabs_mapped_;
+BlockStore::~BlockStore() {
+  for (size_t i = 0; i < holders_.size(); ++i) {
+    if (holders_[i] > 0 && below_slots_[i] != kNowhere) below_->release(below_slots_[i]);
   }
 }
 
-bool BlockStore::shared(BlockId block) const {
-  return slab_of(block).holders[slot_index(block)] > 1;
+Result<BlockId> BlockStore::hold() {
+  const Result<TierSlot> slot = take_memory();
+  if (!slot.ok()) return slot.status();
+  const BlockId block = add();
+  place(block, *slot, below_ != nullptr);
+  return block;
+}
+
+BlockId BlockStore::adopt(TierSlot slot) {
+  CHECK(below_ != nullptr);
+  const BlockId block = add();
+  below_slots_[index(block)] = slot;
+  return block;
+}
+
+void BlockStore::retain(BlockId block) {
+  uint32_t& holders = holders_[index(block)];
+  CHECK(holders < std::numeric_limits<uint32_t>::max());
+  holders += 1;
+}
+
+void BlockStore::release(BlockId block) {
+  const size_t i = index(block);
+  if (--holders_[i] > 0) return;
+  residency_.remove(block);
+  if (host_slots_[i] != kNowhere) host_.release(host_slots_[i]);
+  if (below_slots_[i] != kNowhere) below_->release(below_slots_[i]);
+  host_slots_[i] = below_slots_[i] = kNowhere;
+  addresses_[i] = nullptr;
+  free_.push_back(block);
+  n_held_ -= 1;
 }
 
 Result<BlockId> BlockStore::make_private(BlockId block) {
-  if (!shared(block)) return block;
-  Result<BlockId> copy = hold();
-  if (!copy.ok()) return copy.status();
-  std::memcpy(data(*copy), data(block), extent_bytes_);
-  release(block);
-  return *copy;
+  if (Status status = make_resident({&block, 1}); !status.ok()) return status;
+  if (shared(block)) {
+    const Result<BlockId> copy = hold();
+    if (!copy.ok()) return copy.status();
+    std::memcpy(data(*copy), data(block), extent_bytes());
+    release(block);
+    return *copy;
+  }
+  TierSlot& old = below_slots_[index(block)];
+  if (old != kNowhere) below_->release(old);
+  old = kNowhere;
+  return block;
 }
 
-std::byte* BlockStore::data(BlockId block) {
-  return slab_of(block).memory.data() + slot_index(block) * extent_bytes_;
+void BlockStore::saved(BlockId block, TierSlot slot) {
+  TierSlot& below = below_slots_[index(block)];
+  if (below != kNowhere) below_->release(below);
+  below = slot;
 }
 
-const std::byte* BlockStore::data(BlockId block) const {
-  return slab_of(block).memory.data() + slot_index(block) * extent_bytes_;
+Status BlockStore::make_resident(std::span<const BlockId> blocks) {
+  // First what is there, so that none of it is put out to make room for the rest.
+  for (const BlockId block : blocks) {
+    if (resident(block)) residency_.use(block);
+  }
+  transfers_.clear();
+  arriving_.clear();
+  Status status;
+  for (const BlockId block : blocks) {
+    if (resident(block)) continue;
+    const Result<TierSlot> slot = take_memory();
+    if (!slot.ok()) {
+      status = slot.status();
+      break;
+    }
+    place(block, *slot, true);
+    transfers_.push_back({below_slots_[index(block)], data(block)});
+    arriving_.push_back(block);
+  }
+  if (status.ok() && !transfers_.empty()) {
+    status = below_->read(transfers_);
+    n_loaded_ += transfers_.size();
+  }
+  if (status.ok()) return status;
+  for (const BlockId block : arriving_) {
+    residency_.remove(block);
+    host_.release(host_slots_[index(block)]);
+    host_slots_[index(block)] = kNowhere;
+    addresses_[index(block)] = nullptr;
+  }
+  return status;
 }
 
 void BlockStore::check_integrity() const {
   size_t n_held = 0;
-  size_t n_mapped = 0;
-  for (size_t slab_idx = 0; slab_idx < slabs_.size(); ++slab_idx) {
-    const Slab& slab = slabs_[slab_idx];
-    for (int slot = 0; slot < slab_slots; ++slot) {
-      const bool free = (slab.free_mask >> slot & 1) != 0;
-      CHECK(free == (slab.holders[slot] == 0));
-      n_held += free ? 0 : 1;
-    }
-    const bool all_free = ~slab.free_mask == 0;
-    CHECK(slab.memory.empty() == all_free);
-    CHECK(slab_idx >= first_open_ || slab.free_mask == 0);
-    n_mapped += all_free ? 0 : 1;
+  size_t n_in_memory = 0;
+  for (size_t i = 0; i < holders_.size(); ++i) {
+    const bool in_memory = host_slots_[i] != kNowhere;
+    CHECK(in_memory == residency_.contains(BlockId(i)));
+    CHECK(in_memory == (addresses_[i] != nullptr));
+    CHECK((holders_[i] > 0) == (in_memory || below_slots_[i] != kNowhere));
+    n_held += holders_[i] > 0 ? 1 : 0;
+    n_in_memory += in_memory ? 1 : 0;
   }
   CHECK(n_held == n_held_);
-  CHECK(n_mapped == n_slabs_mapped_);
+  CHECK(n_held + free_.size() == holders_.size());
+  CHECK(n_in_memory == host_.n_taken());
+  residency_.check_integrity();
+  host_.check_integrity();
 }
 
-// The first slab with a free slot, its memory mapped.
-Result<size_t> BlockStore::open_slab() {
-  while (first_open_ < slabs_.size() && slabs_[first_open_].free_mask == 0) ++first_open_;
-  if (first_open_ == slabs_.size()) {
-    CHECK(slabs_.size() < std::numeric_limits<uint32_t>::max() / slab_slots);
-    slabs_.emplace_back();
-  }
-  Slab& slab = slabs_[first_open_];
-  if (!slab.memory.empty()) return first_open_;
-  if (slab_bytes() > bytes_max_ - mapped_bytes()) {
-    return Status::out_of_memory("The KV cache has reached its limit of " +
-                                 std::to_string(bytes_max_) + " bytes; raise its memory budget.");
-  }
-  Result<PageMemory> memory = PageMemory::map(slab_bytes());
-  if (!memory.ok()) return memory.status();
-  slab.memory = *std::move(memory);
-  ++n_slabs_mapped_;
-  return first_open_;
+size_t BlockStore::index(BlockId block) const {
+  const size_t i = size_t(block);
+  CHECK(i < holders_.size() && holders_[i] > 0);
+  return i;
 }
 
-const BlockStore::Slab& BlockStore::slab_of(BlockId block) const {
-  const size_t slab_idx = slab_index(block);
-  CHECK(slab_idx < slabs_.size() && slabs_[slab_idx].holders[slot_index(block)] > 0);
-  return slabs_[slab_idx];
+BlockId BlockStore::add() {
+  n_held_ += 1;
+  if (!free_.empty()) {
+    const BlockId block = free_.back();
+    free_.pop_back();
+    holders_[size_t(block)] = 1;
+    return block;
+  }
+  CHECK(holders_.size() < std::numeric_limits<uint32_t>::max());
+  holders_.push_back(1);
+  host_slots_.push_back(kNowhere);
+  below_slots_.push_back(kNowhere);
+  addresses_.push_back(nullptr);
+  return BlockId(holders_.size() - 1);
+}
+
+// A slot of memory: a free one, or that of a block which is put out for it.
+Result<TierSlot> BlockStore::take_memory() {
+  for (;;) {
+    Result<TierSlot> slot = host_.take();
+    if (slot.ok() || slot.status().code() != StatusCode::kOutOfMemory) return slot;
+    const std::optional<BlockId> victim = residency_.victim();
+    if (!victim.has_value()) return slot;
+    if (Status status = put_out(*victim); !status.ok()) return status;
+  }
+}
+
+Status BlockStore::put_out(BlockId block) {
+  const size_t i = index(block);
+  if (below_slots_[i] == kNowhere) {
+    const Result<TierSlot> below = below_->take();
+    if (!below.ok()) return below.status();
+    const TierTransfer transfer{*below, addresses_[i]};
+    if (Status status = below_->write({&transfer, 1}); !status.ok()) {
+      below_->release(*below);
+      return status;
+    }
+    below_slots_[i] = *below;
+  }
+  residency_.remove(block);
+  host_.release(host_slots_[i]);
+  host_slots_[i] = kNowhere;
+  addresses_[i] = nullptr;
+  return {};
+}
+
+void BlockStore::place(BlockId block, TierSlot host_slot, bool may_go) {
+  const size_t i = index(block);
+  host_slots_[i] = host_slot;
+  addresses_[i] = host_.address(host_slot);
+  residency_.add(block, may_go);
 }
 
 }  // namespace nosa

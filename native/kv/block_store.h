@@ -3,89 +3,117 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "core/status.h"
 #include "kv/block.h"
-#include "kv/page_memory.h"
+#include "kv/host_tier.h"
+#include "kv/residency.h"
+#include "kv/tier.h"
 
 namespace nosa {
 
 struct BlockStoreOptions {
   size_t extent_bytes = 0;  ///< Bytes of one block, whole pages.
-  /// Most bytes of memory the store maps.
+  /// Most bytes of memory for blocks. Beyond it, blocks go to the tier below.
   size_t bytes_max = std::numeric_limits<size_t>::max();
 };
 
-/// Owns every block: the memory of its extent, and the count of those who share it.
+/// Owns every block: where its extent is, and the count of those who share it.
 ///
-/// A slot is either free or held, and a held one has one or more holders. Memory comes in slabs of
-/// 64 slots, mapped when the first of them is held and given back when the last is released, so
-/// that mapped bytes follow the blocks in use.
+/// A block has one or more holders. Its extent is in memory, in the tier below (disk), or in both;
+/// one that is nowhere but in memory is copied down before it goes. When memory is full, the least
+/// recently used block that the current step does not need goes.
 ///
 /// Not thread-safe: used by the native worker thread only.
 class BlockStore {
  public:
-  static constexpr int slab_slots = 64;
-
+  /// `below` must outlive the store; without one every block stays in memory.
   /// REQUIRES: `options.extent_bytes` is a positive number of whole pages.
-  explicit BlockStore(const BlockStoreOptions& options);
+  explicit BlockStore(const BlockStoreOptions& options, Tier* below = nullptr);
+  ~BlockStore();
 
   BlockStore(const BlockStore&) = delete;
   BlockStore& operator=(const BlockStore&) = delete;
 
-  /// Takes a free slot, with one holder and bytes of no meaning.
-  /// Fails with kOutOfMemory at the limit, or when the system has no more.
+  /// A new block in memory, with one holder and bytes of no meaning.
+  /// Fails with kOutOfMemory at the limit, or as the tier below does when it must take something.
   Result<BlockId> hold();
+
+  /// A new block whose extent is in the tier below, at `slot`, which it owns from here on.
+  BlockId adopt(TierSlot slot);
 
   /// One more holder. REQUIRES: `block` is held.
   void retain(BlockId block);
 
-  /// One holder less; the last one frees the slot. REQUIRES: `block` is held.
+  /// One holder less; the last one frees the block in all tiers. REQUIRES: `block` is held.
   void release(BlockId block);
 
   /// Whether a write would be seen by another holder. REQUIRES: `block` is held.
-  bool shared(BlockId block) const;
+  bool shared(BlockId block) const { return holders_[index(block)] > 1; }
 
-  /// The caller's own copy of a block that it holds: the block itself when nobody else holds it,
-  /// else a new one with the same bytes, for which the caller's hold on `block` is given up.
-  /// Fails with kOutOfMemory, and then nothing has changed. REQUIRES: `block` is held.
+  /// The caller's own block with the same bytes, in memory, to be written: the block itself when
+  /// nobody else holds it, else a new one for which the caller's hold on `block` is given up.
+  /// A copy below is dropped, for it will be wrong. Fails as make_resident(); nothing has changed then.
   Result<BlockId> make_private(BlockId block);
 
-  /// The extent, extent_bytes() long, page-aligned. Stays where it is while the block is held.
-  /// REQUIRES: `block` is held.
-  std::byte* data(BlockId block);
-  const std::byte* data(BlockId block) const;
+  /// `block`, not written since, also lies at `slot` of the tier below, which it owns from here on.
+  void saved(BlockId block, TierSlot slot);
 
-  size_t extent_bytes() const { return extent_bytes_; }
+  /// Opens a new step: blocks used from here on stay in memory until the next step.
+  void begin_step() { residency_.begin(); }
+
+  /// Brings blocks into memory, reading what is missing in one batch, and counts as their use.
+  /// Fails with kOutOfMemory when the step needs more than fits, or as the tier below does.
+  Status make_resident(std::span<const BlockId> blocks);
+
+  /// Whether the extent is in memory.
+  bool resident(BlockId block) const { return residency_.contains(block); }
+
+  /// The extent, extent_bytes() long, page-aligned; it stays where it is for the rest of the step.
+  /// REQUIRES: resident.
+  std::byte* data(BlockId block) { return addresses_[index(block)]; }
+  const std::byte* data(BlockId block) const { return addresses_[index(block)]; }
+
+  size_t extent_bytes() const { return host_.extent_bytes(); }
 
   /// Held blocks, each counted once however many share it.
   size_t n_held() const { return n_held_; }
 
-  /// Memory taken from the system.
-  size_t mapped_bytes() const { return n_slabs_mapped_ * slab_bytes(); }
+  size_t n_resident() const { return residency_.n_blocks(); }
 
-  /// Aborts unless the books balance: held slots, holders and mapped slabs.
+  /// Memory taken from the system for extents.
+  size_t mapped_bytes() const { return host_.mapped_bytes(); }
+
+  /// Blocks read from the tier below, ever.
+  uint64_t n_loaded() const { return n_loaded_; }
+
+  /// Aborts unless the books balance: holders, memory, and the tier below.
   void check_integrity() const;
 
  private:
-  struct Slab {
-    PageMemory memory;        // Empty when no slot is held.
-    uint64_t free_mask = ~uint64_t(0);
-    uint32_t holders[slab_slots] = {};
-  };
+  static constexpr TierSlot kNowhere = TierSlot(~uint64_t(0));
 
-  size_t slab_bytes() const { return extent_bytes_ * slab_slots; }
-  Result<size_t> open_slab();
-  const Slab& slab_of(BlockId block) const;
+  size_t index(BlockId block) const;
+  BlockId add();
+  Result<TierSlot> take_memory();
+  Status put_out(BlockId block);
+  void place(BlockId block, TierSlot host_slot, bool may_go);
 
-  size_t extent_bytes_;
-  size_t bytes_max_;
-  std::vector<Slab> slabs_;
-  size_t first_open_ = 0;  // No slab before this one has a free slot.
+  HostTier host_;
+  Tier* below_;
+  Residency residency_;
+  // By block id.
+  std::vector<uint32_t> holders_;
+  std::vector<TierSlot> host_slots_;   // kNowhere when not in memory.
+  std::vector<TierSlot> below_slots_;  // kNowhere when not below.
+  std::vector<std::byte*> addresses_;  // Of the extent in memory, or null.
+  std::vector<BlockId> free_;
+  std::vector<TierTransfer> transfers_;  // Scratch of make_resident().
+  std::vector<BlockId> arriving_;        // Likewise.
   size_t n_held_ = 0;
-  size_t n_slabs_mapped_ = 0;
+  uint64_t n_loaded_ = 0;
 };
 
 }  // namespace nosa

@@ -24,6 +24,7 @@ class BlockTable {
   BlockTable& operator=(const BlockTable&) = delete;
   ~BlockTable();
 
+  BlockStore& store() const { return *store_; }
   const KvShape& shape() const { return shape_; }
   int n_blocks() const { return n_blocks_; }
 
@@ -37,13 +38,16 @@ class BlockTable {
   /// A table that shares every block of this one.
   BlockTable fork() const;
 
-  /// The bytes of one block. REQUIRES: indices in range.
+  /// One block. REQUIRES: indices in range.
+  BlockId id(int layer, int kv_head, int block) const { return ids_[index(layer, kv_head, block)]; }
+
+  /// The bytes of one block, for the rest of the store's step. REQUIRES: indices in range; resident.
   const std::byte* extent(int layer, int kv_head, int block) const {
     return store_->data(ids_[index(layer, kv_head, block)]);
   }
 
-  /// The same for writing: a block that another table shares is copied first.
-  /// Fails with kOutOfMemory. REQUIRES: indices in range.
+  /// The same for writing: a block that another table shares is copied first, and one that is not
+  /// in memory is brought there. Fails as BlockStore::make_private(). REQUIRES: indices in range.
   Result<std::byte*> writable_extent(int layer, int kv_head, int block);
 
  private:
