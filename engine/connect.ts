@@ -170,7 +170,12 @@ async function askToDrain(socket: net.Socket, lock: LockFile, until: number): Pr
     settings: {},
   };
   const asked = (async () => {
-    await connection.sendRequest("initialize", { processId: null, rootUri: null, capabilities: {}, initializationOptions: hello });
+    await connection.sendRequest("initialize", {
+      processId: null,
+      rootUri: null,
+      capabilities: {},
+      initializationOptions: hello,
+    });
     await connection.sendRequest("nosa/drain", {});
   })();
   await Promise.race([asked.catch(() => undefined), pause(Math.max(0, until - Date.now()))]);

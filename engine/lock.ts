@@ -33,7 +33,11 @@ export class EngineLock {
   }
 
   /** Nothing when another engine is alive and listens. Connections are accepted from here on: handle them at once. */
-  static async take(paths: DataPaths, version: string, onConnection: (socket: net.Socket) => void): Promise<EngineLock | undefined> {
+  static async take(
+    paths: DataPaths,
+    version: string,
+    onConnection: (socket: net.Socket) => void,
+  ): Promise<EngineLock | undefined> {
     await fs.mkdir(paths.folder, { recursive: true, mode: 0o700 });
     await claim(paths.claim);
     try {

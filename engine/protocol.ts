@@ -113,15 +113,7 @@ export type FileState =
   | { readonly kind: "leftOut"; readonly reason: LeftOutReason };
 
 export type LeftOutReason =
-  | "ignored"
-  | "excluded"
-  | "tooLarge"
-  | "binary"
-  | "secret"
-  | "generated"
-  | "unreadable"
-  | "link"
-  | "budget";
+  "ignored" | "excluded" | "tooLarge" | "binary" | "secret" | "generated" | "unreadable" | "link" | "budget";
 
 export interface ContextFile {
   /** Relative to the root, with forward slashes. */
@@ -186,7 +178,12 @@ export interface Usage {
   readonly answerTokens: number;
   readonly attendedBlocks: number;
   readonly totalBlocks: number;
-  readonly millis: { readonly restore: number; readonly prefill: number; readonly firstToken: number; readonly decode: number };
+  readonly millis: {
+    readonly restore: number;
+    readonly prefill: number;
+    readonly firstToken: number;
+    readonly decode: number;
+  };
 }
 
 export interface ModelEntry {
@@ -215,7 +212,12 @@ export type Activity =
   | { readonly kind: "idle" }
   | { readonly kind: "downloading"; readonly percent: number }
   | { readonly kind: "loading" }
-  | { readonly kind: "indexing"; readonly percent: number; readonly tokensPerSecond: number; readonly secondsLeft: number }
+  | {
+      readonly kind: "indexing";
+      readonly percent: number;
+      readonly tokensPerSecond: number;
+      readonly secondsLeft: number;
+    }
   | { readonly kind: "answering" }
   | { readonly kind: "completing" };
 

@@ -33,7 +33,9 @@ export interface Identity {
 export function segmentKey(identity: Identity, contentKey: string): string {
   const hash = createHash("sha256");
   const { fingerprint, adapter, segmentPositions, policy, headerTokens } = identity;
-  hash.update(JSON.stringify([layoutVersion, fingerprint, adapter, segmentPositions, policy, contentKey, headerTokens.length]));
+  hash.update(
+    JSON.stringify([layoutVersion, fingerprint, adapter, segmentPositions, policy, contentKey, headerTokens.length]),
+  );
   hash.update(Buffer.from(headerTokens.buffer, headerTokens.byteOffset, headerTokens.byteLength));
   return hash.digest("hex");
 }
@@ -57,6 +59,13 @@ const recordSchema = z.object({
   name: z.string(),
   /** Id of the model, for people; the fingerprint decides. */
   model: z.string(),
+  /** What was asked for when it was read: a refresh reads the same. */
+  options: z.object({
+    editorExcludes: z.record(z.string(), z.boolean()),
+    exclude: z.array(z.string()),
+    fileKilobytesMax: count,
+    contextTokensMax: count,
+  }),
   fingerprint: z.string(),
   segmentPositions: count,
   header: z.object({ key: z.string(), tokens: count }),

@@ -155,8 +155,8 @@ export class RepositoryContext {
   async dispose(): Promise<void> {
     this.#stop.abort();
     await this.#restoring?.catch(() => undefined);
-    this.chatTails.keepOnly(() => false);
-    this.completionTails.keepOnly(() => false);
+    this.chatTails.close();
+    this.completionTails.close();
     for (const sequence of this.#loaded.values()) free(this.#scheduler, sequence);
     this.#loaded.clear();
     this.#bytes = 0;
@@ -217,7 +217,8 @@ export class RepositoryContext {
 
   async #save(job: Job, key: string, sequence: NativeSequence): Promise<void> {
     const path = this.#store.pathOf(key);
-    const write = (): Promise<{ readonly bytes: number }> => this.#scheduler.run(job, () => sequence.save({ path, key }));
+    const write = (): Promise<{ readonly bytes: number }> =>
+      this.#scheduler.run(job, () => sequence.save({ path, key }));
     try {
       this.#store.saved(key, (await write()).bytes);
     } catch (error) {

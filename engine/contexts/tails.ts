@@ -30,6 +30,7 @@ export class TailPool {
   readonly #scheduler: Scheduler;
   readonly #tailsMax: number;
   #kept: Kept[] = [];
+  #closed = false;
 
   constructor(scheduler: Scheduler, tailsMax: number) {
     this.#scheduler = scheduler;
@@ -62,12 +63,19 @@ export class TailPool {
 
   /** `tokens`: what the sequence holds now, as far as it is known. */
   release(tail: Tail, tokens: Uint32Array): void {
+    if (this.#closed) return this.drop(tail);
     this.#kept.unshift({ tail, tokens });
     for (const { tail: old } of this.#kept.splice(this.#tailsMax)) this.drop(old);
   }
 
   drop(tail: Tail): void {
     free(this.#scheduler, tail.sequence);
+  }
+
+  /** Frees what is kept, and from now on whatever is given back. */
+  close(): void {
+    this.#closed = true;
+    this.keepOnly(() => false);
   }
 
   /** Frees every kept tail that attends something else. */

@@ -58,6 +58,7 @@ export function filePath(uri: string): string | undefined {
 /** `file` relative to `root` with forward slashes; undefined when it lies outside. */
 export function pathWithin(root: string, file: string): string | undefined {
   const relative = path.relative(root, file);
-  if (relative === "" || relative === ".." || relative.startsWith(`..${path.sep}`) || path.isAbsolute(relative)) return undefined;
+  if (relative === "" || relative === ".." || relative.startsWith(`..${path.sep}`) || path.isAbsolute(relative))
+    return undefined;
   return relative.split(path.sep).join("/");
 }

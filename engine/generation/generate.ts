@@ -40,7 +40,12 @@ export interface Generated {
   readonly masses: readonly BlockMass[];
   readonly attendedBlocks: number;
   readonly totalBlocks: number;
-  readonly millis: { readonly queue: number; readonly prefill: number; readonly firstToken: number; readonly decode: number };
+  readonly millis: {
+    readonly queue: number;
+    readonly prefill: number;
+    readonly firstToken: number;
+    readonly decode: number;
+  };
 }
 
 export async function generate(options: GenerateOptions): Promise<Generated> {
@@ -113,7 +118,8 @@ class Run {
   }
 
   result(): Generated {
-    const since = (later: number, earlier: number): number => (later > 0 && earlier > 0 ? Math.max(0, later - earlier) : 0);
+    const since = (later: number, earlier: number): number =>
+      later > 0 && earlier > 0 ? Math.max(0, later - earlier) : 0;
     return {
       text: this.#text,
       finish: this.#finish,

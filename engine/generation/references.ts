@@ -36,7 +36,8 @@ export function references(
   if (total <= 0) return [];
   const firstCount = segments.filter(({ blockLines }) => blockLines.length > 0).length;
   const restCount = sum(segments.map(({ blockLines }) => Math.max(0, blockLines.length - 1)));
-  const firstAverage = sum(received.filter(({ block }) => block === 0).map(({ mass }) => mass)) / Math.max(1, firstCount);
+  const firstAverage =
+    sum(received.filter(({ block }) => block === 0).map(({ mass }) => mass)) / Math.max(1, firstCount);
   const restAverage = sum(received.filter(({ block }) => block > 0).map(({ mass }) => mass)) / Math.max(1, restCount);
 
   const ranges: Range[] = [];
@@ -55,7 +56,9 @@ export function references(
 }
 
 function joined(ranges: readonly Range[]): Range[] {
-  const sorted = [...ranges].sort((a, b) => compareText(a.path, b.path) || a.startLine - b.startLine || a.endLine - b.endLine);
+  const sorted = [...ranges].sort(
+    (a, b) => compareText(a.path, b.path) || a.startLine - b.startLine || a.endLine - b.endLine,
+  );
   const result: Range[] = [];
   for (const range of sorted) {
     const last = result.at(-1);

@@ -61,7 +61,8 @@ export class Scheduler {
    * command waits, when it has parked while it runs.
    */
   run<T>(job: Job, command: (model: NativeModel) => Promise<T>): Promise<T> {
-    if (this.#closed) return Promise.reject(new EngineError("draining", "The engine is closing: try again in a moment."));
+    if (this.#closed)
+      return Promise.reject(new EngineError("draining", "The engine is closing: try again in a moment."));
     if (job.signal.aborted) return Promise.reject(new Cancelled());
     if (this.#waiting.length >= this.#waitingMax) {
       return Promise.reject(new EngineError("internal", "Too many requests are waiting: try again in a moment."));

@@ -7,6 +7,7 @@ import { Cancelled, toEngineError } from "../errors";
 import type { Log } from "../log";
 import type { ModelRegistry, ResolvedModel } from "../models/registry";
 import type { EngineSettings } from "../protocol";
+import { abortable } from "../util/abortable";
 import type { Session } from "./session";
 
 /** What a session depends on of the settings. */
@@ -64,7 +65,7 @@ export class Sessions {
   async use<T>(choice: ModelChoice, signal: AbortSignal, work: (session: Session) => Promise<T>): Promise<T> {
     const holder = await this.#hold(choice);
     try {
-      const session = await withAbort(holder.opening, signal);
+      const session = await abortable(holder.opening, signal);
       return await work(session);
     } finally {
       holder.users -= 1;
@@ -91,7 +92,13 @@ export class Sessions {
       known.usedAt = ++this.#clock;
       return known;
     }
-    const holder: Holder = { key, opening: this.#open(key, resolved, choice.threads), session: undefined, users: 1, usedAt: ++this.#clock };
+    const holder: Holder = {
+      key,
+      opening: this.#open(key, resolved, choice.threads),
+      session: undefined,
+      users: 1,
+      usedAt: ++this.#clock,
+    };
     this.#holders.set(key, holder);
     holder.opening.then(
       (session) => {
@@ -145,14 +152,4 @@ export class Sessions {
 
 function keyOf(path: string, threads: number): string {
   return `${threads} ${path}`;
-}
-
-/** Stops waiting when aborted; what was waited for goes on, for whoever wants it next. */
-async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  if (signal.aborted) throw new Cancelled();
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(new Cancelled());
-    signal.addEventListener("abort", onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

@@ -1,0 +1,192 @@
+/** The composition root: builds the parts, answers what concerns all of them, and disposes in reverse order. */
+
+import { Chat } from "./chat/chat";
+import { Completions } from "./completions/completions";
+import { limits } from "./config";
+import { tokensOf, type ContextRecord } from "./contexts/context";
+import type { RepositoryContext } from "./contexts/repositoryContext";
+import { Roots } from "./contexts/roots";
+import { ContextStore } from "./contexts/store";
+import { toEngineError } from "./errors";
+import { Indexing } from "./indexing/indexing";
+import type { Log } from "./log";
+import type { downloadModel } from "./models/download";
+import { Downloads } from "./models/downloads";
+import type { ModelRegistry, ResolvedModel } from "./models/registry";
+import type { DataPaths } from "./paths";
+import type { Activity, ContextStatus, ContextView, EngineSettings, EngineStatus } from "./protocol";
+import type { Session } from "./sessions/session";
+import { Sessions } from "./sessions/sessions";
+import { ThrottledEvent } from "./util/events";
+
+export interface EngineOptions {
+  readonly paths: DataPaths;
+  readonly version: string;
+  readonly log: Log;
+  readonly registry: Pick<ModelRegistry, "entries" | "resolve" | "knownId">;
+  readonly download: typeof downloadModel;
+  readonly openSession: (resolved: ResolvedModel, threads: number, store: ContextStore) => Promise<Session>;
+  /** Absolute paths of files that any client has open. */
+  readonly openFiles: () => readonly string[];
+}
+
+export class Engine {
+  readonly chat: Chat;
+  readonly completions: Completions;
+  readonly indexing: Indexing;
+  readonly downloads: Downloads;
+  readonly registry: EngineOptions["registry"];
+  readonly roots = new Roots();
+  /** The status changed. */
+  readonly changed = new ThrottledEvent(limits.statusPerSecondMax);
+  readonly #options: EngineOptions;
+  readonly #store: ContextStore;
+  readonly #sessions: Sessions;
+  /** By root: blocks of the last request. */
+  readonly #attended = new Map<string, { readonly attendedBlocks: number; readonly totalBlocks: number }>();
+
+  private constructor(options: EngineOptions, store: ContextStore) {
+    const onChange = (): void => this.changed.fire();
+    const onAttended = (root: string, attendedBlocks: number, totalBlocks: number): void => {
+      this.#attended.set(root, { attendedBlocks, totalBlocks });
+      onChange();
+    };
+    const { registry, log, openFiles, download, paths } = options;
+    this.#options = options;
+    this.#store = store;
+    this.registry = registry;
+    this.#sessions = new Sessions({
+      registry,
+      log,
+      onChange,
+      open: (resolved, threads) => options.openSession(resolved, threads, store),
+    });
+    const sessions = this.#sessions;
+    this.downloads = new Downloads({
+      registry,
+      download,
+      modelsFolder: paths.models,
+      onChange,
+      onNotice: (line) => log.info(line),
+    });
+    this.indexing = new Indexing({ sessions, store, log, openFiles, onChange });
+    this.chat = new Chat({ sessions, onAttended });
+    this.completions = new Completions({ sessions, onAttended });
+  }
+
+  static async create(options: EngineOptions): Promise<Engine> {
+    return new Engine(options, await ContextStore.open(options.paths.contexts, options.log));
+  }
+
+  async status(settings: EngineSettings, clients: number): Promise<EngineStatus> {
+    const resolved = await this.#resolve(settings);
+    const session = this.#sessionOf(resolved);
+    const chosen = session?.resolved ?? ("problem" in resolved ? undefined : resolved);
+    const contexts = this.#records(chosen?.id).map((record) =>
+      this.#contextStatus(record, session?.opened(record.root)),
+    );
+    const bytes = this.#sessions.loaded.flatMap(({ contexts: open }) => open.map(({ bytesInMemory }) => bytesInMemory));
+    return {
+      engineVersion: this.#options.version,
+      model: chosen === undefined ? null : { id: chosen.id, name: chosen.name, loaded: session !== undefined },
+      device: session?.info.device ?? "",
+      contexts,
+      activity: this.#activity(),
+      clients,
+      kvBytes: bytes.reduce((total, each) => total + each, 0),
+      problem: "problem" in resolved ? resolved.problem : this.#sessions.problem,
+    };
+  }
+
+  /** `root` as the client spelled it. */
+  async contextView(root: string, settings: EngineSettings): Promise<ContextView> {
+    const canonical = await this.roots.canonicalOrGone(root);
+    const resolved = await this.#resolve(settings);
+    const session = this.#sessionOf(resolved);
+    const context = session?.opened(canonical);
+    const id = "problem" in resolved ? undefined : resolved.id;
+    const record = context?.record ?? this.#records(id).find((each) => each.root === canonical);
+    if (record === undefined) return { root, files: [], tokens: 0, bytesInMemory: 0, bytesOnDisk: 0 };
+    const keys = [record.header.key, ...record.segments.map(({ key }) => key)];
+    return {
+      root,
+      files: [
+        ...record.files.map(({ path, tokens }) => ({
+          path,
+          tokens,
+          state: this.indexing.fileState(canonical, context, record, path),
+        })),
+        ...record.leftOut.map(({ path, reason }) => ({ path, tokens: 0, state: { kind: "leftOut" as const, reason } })),
+      ],
+      tokens: tokensOf(record),
+      bytesInMemory: context?.bytesInMemory ?? 0,
+      bytesOnDisk: keys.reduce((total, key) => total + this.#store.bytesOf(key), 0),
+    };
+  }
+
+  /** Deletes everything kept of a repository, in memory and on disk. Resolves with the bytes freed on disk. */
+  async forget(root: string): Promise<number> {
+    const canonical = await this.roots.canonicalOrGone(root);
+    await this.indexing.stop(canonical);
+    for (const session of this.#sessions.loaded) await session.close(canonical);
+    const freed = await this.#store.forget(canonical);
+    this.#attended.delete(canonical);
+    this.changed.fire();
+    return freed;
+  }
+
+  /** Roots of which something is kept, canonical. */
+  knownRoots(): readonly string[] {
+    return this.#store.records().map(({ root }) => root);
+  }
+
+  async dispose(): Promise<void> {
+    await this.indexing.dispose();
+    await this.downloads.dispose();
+    await this.#sessions.dispose();
+    this.changed.dispose();
+  }
+
+  async #resolve(settings: EngineSettings): Promise<ResolvedModel | { readonly problem: string }> {
+    return this.registry.resolve(settings.model).catch((error: unknown) => ({ problem: toEngineError(error).message }));
+  }
+
+  #sessionOf(resolved: ResolvedModel | { readonly problem: string }): Session | undefined {
+    if ("problem" in resolved) return undefined;
+    return this.#sessions.loaded.find((session) => session.resolved.path === resolved.path);
+  }
+
+  /** Of one model; of every root the only one when the model is not known. */
+  #records(model: string | undefined): readonly ContextRecord[] {
+    const records = this.#store.records();
+    if (model !== undefined) return records.filter((record) => record.model === model);
+    return [...new Map(records.map((record) => [record.root, record])).values()];
+  }
+
+  #contextStatus(record: ContextRecord, context: RepositoryContext | undefined): ContextStatus {
+    const has = (key: string): boolean => context?.has(key) ?? this.#store.has(key);
+    const ready = record.segments.filter(({ key }) => has(key));
+    return {
+      root: this.roots.spelled(record.root),
+      files: record.files.length,
+      tokens: ready.reduce((total, { tokens }) => total + tokens, 0),
+      complete: ready.length === record.segments.length,
+      attendedBlocks: this.#attended.get(record.root)?.attendedBlocks ?? 0,
+      totalBlocks: this.#attended.get(record.root)?.totalBlocks ?? 0,
+    };
+  }
+
+  #activity(): Activity {
+    const percent = this.downloads.percent;
+    if (percent !== undefined) return { kind: "downloading", percent };
+    if (this.#sessions.loading) return { kind: "loading" };
+    if (this.chat.answering > 0) return { kind: "answering" };
+    const { progress } = this.indexing;
+    if (progress !== undefined) {
+      const { tokensDone, tokensTotal, tokensPerSecond, secondsLeft } = progress;
+      const done = tokensTotal > 0 ? Math.floor((100 * tokensDone) / tokensTotal) : 0;
+      return { kind: "indexing", percent: done, tokensPerSecond, secondsLeft };
+    }
+    return this.completions.completing > 0 ? { kind: "completing" } : { kind: "idle" };
+  }
+}

@@ -1,0 +1,37 @@
+/** Params of our own requests, parsed at the edge. What a schema does not name is dropped. */
+
+import * as z from "zod/mini";
+import { limits } from "./config";
+import { EngineError } from "./errors";
+
+const text = (charactersMax: number) => z.string().check(z.maxLength(charactersMax));
+
+const rootParams = z.object({ root: text(32_768) });
+
+export const schemas = {
+  nothing: z.unknown(),
+  root: rootParams,
+  index: z.extend(rootParams, { editorExcludes: z.catch(z.record(z.string(), z.boolean()), {}) }),
+  chat: z.extend(rootParams, {
+    messages: z
+      .array(z.object({ role: z.enum(["system", "user", "assistant"]), content: text(limits.chatCharactersMax) }))
+      .check(z.minLength(1), z.maxLength(limits.chatMessagesMax)),
+    tokensMax: z.int().check(z.minimum(1), z.maximum(limits.answerTokensMax)),
+    temperature: z.number().check(z.minimum(0), z.maximum(10)),
+    seed: z.int().check(z.minimum(0), z.maximum(Number.MAX_SAFE_INTEGER)),
+    partialResultToken: z.optional(z.union([z.string(), z.number()])),
+  }),
+  download: z.object({ model: text(4_096) }),
+} as const;
+
+/** The params as the schema says, or EngineError `badRequest` which names what is wrong. */
+export function parseParams<S extends z.ZodMiniType>(schema: S, method: string, params: unknown): z.output<S> {
+  const parsed = schema.safeParse(params);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  const where = issue === undefined ? "" : ` at "${issue.path.join(".")}" (${issue.message})`;
+  throw new EngineError(
+    "badRequest",
+    `${method} was asked with something it does not understand${where}: update Nosa.`,
+  );
+}
