@@ -1,0 +1,214 @@
+#include "addon/model_object.h"
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "addon/convert.h"
+#include "addon/errors.h"
+#include "addon/promise_task.h"
+#include "addon/sequence_object.h"
+#include "core/check.h"
+#include "core/thread_pool.h"
+
+namespace nosa::addon {
+namespace {
+
+/// Result of a command that has nothing to tell.
+struct Nothing {};
+
+Result<ModelOptions> model_options_from(Napi::Value value) {
+  static constexpr std::array<std::string_view, 2> precisions = {"fast", "f32"};
+  static constexpr std::array<std::string_view, 5> kernels = {"auto", "generic", "avx2", "avx512",
+                                                              "neon"};
+  Options options(value);
+  ModelOptions model;
+  model.path = options.text("path");
+  model.n_threads = int(options.whole("threads", 1, ThreadPool::threads_max));
+  model.precision = options.choice("precision", precisions) == 0 ? Precision::kFast
+                                                                  : Precision::kF32;
+  static constexpr std::array<cpu::KernelChoice, 5> choices = {
+      cpu::KernelChoice::kBest, cpu::KernelChoice::kGeneric, cpu::KernelChoice::kAvx2,
+      cpu::KernelChoice::kAvx512, cpu::KernelChoice::kNeon};
+  model.kernels = choices[options.choice("kernels", kernels)];
+  if (!options.status().ok()) return options.status();
+  return model;
+}
+
+Napi::Object info_to_js(Napi::Env env, const Model& model) {
+  const ModelConfig& config = model.config();
+  Napi::Object info = Napi::Object::New(env);
+  info.Set("architecture", config.architecture);
+  info.Set("name", config.name);
+  info.Set("vocabSize", config.n_vocab);
+  info.Set("layers", config.n_layers);
+  info.Set("embeddingLength", config.n_embd);
+  info.Set("heads", config.n_heads);
+  info.Set("kvHeads", config.n_kv_heads);
+  info.Set("headDim", config.head_dim);
+  info.Set("contextLength", config.context_length);
+  info.Set("weightBytes", double(model.weight_bytes()));
+  info.Set("kvBytesPerToken", double(model.kv_shape().bytes_per_token()));
+  info.Set("blockTokens", kBlockTokens);
+  info.Set("device", model.device());
+  info.Set("fingerprint", model.fingerprint());
+  info.Freeze();
+  return info;
+}
+
+Napi::Value undefined(Napi::Env env, Nothing&) { return env.Undefined(); }
+
+/// The promise of a model. The core of one that does not open goes when it is settled.
+class Opening final : public Settlement {
+ public:
+  Opening(Napi::Env env, AddonData& addon, ModelCore* core)
+      : deferred_(env), addon_(addon), core_(core) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+  void set_status(Status status) { status_ = std::move(status); }
+
+  void settle(Napi::Env env) override {
+    if (status_.ok()) {
+      deferred_.Resolve(addon_.model_class.New({Napi::External<ModelCore>::New(env, core_)}));
+      return;
+    }
+    addon_.remove_core(core_);
+    deferred_.Reject(make_error(env, status_).Value());
+  }
+  void forget() override {}
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  AddonData& addon_;
+  ModelCore* core_;
+  Status status_;
+};
+
+}  // namespace
+
+Napi::Function ModelObject::define(Napi::Env env) {
+  return DefineClass(env, "NativeModel",
+                     {InstanceAccessor<&ModelObject::info>("info"),
+                      InstanceMethod<&ModelObject::create_sequence>("createSequence"),
+                      InstanceMethod<&ModelObject::interrupt>("interrupt"),
+                      InstanceMethod<&ModelObject::memory>("memory"),
+                      InstanceMethod<&ModelObject::dispose>("dispose")});
+}
+
+Napi::Value ModelObject::open(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  AddonData& addon = AddonData::of(env);
+  Result<ModelOptions> options = model_options_from(info[0]);
+  if (!options.ok()) return rejected(env, options.status());
+
+  ModelCore* core = &addon.add_core();
+  auto opening = std::make_unique<Opening>(env, addon, core);
+  const Napi::Promise promise = opening->promise();
+  addon.expect_one();
+  const Status posted = core->worker.post(make_command(
+      [opening = std::move(opening), core, options = *std::move(options),
+       &addon](const StopFlag&) mutable {
+        Result<std::unique_ptr<Session>> session = Session::open(options);
+        opening->set_status(session.status());
+        if (session.ok()) core->session = *std::move(session);
+        addon.hand_over(std::move(opening));
+      }));
+  CHECK(posted.ok());  // The worker is new.
+  return promise;
+}
+
+ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {
+  if (!info[0].IsExternal()) {
+    Napi::TypeError::New(info.Env(), "Models come from openModel().").ThrowAsJavaScriptException();
+    return;
+  }
+  core_ = info[0].As<Napi::External<ModelCore>>().Data();
+  core_->object = this;
+  info_ = Napi::Persistent(info_to_js(info.Env(), core_->session->model()));
+}
+
+// A promise or a sequence that is still wanted keeps the object alive, so the worker is idle here.
+ModelObject::~ModelObject() {
+  if (core_ != nullptr) AddonData::of(Env()).remove_core(core_);
+}
+
+Napi::Value ModelObject::info(const Napi::CallbackInfo&) { return info_.Value(); }
+
+Napi::Value ModelObject::create_sequence(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  AddonData& addon = AddonData::of(env);
+  if (core_ == nullptr) return rejected(env, Status::disposed("The model was disposed."));
+
+  Options options(info[0]);
+  const int base_position = int(options.whole("basePosition", 0, Sequence::position_end - 1));
+  const Napi::Value attends = options.field("attends");
+  if (!attends.IsArray()) options.fail("attends must be an array of sequences.");
+  std::vector<SequenceId> attended;
+  for (uint32_t i = 0; options.status().ok() && i < attends.As<Napi::Array>().Length(); ++i) {
+    const Napi::HandleScope scope(env);
+    const Napi::Value item = attends.As<Napi::Array>().Get(i);
+    const SequenceObject* sequence = SequenceObject::from(item, addon);
+    if (sequence == nullptr || sequence->model() != this) {
+      options.fail("attends must hold sequences of the same model.");
+    } else {
+      attended.push_back(sequence->id());
+    }
+  }
+  if (!options.status().ok()) return rejected(env, options.status());
+
+  const auto work = [core = core_, base_position,
+                     attended = std::move(attended)](const StopFlag&) {
+    return core->session->create_sequence(base_position, attended);
+  };
+  return run_on<SequenceId>(core_->worker, addon, Value(), Turn::kNext, work,
+                            [this](Napi::Env, SequenceId id) {
+                              return SequenceObject::create(*this, id);
+                            });
+}
+
+Napi::Value ModelObject::interrupt(const Napi::CallbackInfo& info) {
+  if (core_ != nullptr) core_->worker.interrupt();
+  return info.Env().Undefined();
+}
+
+Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (core_ == nullptr) return rejected(env, Status::disposed("The model was disposed."));
+  const auto work = [core = core_](const StopFlag&) -> Result<MemoryUse> {
+    return core->session->memory();
+  };
+  const auto convert = [](Napi::Env env, const MemoryUse& use) -> Napi::Value {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("kvBytes", double(use.kv_bytes));
+    result.Set("kvBlocks", double(use.kv_blocks));
+    result.Set("sequences", double(use.sequences));
+    return result;
+  };
+  return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);
+}
+
+Napi::Value ModelObject::dispose(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  AddonData& addon = AddonData::of(env);
+  if (core_ == nullptr) {
+    const Napi::Promise::Deferred done(env);
+    done.Resolve(env.Undefined());
+    return done.Promise();
+  }
+  // From here on every other call finds no core; the queue still runs what came before.
+  ModelCore* core = std::exchange(core_, nullptr);
+  core->object = nullptr;
+  const auto work = [core](const StopFlag&) -> Result<Nothing> {
+    core->session.reset();
+    return Nothing();
+  };
+  return run_on<Nothing>(core->worker, addon, Value(), Turn::kLast, work,
+                         [core, &addon](Napi::Env env, Nothing& nothing) {
+                           addon.remove_core(core);
+                           return undefined(env, nothing);
+                         });
+}
+
+}  // namespace nosa::addon
