@@ -98,6 +98,36 @@ Status lacking(const char* what) {
 
 }  // namespace
 
+CpuFacts cpu_facts() {
+  CpuFacts facts;
+#if defined(NOSA_CPU_X86)
+  if (cpuid(0x80000000u, 0).eax >= 0x80000004u) {
+    for (uint32_t leaf = 0x80000002u; leaf <= 0x80000004u; ++leaf) {
+      const Registers r = cpuid(leaf, 0);
+      for (const uint32_t word : {r.eax, r.ebx, r.ecx, r.edx}) {
+        for (int shift = 0; shift < 32; shift += 8) {
+          const char letter = char(word >> shift & 0xff);
+          if (letter != 0) facts.brand += letter;
+        }
+      }
+    }
+    facts.brand.erase(facts.brand.find_last_not_of(' ') + 1);
+    facts.brand.erase(0, facts.brand.find_first_not_of(' '));
+  }
+  const Features features = detect();
+  if (features.avx2) facts.features = {"avx2", "fma", "f16c"};
+  if (features.avx512) {
+    for (const char* name : {"avx512f", "avx512vbmi", "avx512vnni", "avx512bf16"}) {
+      facts.features.emplace_back(name);
+    }
+  }
+#elif defined(NOSA_CPU_ARM)
+  facts.features = {"neon"};
+  if (has_dot_product()) facts.features.emplace_back("dotprod");
+#endif
+  return facts;
+}
+
 Result<const Ops*> choose_ops(KernelChoice choice) {
   [[maybe_unused]] const bool best = choice == KernelChoice::kBest;
 #if defined(NOSA_CPU_X86)
