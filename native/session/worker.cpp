@@ -9,11 +9,11 @@ Worker::Worker() : thread_([this] { run(); }) {}
 
 Worker::~Worker() { abandon(); }
 
-Status Worker::post(Command command) { return push(std::move(command), false); }
+Status Worker::post(std::unique_ptr<Command> command) { return push(std::move(command), false); }
 
-Status Worker::finish(Command command) { return push(std::move(command), true); }
+Status Worker::finish(std::unique_ptr<Command> command) { return push(std::move(command), true); }
 
-Status Worker::push(Command command, bool is_last) {
+Status Worker::push(std::unique_ptr<Command> command, bool is_last) {
   {
     const std::lock_guard lock(mutex_);
     if (finishing_) return Status::disposed("The model was disposed.");
@@ -63,7 +63,7 @@ void Worker::run() {
       queue_.pop_front();
       running_ = next.number;
     }
-    next.command(StopFlag(stopped_up_to_, next.number));
+    next.command->run(StopFlag(stopped_up_to_, next.number));
   }
 }
 
