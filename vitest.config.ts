@@ -1,4 +1,5 @@
 import { fileURLToPath } from "node:url";
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 // Each kind of test is a project of its own, so that scripts/test.mjs can run and report them one by one.
@@ -9,6 +10,8 @@ const kind = (name: string, include: string[], timeoutMs: number) => ({
     name,
     include,
     environment: "node" as const,
+    // There is no editor in these tests: what they need of it is in one small module.
+    alias: { vscode: fileURLToPath(new URL("test/support/vscode.ts", import.meta.url)) },
     testTimeout: timeoutMs,
     hookTimeout: timeoutMs,
     // Tests that hold a model or a browser run one after the other: two cores are all there is.

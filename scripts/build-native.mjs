@@ -19,18 +19,28 @@ export const addonFile = inRoot("dist/nosa.node");
 
 const inputs = ["CMakeLists.txt", "native", "kernels/CMakeLists.txt", "scripts/build-native.mjs"];
 
+/** Whether the addon is built from what is in the tree: then `buildNative` needs no tool chain. */
+export function addonIsCurrent() {
+  return existsSync(builtAddon) && isDone("native", inputHash());
+}
+
 /** Builds what is missing; gives the path of the addon. `onLine` is told each line of the compiler's progress. */
 export async function buildNative(onLine = () => undefined) {
-  const { version, devDependencies } = JSON.parse(readFileSync(inRoot("package.json"), "utf8"));
-  const extra = `${process.platform}-${process.arch} ${version} ${devDependencies["node-addon-api"]} ${devDependencies["cmake-js"]}`;
-  const hash = hashOf(inputs, extra);
-  if (!existsSync(builtAddon) || !isDone("native", hash)) {
+  if (!addonIsCurrent()) {
+    // Taken before: a file that changes meanwhile is compiled the next time.
+    const hash = inputHash();
     markUndone("native");
     await compile(onLine);
     markDone("native", hash);
   }
   putInPlace();
   return addonFile;
+}
+
+function inputHash() {
+  const { version, devDependencies } = JSON.parse(readFileSync(inRoot("package.json"), "utf8"));
+  const versions = `${devDependencies["node-addon-api"]} ${devDependencies["cmake-js"]}`;
+  return hashOf(inputs, `${process.platform}-${process.arch} ${version} ${versions}`);
 }
 
 async function compile(onLine) {

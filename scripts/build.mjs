@@ -9,12 +9,12 @@ import { build, context } from "esbuild";
 import { inRoot } from "./lib/paths.mjs";
 import { filesUnder } from "./lib/stamp.mjs";
 
-export const addonSource = inRoot("build/Release/nosa.node");
+const addonSource = inRoot("build/Release/nosa.node");
 const dist = inRoot("dist");
 
 /** Most bytes a bundle may have: a library that slips in by accident shows here first. */
 const kilobytesMax = {
-  "extension.js": 700,
+  "extension.js": 900,
   "engine.js": 1_600,
   "cli.js": 1_600,
   "media/chat.js": 400,
@@ -25,7 +25,9 @@ const shared = {
   absWorkingDir: inRoot(),
   bundle: true,
   logLevel: "warning",
+  // Names stay as they are: a stack trace in a bug report must be readable.
   minifySyntax: true,
+  minifyWhitespace: true,
   legalComments: "none",
   outdir: dist,
 };
@@ -73,11 +75,18 @@ function bundles() {
 
 /** Builds everything once. The addon must have been built before. */
 export async function buildBundles() {
-  rmSync(dist, { recursive: true, force: true });
-  mkdirSync(dist, { recursive: true });
+  removeOldBundles();
   await Promise.all(bundles().map((options) => build(options)));
   copyAddon();
   checkSizes();
+}
+
+/** Only the addon may stay: an older build's leftovers would end up in the package. */
+function removeOldBundles() {
+  mkdirSync(dist, { recursive: true });
+  for (const name of readdirSync(dist)) {
+    if (name !== "nosa.node") rmSync(path.join(dist, name), { recursive: true, force: true });
+  }
 }
 
 /** An engine that runs may have the old file mapped: the new one is put in its place by name. */

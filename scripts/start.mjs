@@ -10,7 +10,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { freePort, installExtension, installHost, prepareProfile, startHost } from "./lib/editorHost.mjs";
 import { inRoot, userCache } from "./lib/paths.mjs";
-import { prepareBundles, prepareModel, preparePackages, prepareVsix } from "./lib/prepare.mjs";
+import { prepareBundles, prepareModel, prepareVsix } from "./lib/prepare.mjs";
 import { run, versionOf } from "./lib/run.mjs";
 import { hashOfFile } from "./lib/stamp.mjs";
 import { Advice, createSteps, printFailure, seconds } from "./lib/steps.mjs";
@@ -30,7 +30,6 @@ async function main() {
   const { options, folder } = readArguments();
   const steps = createSteps();
   steps.say("Nosa: preparing (what is there already is left alone)\n");
-  await preparePackages(steps);
   await prepareBundles(steps);
   const vsix = await prepareVsix(steps);
   await prepareModel(steps);

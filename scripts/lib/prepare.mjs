@@ -6,13 +6,10 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { ensurePackages } from "./npmPackages.mjs";
 import { inRoot } from "./paths.mjs";
 import { run } from "./run.mjs";
-import { hashOf, isDone, markDone, markUndone } from "./stamp.mjs";
+import { hashOf, hashOfFile, isDone, markDone, markUndone } from "./stamp.mjs";
 import { ensurePip, ensureToolchain } from "./toolchain.mjs";
 
-const addon = inRoot("build/Release/nosa.node");
-
-/** Inputs of the addon. Anything that changes what the compiler sees belongs here. */
-const addonInputs = ["CMakeLists.txt", "native", "kernels/CMakeLists.txt", "scripts/build-native.mjs"];
+const addon = "build/Release/nosa.node";
 
 /** Inputs of the bundles beside the addon. */
 const bundleInputs = ["extension", "engine", "media", "package.json", "package-lock.json", "scripts/build.mjs"];
@@ -37,24 +34,17 @@ export async function preparePackages(steps) {
 
 /** Compiles the addon. The tool chain is looked at only when there is something to compile. */
 export async function prepareAddon(steps) {
-  const versions = JSON.parse(readFileSync(inRoot("package.json"), "utf8")).devDependencies;
-  const hash = hashOf(addonInputs, `${machine} ${versions["node-addon-api"]} ${versions["cmake-js"]}`);
-  if (existsSync(addon) && isDone("addon", hash)) {
-    await steps.step("addon", async () => undefined);
-    return;
-  }
-  await steps.step("C++ tool chain", async () => {
-    const added = await ensureToolchain();
-    return added.length === 0 ? undefined : `installed ${added.join(", ")}`;
-  });
-  await steps.step("addon", async (update) => {
-    markUndone("addon");
-    await run(process.execPath, [inRoot("scripts/build-native.mjs")], {
-      log: "addon",
-      onText: (text) => update(lastLine(text)),
+  const { addonIsCurrent, buildNative } = await import("../build-native.mjs");
+  if (!addonIsCurrent()) {
+    await steps.step("C++ tool chain", async () => {
+      const added = await ensureToolchain();
+      return added.length === 0 ? undefined : `installed ${added.join(", ")}`;
     });
-    markDone("addon", hash);
-    return "built";
+  }
+  await steps.step("addon", async (update) => {
+    const result = addonIsCurrent() ? undefined : "built";
+    await buildNative(update);
+    return result;
   });
 }
 
@@ -62,11 +52,7 @@ export async function prepareAddon(steps) {
 export async function prepareBundles(steps) {
   await preparePackages(steps);
   await prepareAddon(steps);
-  const hash = hashOf(
-    bundleInputs,
-    `${machine} ${hashOf([addon.slice(inRoot().length + 1)])}`,
-    (file) => !file.endsWith(".md"),
-  );
+  const hash = hashOf(bundleInputs, `${machine} ${hashOfFile(inRoot(addon))}`, (file) => !file.endsWith(".md"));
   await steps.step("bundles", async () => {
     if (existsSync(inRoot("dist/extension.js")) && isDone("bundles", hash)) return undefined;
     markUndone("bundles");
