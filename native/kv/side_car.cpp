@@ -1,5 +1,6 @@
 #include "kv/side_car.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
@@ -36,7 +37,8 @@ void SideCar::append(int layer, const BlockTable& table, int n_tokens,
   for (int head = 0; head < shape_.n_kv_heads; ++head) {
     auto& tokens = state.heads[head].token_scores;
     const auto mine = scores.subspan(size_t(head) * n_new, size_t(n_new));
-    tokens.insert(tokens.end(), mine.begin(), mine.end());
+    tokens.resize(size_t(blocks_for(n_tokens)) * kBlockTokens);
+    std::copy(mine.begin(), mine.end(), tokens.begin() + state.n_tokens);
     const int first = windows_in(state.n_tokens);
     for (int window = first; window < windows_in(n_tokens); ++window) {
       append_window(layer, head, table, window);
@@ -81,7 +83,7 @@ void SideCar::truncate(int n_tokens) {
     for (Head& head : layer.heads) {
       head.compressed_keys.resize(n_windows * key_bytes());
       head.window_scores.resize(n_windows);
-      head.token_scores.resize(size_t(n_tokens));
+      head.token_scores.resize(size_t(blocks_for(n_tokens)) * kBlockTokens);
     }
   }
 }
@@ -104,7 +106,9 @@ std::span<const float> SideCar::window_scores(int layer, int kv_head) const {
 }
 
 std::span<const float> SideCar::token_scores(int layer, int kv_head) const {
-  return layers_[layer].heads[kv_head].token_scores;
+  if (!has_token_scores_) return {};
+  const Layer& state = layers_[layer];
+  return {state.heads[kv_head].token_scores.data(), size_t(state.n_tokens)};
 }
 
 size_t SideCar::bytes() const {

@@ -41,7 +41,7 @@ class SideCar {
   const std::byte* compressed_keys(int layer, int kv_head) const;
   /// [n_windows]
   std::span<const float> window_scores(int layer, int kv_head) const;
-  /// [n_tokens], or empty once dropped.
+  /// [n_tokens], or empty once dropped. Readable to the end of the last block.
   std::span<const float> token_scores(int layer, int kv_head) const;
 
   const KvShape& shape() const { return shape_; }
@@ -51,7 +51,7 @@ class SideCar {
   struct Head {
     std::vector<std::byte> compressed_keys;
     std::vector<float> window_scores;
-    std::vector<float> token_scores;
+    std::vector<float> token_scores;  // Whole blocks.
   };
   struct Layer {
     int n_tokens = 0;
