@@ -30,6 +30,9 @@ export interface EngineOptions {
   readonly openFiles: () => readonly string[];
 }
 
+/** An answer that takes longer than this is broken off when the engine has to leave. */
+const finishMsMax = 5_000;
+
 export class Engine {
   readonly chat: Chat;
   readonly completions: Completions;
@@ -138,6 +141,15 @@ export class Engine {
   /** Roots of which something is kept, canonical. */
   knownRoots(): readonly string[] {
     return this.#store.records().map(({ root }) => root);
+  }
+
+  /** Stops reading repositories, which resume, and waits a while for the answers that are being given. */
+  async finish(): Promise<void> {
+    await this.indexing.dispose();
+    const until = performance.now() + finishMsMax;
+    while (this.chat.answering + this.completions.completing > 0 && performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   }
 
   async dispose(): Promise<void> {

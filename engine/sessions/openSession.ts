@@ -1,0 +1,55 @@
+/** Loads a model for real: the native addon and the tokenizer's thread. */
+
+import { createRequire } from "node:module";
+import * as path from "node:path";
+import type { ContextStore } from "../contexts/store";
+import { EngineError } from "../errors";
+import type { Log } from "../log";
+import type { ResolvedModel } from "../models/registry";
+import type { NativeAddon } from "../native/addon";
+import { Tokenizer } from "../tokenizer/tokenizer";
+import { modelText } from "./modelText";
+import { Session } from "./session";
+
+export interface OpenSessionOptions {
+  /** Where the bundles and the addon are. */
+  readonly distFolder: string;
+  readonly resolved: ResolvedModel;
+  readonly threads: number;
+  readonly store: ContextStore;
+  readonly log: Log;
+}
+
+export async function openSession(options: OpenSessionOptions): Promise<Session> {
+  const { distFolder, resolved, threads, store, log } = options;
+  const addonPath = path.join(distFolder, "nosa.node");
+  const workerPath = path.join(distFolder, "tokenizerWorker.js");
+  const addon = loadAddon(addonPath);
+  const [model, text] = await Promise.allSettled([
+    addon.openModel({ path: resolved.path, threads, precision: "fast", kernels: "auto" }),
+    Tokenizer.open(resolved.path, { addonPath, workerPath }).then(modelText),
+  ]);
+  if (model.status === "fulfilled" && text.status === "fulfilled") {
+    return new Session({ resolved, model: model.value, text: text.value, store, log });
+  }
+  // What did open must not stay when the other did not.
+  if (model.status === "fulfilled") await model.value.dispose();
+  if (text.status === "fulfilled") await text.value.dispose();
+  throw model.status === "rejected"
+    ? model.reason
+    : text.status === "rejected"
+      ? text.reason
+      : new Error("unreachable");
+}
+
+function loadAddon(file: string): NativeAddon {
+  try {
+    return createRequire(file)(file) as NativeAddon;
+  } catch (error) {
+    throw new EngineError(
+      "internal",
+      `Nosa's native part could not be loaded from ${file}: install the extension for this platform again, or run "npm run build".`,
+      { cause: error },
+    );
+  }
+}
