@@ -72,7 +72,7 @@ export class Tokenizer {
       worker.once("error", reject);
       worker.once("exit", () => reject(new EngineError("internal", "The tokenizer stopped while it started.")));
     });
-    worker.removeAllListeners();
+
     if (first.kind === "ready") return new Tokenizer(worker, first.facts);
     await worker.terminate();
     throw first.kind === "failed"
