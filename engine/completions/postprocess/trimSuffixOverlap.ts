@@ -7,10 +7,14 @@ export const trimSuffixOverlap: Filter = ({ text, after }) => {
   return withoutLinesBelow(withoutRest(text, rest), after);
 };
 
+const onlyPunctuation = /^[\s;,)\]}]*$/;
+
 function withoutRest(text: string, rest: string): string {
   if (rest === "") return text;
   const firstEnd = text.indexOf("\n");
   const first = (firstEnd < 0 ? text : text.slice(0, firstEnd)).trimEnd();
+  const again = first.lastIndexOf(rest);
+  if (again >= 0 && onlyPunctuation.test(first.slice(again + rest.length))) return first.slice(0, again);
   // With text behind the cursor an offer is one line: it ends where that text begins again.
   for (let length = Math.min(rest.length, first.length); length > 0; length--) {
     if (first.endsWith(rest.slice(0, length))) return first.slice(0, first.length - length);

@@ -1,0 +1,186 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { Cancelled, EngineError } from "../../../../engine/errors";
+import type { NativeModel } from "../../../../engine/native/addon";
+import { Scheduler, type Job, type JobKind } from "../../../../engine/scheduler/scheduler";
+
+/** A model whose only command takes until it is finished or interrupted, as the test says. */
+class OneCommandModel {
+  interrupts = 0;
+  running = 0;
+  runningMax = 0;
+  #park: (() => void) | undefined;
+  #finish: (() => void) | undefined;
+
+  interrupt(): void {
+    this.interrupts += 1;
+    this.#park?.();
+  }
+
+  finish(): void {
+    this.#finish?.();
+  }
+
+  work = (): Promise<{ interrupted: boolean }> => {
+    this.running += 1;
+    this.runningMax = Math.max(this.runningMax, this.running);
+    return new Promise((resolve) => {
+      const end = (interrupted: boolean) => () => {
+        this.running -= 1;
+        this.#park = this.#finish = undefined;
+        resolve({ interrupted });
+      };
+      this.#park = end(true);
+      this.#finish = end(false);
+    });
+  };
+}
+
+const open: Scheduler[] = [];
+
+function setUp(waitingMax = 100) {
+  const model = new OneCommandModel();
+  const scheduler = new Scheduler(model as unknown as NativeModel, { waitingMax });
+  open.push(scheduler);
+  return { model, scheduler };
+}
+
+function job(kind: JobKind): Job & { stop(): void } {
+  const controller = new AbortController();
+  return { kind, signal: controller.signal, stop: () => controller.abort() };
+}
+
+const soon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+
+afterEach(() => {
+  for (const scheduler of open.splice(0)) scheduler.checkIntegrity();
+});
+
+describe("Scheduler", () => {
+  it("has one native command under way at a time", async () => {
+    const { model, scheduler } = setUp();
+    const quick = async (): Promise<number> => {
+      model.running += 1;
+      model.runningMax = Math.max(model.runningMax, model.running);
+      await soon();
+      model.running -= 1;
+      return 1;
+    };
+    const jobs = Array.from({ length: 12 }, (_, index) => job((["completion", "chat", "indexing"] as const)[index % 3] ?? "chat"));
+    const results = await Promise.all(jobs.map((each) => scheduler.run(each, quick)));
+    expect(results).toHaveLength(12);
+    expect(model.runningMax).toBe(1);
+  });
+
+  it("parks indexing when a completion comes, and lets it go on afterwards", async () => {
+    const { model, scheduler } = setUp();
+    const order: string[] = [];
+    const index = job("indexing");
+    const first = scheduler.run(index, model.work);
+    await soon();
+    const completion = scheduler.run(job("completion"), async () => void order.push("completion"));
+    expect(await first).toEqual({ interrupted: true });
+    const again = scheduler.run(index, () => {
+      order.push("indexing again");
+      return model.work();
+    });
+    await completion;
+    await soon();
+    model.finish();
+    expect(await again).toEqual({ interrupted: false });
+    expect(order).toEqual(["completion", "indexing again"]);
+  });
+
+  it("does not interrupt for work of the same or a lower rank", async () => {
+    const { model, scheduler } = setUp();
+    const running = scheduler.run(job("chat"), model.work);
+    const later = [scheduler.run(job("chat"), async () => 1), scheduler.run(job("indexing"), async () => 2)];
+    await soon();
+    expect(model.interrupts).toBe(0);
+    model.finish();
+    expect(await running).toEqual({ interrupted: false });
+    expect(await Promise.all(later)).toEqual([1, 2]);
+  });
+
+  it("lets equals take turns rather than finish one by one", async () => {
+    const { scheduler } = setUp();
+    const order: string[] = [];
+    const many = async (name: string): Promise<void> => {
+      const mine = job("chat");
+      for (let step = 0; step < 3; step++) {
+        await scheduler.run(mine, async () => {
+          order.push(name);
+          await soon();
+        });
+      }
+    };
+    await Promise.all([many("a"), many("b")]);
+    expect(order).toEqual(["a", "b", "a", "b", "a", "b"]);
+  });
+
+  it("rejects a waiting command at once when its job is cancelled, without touching the running one", async () => {
+    const { model, scheduler } = setUp();
+    const running = scheduler.run(job("chat"), model.work);
+    const cancelled = job("chat");
+    const waiting = scheduler.run(cancelled, async () => 1);
+    cancelled.stop();
+    await expect(waiting).rejects.toBeInstanceOf(Cancelled);
+    expect(model.interrupts).toBe(0);
+    model.finish();
+    await running;
+  });
+
+  it("parks the running command when its job is cancelled and is idle within 100 ms", async () => {
+    const { model, scheduler } = setUp();
+    const cancelled = job("indexing");
+    const running = scheduler.run(cancelled, model.work);
+    await soon();
+    const at = performance.now();
+    cancelled.stop();
+    await expect(running).rejects.toBeInstanceOf(Cancelled);
+    await scheduler.whenIdle();
+    expect(performance.now() - at).toBeLessThan(100);
+  });
+
+  it("asks again when the command had not begun when it was first asked to park", async () => {
+    const { model, scheduler } = setUp();
+    const cancelled = job("chat");
+    const running = scheduler.run(cancelled, async () => {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      return model.work();
+    });
+    cancelled.stop();
+    await expect(running).rejects.toBeInstanceOf(Cancelled);
+    expect(model.interrupts).toBeGreaterThan(1);
+  });
+
+  it("refuses what goes beyond the maximum, and the rest still runs", async () => {
+    const { model, scheduler } = setUp(2);
+    const running = scheduler.run(job("chat"), model.work);
+    const waiting = [scheduler.run(job("chat"), async () => 1), scheduler.run(job("chat"), async () => 2)];
+    await expect(scheduler.run(job("completion"), async () => 3)).rejects.toBeInstanceOf(EngineError);
+    model.finish();
+    await running;
+    expect(await Promise.all(waiting)).toEqual([1, 2]);
+  });
+
+  it("passes a command's failure on to its caller alone", async () => {
+    const { scheduler } = setUp();
+    const failing = scheduler.run(job("chat"), () => {
+      throw new Error("before it returned a promise");
+    });
+    const fine = scheduler.run(job("chat"), async () => 1);
+    await expect(failing).rejects.toThrow("before it returned");
+    expect(await fine).toBe(1);
+  });
+
+  it("when disposed drops what waits, parks what runs and refuses what comes", async () => {
+    const { model, scheduler } = setUp();
+    const running = scheduler.run(job("indexing"), model.work);
+    const waiting = scheduler.run(job("indexing"), async () => 1);
+    const refused = expect(waiting).rejects.toMatchObject({ kind: "draining" });
+    await scheduler.dispose();
+    await refused;
+    expect(await running).toEqual({ interrupted: true });
+    await expect(scheduler.run(job("chat"), async () => 1)).rejects.toMatchObject({ kind: "draining" });
+  });
+});
