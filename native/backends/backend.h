@@ -87,6 +87,29 @@ struct StoreKvArgs {
   std::span<std::byte* const> extents;  // [n_kv_heads, n_own_blocks]
 };
 
+/// Compressed keys of the windows of one sequence, for one KV head.
+struct WindowRun {
+  const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
+  int32_t n_windows = 0;
+};
+
+/// How well windows match one token's query: the first stage of NOSA's selection (arXiv 2510.13602).
+///
+///   out[h, m] = sum over the query heads g of KV head h of softmax_m(scale q[g] . key[h, m])
+///
+/// with the softmax over the windows of all runs together.
+struct WindowScoresArgs {
+  const float* q = nullptr;  // [n_heads, head_dim], after RoPE
+  int n_heads = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  float scale = 0.0f;
+  DType kv_dtype = DType::kF16;
+  std::span<const WindowRun> runs;  // [n_kv_heads, n_runs], the same counts for every head
+  int n_windows = 0;                // of all runs of a head
+  float* out = nullptr;             // [n_kv_heads, n_windows], run after run
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -107,6 +130,7 @@ class Backend {
   virtual void rope(const RopeArgs& args) = 0;
   virtual void store_kv(const StoreKvArgs& args) = 0;
   virtual void attend(const AttentionArgs& args) = 0;
+  virtual void score_windows(const WindowScoresArgs& args) = 0;
 
   /// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], over n values.
   virtual void silu_mul(float* gate, const float* up, int64_t n) = 0;

@@ -246,6 +246,58 @@ void CpuBackend::attend(const AttentionArgs& args) {
   if (shares != nullptr) add_block_mass(args, plan, shares);
 }
 
+void CpuBackend::score_windows(const WindowScoresArgs& args) {
+  const int64_t n_windows = args.n_windows;
+  if (n_windows == 0) return;
+  const int group = args.n_heads / args.n_kv_heads;
+  const int64_t n_runs = int64_t(args.runs.size()) / args.n_kv_heads;
+  auto* logits = reinterpret_cast<float*>(
+      window_logits_.reserve(args.n_heads * n_windows * int64_t{sizeof(float)}));
+
+  // Logits by pieces of runs, so that threads share one head too.
+  struct Piece {
+    int kv_head;
+    const WindowRun* run;
+    int32_t begin;
+    int64_t at;  // Of the piece's first window, in the order of all runs.
+  };
+  constexpr int32_t kPieceWindows = 256;
+  std::vector<Piece> pieces;
+  for (int kv_head = 0; kv_head < args.n_kv_heads; ++kv_head) {
+    int64_t at = 0;
+    for (int64_t r = 0; r < n_runs; ++r) {
+      const WindowRun& run = args.runs[size_t(kv_head * n_runs + r)];
+      for (int32_t begin = 0; begin < run.n_windows; begin += kPieceWindows) {
+        pieces.push_back({kv_head, &run, begin, at + begin});
+      }
+      at += run.n_windows;
+    }
+  }
+  const size_t key_bytes = size_t(args.head_dim) * (args.kv_dtype == DType::kF32 ? 4 : 2);
+  pool_->parallel_for(int64_t(pieces.size()), [&](int64_t item, int) {
+    const Piece& piece = pieces[size_t(item)];
+    WindowLogits slice;
+    slice.q = args.q + int64_t{piece.kv_head} * group * args.head_dim;
+    slice.group = group;
+    slice.head_dim = args.head_dim;
+    slice.scale = args.scale;
+    slice.kv_dtype = args.kv_dtype;
+    slice.keys = piece.run->keys + size_t(piece.begin) * key_bytes;
+    slice.n_windows = std::min(kPieceWindows, piece.run->n_windows - piece.begin);
+    slice.logits = logits + int64_t{piece.kv_head} * group * n_windows + piece.at;
+    slice.logits_stride = n_windows;
+    ops_.window_logits(slice);
+  });
+  // The heads of a group are added in order, whoever adds them.
+  pool_->parallel_for(args.n_kv_heads, [&](int64_t kv_head, int) {
+    float* out = args.out + kv_head * n_windows;
+    std::fill(out, out + n_windows, 0.0f);
+    for (int g = 0; g < group; ++g) {
+      ops_.add_softmax(logits + (kv_head * group + g) * n_windows, n_windows, out);
+    }
+  });
+}
+
 void CpuBackend::silu_mul(float* gate, const float* up, int64_t n) {
   split(n, 1, [&](int64_t begin, int64_t end) {
     ops_.silu_mul(gate + begin, up + begin, end - begin);

@@ -53,6 +53,7 @@ class CpuBackend final : public Backend {
   void rope(const RopeArgs& args) override;
   void store_kv(const StoreKvArgs& args) override;
   void attend(const AttentionArgs& args) override;
+  void score_windows(const WindowScoresArgs& args) override;
   void silu_mul(float* gate, const float* up, int64_t n) override;
   void add(float* x, const float* y, int64_t n) override;
 
@@ -85,6 +86,7 @@ class CpuBackend final : public Backend {
   Scratch float_tiles_;
   Scratch attention_states_;
   Scratch attention_shares_;
+  Scratch window_logits_;
   RopeTable rope_table_;
 };
 

@@ -65,6 +65,19 @@ struct AttendRun {
 /// Tokens of one AttendRun.
 inline constexpr int attend_tokens_max = 32;
 
+/// Queries of one KV head against consecutive compressed keys.
+struct WindowLogits {
+  const float* q = nullptr;         // [group, head_dim]
+  int group = 0;
+  int head_dim = 0;                 // a multiple of 16
+  float scale = 0.0f;
+  DType kv_dtype = DType::kF16;
+  const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
+  int32_t n_windows = 0;
+  float* logits = nullptr;          // [group, n_windows], rows logits_stride apart
+  int64_t logits_stride = 0;
+};
+
 /// The inner loops, for one instruction set. All are pure; none allocates; pointers need no alignment
 /// beyond their type unless it is said.
 struct Ops {
@@ -103,6 +116,12 @@ struct Ops {
 
   /// As attend, with all sums of products in float32.
   void (*attend_exact)(const AttendRun& run);
+
+  /// logits[g, m] = scale q[g] . keys[m]
+  void (*window_logits)(const WindowLogits& args);
+
+  /// out[i] += softmax(logits)[i] over n > 0 values; leaves no meaning in logits.
+  void (*add_softmax)(float* logits, int64_t n, float* out);
 };
 
 /// Scratch of a MatmulSlice, in bytes.

@@ -289,6 +289,32 @@ void attend(const AttendRun& run) {
   }
 }
 
+void window_logits(const WindowLogits& args) {
+  for (int32_t m = 0; m < args.n_windows; ++m) {
+    for (int g = 0; g < args.group; ++g) {
+      float dot = 0.0f;
+      for (int i = 0; i < args.head_dim; ++i) {
+        const int64_t at = int64_t{m} * args.head_dim + i;
+        const float key = args.kv_dtype == DType::kF32
+                              ? reinterpret_cast<const float*>(args.keys)[at]
+                              : f16_to_f32(reinterpret_cast<const uint16_t*>(args.keys)[at]);
+        dot += args.q[g * args.head_dim + i] * key;
+      }
+      args.logits[g * args.logits_stride + m] = dot * args.scale;
+    }
+  }
+}
+
+void add_softmax(float* logits, int64_t n, float* out) {
+  const float peak = *std::max_element(logits, logits + n);
+  float sum = 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    logits[i] = std::exp(logits[i] - peak);
+    sum += logits[i];
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] += logits[i] / sum;
+}
+
 }  // namespace
 
 int64_t matmul_scratch_bytes(int64_t n_cols) {
@@ -322,6 +348,8 @@ const Ops& ops_generic() {
       .to_f16 = to_f16,
       .attend = attend,
       .attend_exact = attend,
+      .window_logits = window_logits,
+      .add_softmax = add_softmax,
   };
   return ops;
 }

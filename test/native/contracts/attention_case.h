@@ -117,11 +117,6 @@ inline std::vector<AttentionShape> attention_shapes(Random& random) {
 /// Random queries, keys, values and biases of a shape, with NaN wherever no token is.
 class AttentionCase {
  public:
-  struct Expected {
-    std::vector<double> out;         // [n_tokens, n_heads, head_dim]
-    std::vector<double> block_mass;  // [n_kv_heads, n_context + n_own]
-  };
-
   AttentionCase(const AttentionShape& shape, Random& random)
       : shape_(shape),
         n_own_((shape.own_start + shape.n_tokens + kBlockTokens - 1) / kBlockTokens),
@@ -190,31 +185,42 @@ class AttentionCase {
     return out;
   }
 
-  Expected expected() const {
-    Expected result;
-    result.block_mass.assign(static_cast<size_t>(shape_.n_kv_heads * n_blocks()), 0.0);
-    const int group = shape_.n_heads / shape_.n_kv_heads;
+  /// [n_tokens, n_heads, head_dim]
+  std::vector<double> expected() const {
+    std::vector<double> out;
     for (int t = 0; t < shape_.n_tokens; ++t) {
       for (int h = 0; h < shape_.n_heads; ++h) {
-        std::vector<int> block_of;
-        const auto keys = visible(t, h / group, &block_of);
-        const size_t at = static_cast<size_t>((t * shape_.n_heads + h) * shape_.head_dim);
-        const auto one = reference::attention(
-            {q_.data() + at, static_cast<size_t>(shape_.head_dim)}, keys, scale());
-        result.out.insert(result.out.end(), one.out.begin(), one.out.end());
-        if (t != shape_.n_tokens - 1) continue;
-        for (size_t j = 0; j < block_of.size(); ++j) {
-          result.block_mass[static_cast<size_t>(h / group * n_blocks() + block_of[j])] +=
-              one.weights[j] / group;
-        }
+        const auto one = attend_one(t, h, nullptr).out;
+        out.insert(out.end(), one.begin(), one.end());
       }
     }
-    return result;
+    return out;
+  }
+
+  /// The last token's softmax by blocks: [n_kv_heads, n_context + n_own].
+  std::vector<double> expected_mass() const {
+    std::vector<double> mass(static_cast<size_t>(shape_.n_kv_heads * n_blocks()), 0.0);
+    const int group = shape_.n_heads / shape_.n_kv_heads;
+    for (int h = 0; h < shape_.n_heads; ++h) {
+      std::vector<int> block_of;
+      const auto one = attend_one(shape_.n_tokens - 1, h, &block_of);
+      for (size_t j = 0; j < block_of.size(); ++j) {
+        mass[static_cast<size_t>(h / group * n_blocks() + block_of[j])] += one.weights[j] / group;
+      }
+    }
+    return mass;
   }
 
  private:
   int n_blocks() const { return shape_.n_context + n_own_; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
+
+  reference::AttentionResult attend_one(int token, int head, std::vector<int>* block_of) const {
+    const int group = shape_.n_heads / shape_.n_kv_heads;
+    const size_t at = static_cast<size_t>((token * shape_.n_heads + head) * shape_.head_dim);
+    return reference::attention({q_.data() + at, static_cast<size_t>(shape_.head_dim)},
+                                visible(token, head / group, block_of), scale());
+  }
 
   reference::VisibleKeys visible(int token, int kv_head, std::vector<int>* block_of) const {
     reference::VisibleKeys keys;
@@ -229,7 +235,7 @@ class AttentionCase {
           keys.v.push_back(kv_.value(extent, kBlockTokens + j, d));
         }
         keys.bias.push_back(bias_[static_cast<size_t>(extent * kBlockTokens + j)]);
-        block_of->push_back(b);
+        if (block_of != nullptr) block_of->push_back(b);
       }
     }
     return keys;

@@ -22,6 +22,7 @@
 #include "kernels/reference/matmul.h"
 #include "kernels/reference/rms_norm.h"
 #include "kernels/reference/rope.h"
+#include "kernels/reference/selection.h"
 #include "kernels/reference/silu_mul.h"
 #include "support/quantised_rows.h"
 #include "support/random.h"
@@ -345,7 +346,7 @@ TEST_P(BackendContract, AttentionMatchesTheReferenceOverContextAndOwnBlocks) {
     const auto out = c.run(*backend);
     const auto expected = c.expected();
     for (size_t i = 0; i < out.size(); ++i) {
-      ASSERT_NEAR(out[i], expected.out[i], GetParam().attention_error * 4.0)
+      ASSERT_NEAR(out[i], expected[i], GetParam().attention_error * 4.0)
           << shape.describe() << " at " << i;
     }
   }
@@ -373,9 +374,9 @@ TEST_P(BackendContract, BlockMassAddsTheLastQuerysShareOfEachBlock) {
   const auto backend = create(2);
   for (const AttentionShape& shape : attention_shapes(random_)) {
     const AttentionCase c(shape, random_);
-    std::vector<float> mass(c.expected().block_mass.size(), 1.0f);
+    const auto expected = c.expected_mass();
+    std::vector<float> mass(expected.size(), 1.0f);
     c.run(*backend, 0, shape.n_tokens, mass.data());
-    const auto expected = c.expected().block_mass;
     for (size_t i = 0; i < mass.size(); ++i) {
       ASSERT_NEAR(mass[i], 1.0 + expected[i], GetParam().attention_error * 2.0 + 1e-6)
           << shape.describe();
@@ -394,7 +395,53 @@ TEST_P(BackendContract, AttentionHoldsWithLargeLogitsAndLargeBiases) {
   const auto expected = c.expected();
   for (size_t i = 0; i < out.size(); ++i) {
     // Biases this far apart leave one or two keys: what is left of the error is that of the values.
-    ASSERT_NEAR(out[i], expected.out[i], 0.05) << i;
+    ASSERT_NEAR(out[i], expected[i], 0.05) << i;
+  }
+}
+
+TEST_P(BackendContract, WindowScoresAreTheSumOfTheHeadsSoftmaxes) {
+  const auto backend = create(2);
+  for (const DType dtype : {DType::kF16, DType::kF32}) {
+    for (const int n_windows : {1, 7, 16, 700}) {
+      const int n_kv_heads = static_cast<int>(random_.between(1, 3));
+      const int group = static_cast<int>(random_.between(1, 9));
+      const int head_dim = static_cast<int>(16 * random_.between(1, 8));
+      const int n_first = static_cast<int>(random_.between(0, n_windows));
+      KvMemory keys(dtype, head_dim, n_kv_heads * 2 * (n_windows / (2 * kBlockTokens) + 1));
+      const auto extents = keys.extents();
+      const size_t per_run = extents.size() / static_cast<size_t>(2 * n_kv_heads);
+      std::vector<WindowRun> runs;
+      std::vector<std::vector<double>> compressed(static_cast<size_t>(n_kv_heads));
+      for (int r = 0; r < 2 * n_kv_heads; ++r) {
+        const int n = r % 2 == 0 ? n_first : n_windows - n_first;
+        const int first_extent = r * static_cast<int>(per_run);
+        runs.push_back({extents[static_cast<size_t>(first_extent)], n});
+        for (int m = 0; m < n; ++m) {
+          for (int d = 0; d < head_dim; ++d) {
+            const int row = m % (2 * kBlockTokens);
+            keys.set(first_extent + m / (2 * kBlockTokens), row, d, random_.normal());
+            compressed[static_cast<size_t>(r / 2)].push_back(
+                keys.value(first_extent + m / (2 * kBlockTokens), row, d));
+          }
+        }
+      }
+      const auto q = random_.normals(int64_t{n_kv_heads} * group * head_dim);
+      auto out = poisoned(int64_t{n_kv_heads} * n_windows);
+      backend->score_windows({.q = q.data(), .n_heads = n_kv_heads * group,
+                              .n_kv_heads = n_kv_heads, .head_dim = head_dim, .scale = 0.2f,
+                              .kv_dtype = dtype, .runs = runs, .n_windows = n_windows,
+                              .out = out.data()});
+      for (int h = 0; h < n_kv_heads; ++h) {
+        const auto first = q.begin() + int64_t{h} * group * head_dim;
+        const std::vector<double> queries(first, first + int64_t{group} * head_dim);
+        const auto expected = reference::window_scores(
+            queries, compressed[static_cast<size_t>(h)], group, head_dim, 0.2f);
+        for (int m = 0; m < n_windows; ++m) {
+          ASSERT_NEAR(out[static_cast<size_t>(h * n_windows + m)],
+                      expected[static_cast<size_t>(m)], 1e-5);
+        }
+      }
+    }
   }
 }
 

@@ -1,0 +1,210 @@
+// Products of quantised weights with quantised tokens, for any vectors `S`.
+//
+// Sixteen rows of the weight, a panel, lie in the lanes of the vectors. For 32 columns there are eight
+// vectors of 16 rows x 4 levels; one instruction multiplies such a vector with four values of a
+// token and adds within each lane. After 32 columns a lane's sum, an exact integer, is scaled and
+// added to the row's float sum. So a result is a chain of additions over the column blocks in order,
+// the same for every number of tokens and rows.
+//
+// The panel is put together once for all tokens of the call, from blocks that lie a row apart.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "backends/cpu/ops.h"
+#include "backends/cpu/token_tiles.h"
+#include "backends/cpu/unpack.h"
+#include "core/check.h"
+
+namespace nosa::cpu {
+namespace {
+
+/// Bytes of 32 columns of a panel: [8][16 rows][4] levels, then two floats a row.
+inline constexpr int64_t panel_levels_bytes = panel_rows * quant_values;
+inline constexpr int64_t panel_block_bytes = panel_levels_bytes + 2 * panel_rows * 4;
+
+template <typename S, typename Format>
+class QuantProduct {
+ public:
+  static void run(const MatmulSlice& slice) {
+    const WeightView& weight = *slice.weight;
+    for (int64_t row = slice.row_begin; row < slice.row_end; row += panel_rows) {
+      const int n_rows = static_cast<int>(std::min<int64_t>(panel_rows, slice.row_end - row));
+      pack(weight, row, n_rows, slice.scratch);
+      const auto tile_bytes = [&](int width) { return quant_tile_bytes(width, weight.cols); };
+      for_each_tile(slice.n_tokens, tile_bytes, [&](int first, int width, int64_t offset) {
+        multiply(slice, row, n_rows, first, width, slice.tokens + offset);
+      });
+    }
+  }
+
+ private:
+  using F = typename S::F;
+  using I = typename S::I;
+
+  static constexpr bool symmetric = Format::grouping != Grouping::kAffine32;
+  static constexpr bool by_16 = Format::grouping == Grouping::kSymmetric16;
+  /// Levels that are not negative and have at most 6 bits: some instruction sets are faster then.
+  static constexpr bool small = !symmetric || (Format::zero != 0 && S::weight_shift == 0);
+  static constexpr int shift = !symmetric ? 0 : (S::weight_shift != 0 ? S::weight_shift
+                                                                      : Format::zero);
+
+  /// Fills the panel of `n_rows` rows from `first_row`; the rows missing to 16 repeat the last.
+  static void pack(const WeightView& weight, int64_t first_row, int n_rows, std::byte* panel) {
+    constexpr int64_t values = Format::groups * quant_values;
+    constexpr int64_t block_size = sizeof(typename Format::Block);
+    const std::byte* rows[panel_rows];
+    for (int r = 0; r < panel_rows; ++r) rows[r] = weight.row(first_row + std::min(r, n_rows - 1));
+    alignas(64) uint8_t levels[panel_rows][values];
+    alignas(64) float scales[Format::groups][2][panel_rows];
+    for (int64_t block = 0; block < weight.cols / values; ++block) {
+      for (int r = 0; r < panel_rows; ++r) {
+        const std::byte* at = rows[r] + block * block_size;
+        float first[Format::groups];
+        float second[Format::groups];
+        Format::levels(at, shift, levels[r]);
+        Format::template scales<S>(at, first, second);
+        for (int g = 0; g < Format::groups; ++g) {
+          scales[g][0][r] = first[g];
+          if constexpr (Format::grouping != Grouping::kSymmetric32) scales[g][1][r] = second[g];
+        }
+      }
+      for (int g = 0; g < Format::groups; ++g, panel += panel_block_bytes) {
+        const auto* from = reinterpret_cast<const std::byte*>(levels[0]) + g * quant_values;
+        S::transpose_16x8_to(from, values, panel);
+        auto* to = reinterpret_cast<float*>(panel + panel_levels_bytes);
+        for (int lane = 0; lane < panel_rows; lane += S::lanes) {
+          S::store(to + lane, S::load(scales[g][0] + lane));
+          if constexpr (Format::grouping != Grouping::kSymmetric32) {
+            S::store(to + panel_rows + lane, S::load(scales[g][1] + lane));
+          }
+        }
+      }
+    }
+  }
+
+  static void multiply(const MatmulSlice& slice, int64_t row, int n_rows, int first, int width,
+                       const std::byte* tile) {
+    for (int lane = 0; lane < n_rows; lane += S::lanes) {
+      const int n_lanes = std::min(S::lanes, n_rows - lane);
+      const MatmulSlice& s = slice;
+      const std::byte* panel = slice.scratch + 4 * lane;
+      for (int t = 0; t < width;) {
+        const Part part = {panel, lane, tile, QuantRecord{width}, t, first + t, row + lane, n_lanes};
+        t += widest(s, part, width - t);
+      }
+    }
+  }
+
+  /// Some tokens of a tile and as many rows as a vector has lanes.
+  struct Part {
+    const std::byte* panel;
+    int lane;
+    const std::byte* tile;
+    QuantRecord record;
+    int token_in_tile;
+    int token;
+    int64_t row;
+    int n_lanes;
+  };
+
+  /// Multiplies as many of the `n_left` tokens as the registers hold; returns how many.
+  static int widest(const MatmulSlice& slice, const Part& part, int n_left) {
+    if constexpr (S::tile_tokens >= 16) {
+      if (n_left >= 16) return product<16>(slice, part);
+    }
+    if constexpr (S::tile_tokens >= 8) {
+      if (n_left >= 8) return product<8>(slice, part);
+    }
+    if (n_left >= 4) return product<4>(slice, part);
+    if (n_left >= 2) return product<2>(slice, part);
+    return product<1>(slice, part);
+  }
+
+  template <int kTokens>
+  static int product(const MatmulSlice& slice, const Part& part) {
+    const int64_t n_blocks = slice.weight->cols / quant_values;
+    const int t0 = part.token_in_tile;
+    const std::byte* q = part.tile + t0 * quant_values;
+    const std::byte* scale_at = part.tile + part.record.scale_at() + 4 * t0;
+    const std::byte* start_at =
+        part.tile + (by_16 ? part.record.start_lo_at() : part.record.start_at()) + 4 * t0;
+    const std::byte* start_hi_at = part.tile + part.record.start_hi_at() + 4 * t0;
+    const std::byte* offset_at = part.tile + part.record.offset_at() + 4 * t0;
+    const int64_t record_bytes = part.record.bytes();
+    const std::byte* panel = part.panel;
+    const std::byte* scales = part.panel + panel_levels_bytes;
+
+    F sums[kTokens];
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) sums[t] = S::zero();
+    for (int64_t b = 0; b < n_blocks; ++b) {
+      I w[8];
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) w[j] = S::load_i(panel + 64 * j);
+      const F first = S::load(reinterpret_cast<const float*>(scales));
+      F second = S::zero();
+      if constexpr (Format::grouping != Grouping::kSymmetric32) {
+        second = S::load(reinterpret_cast<const float*>(scales) + panel_rows);
+      }
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        const F token_scale = S::broadcast(scale_at + 4 * t);
+        I dot = symmetric ? S::start(start_at + 4 * t, shift) : S::zero_i();
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) {
+          if constexpr (by_16) {
+            if (j == 4) {
+              sums[t] = S::fma(S::to_float(dot), S::mul(first, token_scale), sums[t]);
+              dot = S::start(start_hi_at + 4 * t, shift);
+            }
+          }
+          dot = S::template dot4<small>(dot, w[j], q + quant_values * t + 4 * j);
+        }
+        const F scale = S::mul(by_16 ? second : first, token_scale);
+        sums[t] = S::fma(S::to_float(dot), scale, sums[t]);
+        if constexpr (!symmetric) {
+          sums[t] = S::fma(second, S::broadcast(offset_at + 4 * t), sums[t]);
+        }
+      }
+      panel += panel_block_bytes;
+      scales += panel_block_bytes;
+      q += record_bytes;
+      scale_at += record_bytes;
+      start_at += record_bytes;
+      start_hi_at += record_bytes;
+      offset_at += record_bytes;
+    }
+
+    const F bias = slice.bias == nullptr ? S::zero() : S::load_n(slice.bias + part.row, part.n_lanes);
+    float* out = slice.out + part.token * slice.weight->rows + part.row;
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      S::store_n(out + t * slice.weight->rows, S::add(sums[t], bias), part.n_lanes);
+    }
+    return kTokens;
+  }
+};
+
+template <typename S>
+void matmul_quant(const MatmulSlice& slice) {
+  switch (slice.weight->dtype) {
+    case DType::kQ8_0: return QuantProduct<S, FormatQ8_0>::run(slice);
+    case DType::kQ4_0: return QuantProduct<S, FormatQ4_0>::run(slice);
+    case DType::kQ4_1: return QuantProduct<S, FormatQ4_1>::run(slice);
+    case DType::kQ5_0: return QuantProduct<S, FormatQ5_0>::run(slice);
+    case DType::kQ5_1: return QuantProduct<S, FormatQ5_1>::run(slice);
+    case DType::kQ4_K: return QuantProduct<S, FormatQ4_K>::run(slice);
+    case DType::kQ5_K: return QuantProduct<S, FormatQ5_K>::run(slice);
+    case DType::kQ6_K: return QuantProduct<S, FormatQ6_K>::run(slice);
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16: break;
+  }
+  CHECK(false && "not a quantised type");
+}
+
+}  // namespace
+}  // namespace nosa::cpu

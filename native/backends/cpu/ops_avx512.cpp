@@ -1,0 +1,35 @@
+// AVX-512 with VNNI and BF16: Zen 4 and later, Sapphire Rapids and later.
+
+#include "backends/cpu/simd_avx512.h"
+
+#include "backends/cpu/attention_float.h"
+#include "backends/cpu/elementwise.h"
+#include "backends/cpu/matmul_float.h"
+#include "backends/cpu/matmul_quant.h"
+#include "backends/cpu/ops.h"
+#include "backends/cpu/window_scores.h"
+
+namespace nosa::cpu {
+
+const Ops& ops_avx512() {
+  using S = Avx512;
+  static constexpr Ops ops = {
+      .name = "AVX-512 VNNI",
+      .quantize_tile = quantize_tile<S>,
+      .transpose_tile = transpose_tile<S>,
+      .matmul_quant = matmul_quant<S>,
+      .matmul_float = matmul_float<S>,
+      .rms_norm = rms_norm<S>,
+      .rope = rope<S>,
+      .silu_mul = silu_mul<S>,
+      .add = add<S>,
+      .to_f16 = to_f16<S>,
+      .attend = attend_float<S>,
+      .attend_exact = attend_float<S>,
+      .window_logits = window_logits<S>,
+      .add_softmax = add_softmax<S>,
+  };
+  return ops;
+}
+
+}  // namespace nosa::cpu

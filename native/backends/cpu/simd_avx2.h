@@ -1,0 +1,171 @@
+// The vectors of AVX2, as the shared inner loops name them (see simd_avx512.h). Only ops_avx2.cpp
+// includes this.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace nosa::cpu {
+namespace {
+
+struct Avx2 {
+  static constexpr int lanes = 8;
+  static constexpr int tile_tokens = 4;  // sixteen registers
+  static constexpr int broadcast_sums = 8;
+  static constexpr int weight_shift = 0;
+
+  using F = __m256;
+  using I = __m256i;
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load_n(const float* p, int n) {
+    return n >= lanes ? load(p) : _mm256_maskload_ps(p, mask(n));
+  }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static void store_n(float* p, F x, int n) {
+    n >= lanes ? store(p, x) : _mm256_maskstore_ps(p, mask(n), x);
+  }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+  static F round(F a) {
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// a 2^n for whole n in [-127, 127]; zero at -127.
+  static F scale_by_power(F a, F n) {
+    const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
+  }
+  static constexpr float power_min = -127.0f;
+  static constexpr float power_max = 127.4f;
+  static F select_below(F a, F b, int first, int n) {
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask(n - first)));
+  }
+  static F select_above(F a, F b, I n, int j) {
+    const __m256i above = _mm256_cmpgt_epi32(n, _mm256_set1_epi32(j));
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(above));
+  }
+
+  static F load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static void store_f16(uint16_t* p, F x) {
+    const __m128i bits = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bits);
+  }
+  static float f16(uint16_t bits) { return _cvtsh_ss(bits); }
+
+  static float horizontal_max(F a) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+  /// Lanes i and i + 4, then i + 2, i + 1.
+  static float horizontal_sum(F a) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  static I load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static I zero_i() { return _mm256_setzero_si256(); }
+  static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+  static I broadcast_i(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    return _mm256_set1_epi32(bits);
+  }
+  static F broadcast(const void* p) {
+    float value;
+    std::memcpy(&value, p, sizeof(value));
+    return _mm256_set1_ps(value);
+  }
+  /// Small weights are unsigned, at most 63, and pairs of products fit 16 bits. Others are signed, and
+  /// lend their sign to the token's values, so that again one factor is unsigned.
+  template <bool kSmall>
+  static I dot4(I sum, I weights, const std::byte* p) {
+    const __m256i values = broadcast_i(p);
+    const __m256i pairs = kSmall ? _mm256_maddubs_epi16(weights, values)
+                                 : _mm256_maddubs_epi16(_mm256_abs_epi8(weights),
+                                                        _mm256_sign_epi8(values, weights));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  /// The levels were moved up by `shift`: takes that times the sum of the values away.
+  static I start(const std::byte* p, int shift) {
+    if (shift == 0) return zero_i();
+    return _mm256_mullo_epi32(broadcast_i(p), _mm256_set1_epi32(-shift));
+  }
+  static int32_t start_value(int sum) { return sum; }
+
+  static void quantize32(const float* x, float factor, std::byte* out, int* sum_lo, int* sum_hi) {
+    const __m256 f = _mm256_set1_ps(factor);
+    __m256i q[4];
+    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + 8 * i), f));
+    *sum_lo = horizontal_sum_i(_mm256_add_epi32(q[0], q[1]));
+    *sum_hi = horizontal_sum_i(_mm256_add_epi32(q[2], q[3]));
+    const __m256i words = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                             _mm256_packs_epi32(q[2], q[3]));
+    // Packing works within halves: put the words of four values back in order.
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                        _mm256_permutevar8x32_epi32(words, order));
+  }
+
+  /// From 16 rows of 8 words, `stride` bytes apart, to 8 columns of 16 words.
+  static void transpose_16x8_to(const std::byte* rows, int64_t stride, std::byte* out) {
+    for (int half = 0; half < 2; ++half) {
+      const std::byte* from = rows + 8 * half * stride;
+      __m256i r[8];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) r[i] = load_i(from + i * stride);
+      __m256i c[8];
+#pragma GCC unroll 2
+      for (int h = 0; h < 8; h += 4) {
+        const __m256i lo01 = _mm256_unpacklo_epi32(r[h], r[h + 1]);
+        const __m256i hi01 = _mm256_unpackhi_epi32(r[h], r[h + 1]);
+        const __m256i lo23 = _mm256_unpacklo_epi32(r[h + 2], r[h + 3]);
+        const __m256i hi23 = _mm256_unpackhi_epi32(r[h + 2], r[h + 3]);
+        c[h] = _mm256_unpacklo_epi64(lo01, lo23);
+        c[h + 1] = _mm256_unpackhi_epi64(lo01, lo23);
+        c[h + 2] = _mm256_unpacklo_epi64(hi01, hi23);
+        c[h + 3] = _mm256_unpackhi_epi64(hi01, hi23);
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        auto* first = reinterpret_cast<__m256i*>(out + 64 * j + 32 * half);
+        auto* second = reinterpret_cast<__m256i*>(out + 64 * (j + 4) + 32 * half);
+        _mm256_storeu_si256(first, _mm256_permute2x128_si256(c[j], c[j + 4], 0x20));
+        _mm256_storeu_si256(second, _mm256_permute2x128_si256(c[j], c[j + 4], 0x31));
+      }
+    }
+  }
+
+ private:
+  static __m256i mask(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+
+  static int horizontal_sum_i(__m256i a) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+  }
+};
+
+}  // namespace
+}  // namespace nosa::cpu
