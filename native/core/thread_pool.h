@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
 #include "core/status.h"
@@ -47,9 +46,10 @@ class ThreadPool {
       for (int64_t item = 0; item < n_items; ++item) fn(item, 0);
       return;
     }
-    using Body = std::remove_reference_t<Fn>;
-    run(n_items, const_cast<void*>(static_cast<const void*>(&fn)),
-        [](void* body, int64_t item, int worker) { (*static_cast<Body*>(body))(item, worker); });
+    auto body = [&fn](int64_t item, int worker) { fn(item, worker); };
+    run(n_items, &body, [](void* opaque, int64_t item, int worker) {
+      (*static_cast<decltype(body)*>(opaque))(item, worker);
+    });
   }
 
  private:

@@ -90,13 +90,18 @@ TEST(ThreadPool, OneThreadRunsInOrderOnTheCaller) {
   EXPECT_EQ(order, (std::vector<int64_t>{0, 1, 2, 3, 4}));
 }
 
-TEST(ThreadPool, TakesConstAndTemporaryBodies) {
+std::atomic<int> n_plain_calls = 0;
+void plain_body(int64_t, int) { ++n_plain_calls; }
+
+TEST(ThreadPool, TakesFunctionsAndConstAndTemporaryBodies) {
   const auto pool = make_pool(3);
   std::atomic<int> n = 0;
   const auto body = [&](int64_t, int) { ++n; };
   pool->parallel_for(10, body);
   pool->parallel_for(10, [&](int64_t, int) { ++n; });
   EXPECT_EQ(n, 20);
+  pool->parallel_for(10, plain_body);
+  EXPECT_EQ(n_plain_calls, 10);
 }
 
 TEST(ThreadPool, ComesAndGoesQuickly) {
