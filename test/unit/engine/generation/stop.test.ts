@@ -18,7 +18,7 @@ describe("StopMatcher", () => {
     const text = "answer<|end|>never shown";
     for (let seed = 0; seed < 200; seed++) {
       const pieces: string[] = [];
-      for (let at = 0; at < text.length; ) {
+      for (let at = 0; at < text.length;) {
         const length = 1 + Math.floor(Math.random() * 5);
         pieces.push(text.slice(at, at + length));
         at += length;

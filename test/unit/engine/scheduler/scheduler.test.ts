@@ -65,7 +65,9 @@ describe("Scheduler", () => {
       model.running -= 1;
       return 1;
     };
-    const jobs = Array.from({ length: 12 }, (_, index) => job((["completion", "chat", "indexing"] as const)[index % 3] ?? "chat"));
+    const jobs = Array.from({ length: 12 }, (_, index) =>
+      job((["completion", "chat", "indexing"] as const)[index % 3] ?? "chat"),
+    );
     const results = await Promise.all(jobs.map((each) => scheduler.run(each, quick)));
     expect(results).toHaveLength(12);
     expect(model.runningMax).toBe(1);

@@ -1,0 +1,154 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { describe, expect, it } from "vitest";
+import { recordVersion, segmentKey, type ContextRecord, type Identity } from "../../../../engine/contexts/context";
+import { ContextStore } from "../../../../engine/contexts/store";
+import { silentLog } from "../../../../engine/log";
+import { temporaryFolder } from "../../../support/folders";
+
+function record(root: string, keys: readonly string[], fingerprint = "f1"): ContextRecord {
+  return {
+    version: recordVersion,
+    root,
+    name: path.basename(root),
+    model: "tiny",
+    options: { editorExcludes: {}, exclude: [], fileKilobytesMax: 512, contextTokensMax: 1_000 },
+    fingerprint,
+    segmentPositions: 8_192,
+    header: { key: "header", tokens: 12 },
+    segments: keys.map((key) => ({
+      key,
+      tokens: 64,
+      files: ["a.ts"],
+      blockLines: [[{ path: "a.ts", startLine: 1, endLine: 9 }]],
+    })),
+    files: [{ path: "a.ts", tokens: 64, bytes: 100, mtimeMs: 1.5, hash: "00" }],
+    leftOut: [{ path: "b.png", reason: "binary" }],
+  };
+}
+
+function save(store: ContextStore, key: string, bytes: number): void {
+  fs.writeFileSync(store.pathOf(key), Buffer.alloc(bytes, 7));
+  store.saved(key, bytes);
+}
+
+describe("ContextStore", () => {
+  it("finds everything again after a restart", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    await store.put(record("/r", ["k1"]));
+    save(store, "k1", 1_000);
+    const again = await ContextStore.open(folder, silentLog);
+    expect(again.get("/r", "f1")).toEqual(record("/r", ["k1"]));
+    expect(again.has("k1")).toBe(true);
+    expect(again.bytesOf("k1")).toBe(1_000);
+    expect(again.bytes).toBe(store.bytes);
+  });
+
+  it("knows a repository by root and model together", async () => {
+    const store = await ContextStore.open(temporaryFolder(), silentLog);
+    await store.put(record("/r", ["k1"], "f1"));
+    await store.put(record("/r", ["k2"], "f2"));
+    expect(store.get("/r", "f2")?.segments[0]?.key).toBe("k2");
+    expect(store.get("/r", "f3")).toBeUndefined();
+    expect(store.recordsOf("/r")).toHaveLength(2);
+  });
+
+  it("sets a damaged or foreign record aside and goes on with the others", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    await store.put(record("/r", ["k1"]));
+    await store.put(record("/s", ["k2"]));
+    const [first = ""] = fs.readdirSync(path.join(folder, "records"));
+    const file = path.join(folder, "records", first);
+    fs.writeFileSync(file, fs.readFileSync(file, "utf8").slice(0, -40));
+    fs.writeFileSync(path.join(folder, "records", "old.json"), JSON.stringify({ ...record("/t", []), version: 0 }));
+    const again = await ContextStore.open(folder, silentLog);
+    expect(again.records()).toHaveLength(1);
+    expect(fs.readdirSync(path.join(folder, "damaged"))).toHaveLength(2);
+  });
+
+  it("removes what an engine that died left half written", async () => {
+    const folder = temporaryFolder();
+    await ContextStore.open(folder, silentLog);
+    fs.writeFileSync(path.join(folder, "segments", "k1.kv.tmp"), "half");
+    fs.writeFileSync(path.join(folder, "records", "r.json.123.tmp"), "half");
+    await ContextStore.open(folder, silentLog);
+    expect(fs.readdirSync(path.join(folder, "segments"))).toEqual([]);
+    expect(fs.readdirSync(path.join(folder, "records"))).toEqual([]);
+  });
+
+  it("forgets a repository, and leaves what another one needs", async () => {
+    const store = await ContextStore.open(temporaryFolder(), silentLog);
+    await store.put(record("/r", ["shared", "own"]));
+    await store.put(record("/s", ["shared"]));
+    for (const key of ["header", "shared", "own"]) save(store, key, 500);
+    const freed = await store.forget("/r");
+    expect(freed).toBeGreaterThanOrEqual(500);
+    expect(freed).toBeLessThan(2_000);
+    expect(store.has("own")).toBe(false);
+    expect(store.has("shared")).toBe(true);
+    expect(fs.existsSync(store.pathOf("own"))).toBe(false);
+    expect(await store.forget("/s")).toBeGreaterThanOrEqual(1_000);
+    expect(store.bytes).toBe(0);
+    expect(await store.forget("/nothing")).toBe(0);
+  });
+
+  it("sets a damaged segment aside so that it is read again", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    save(store, "k1", 10);
+    await store.setAside("k1");
+    await store.setAside("never there");
+    expect(store.has("k1")).toBe(false);
+    expect(fs.readdirSync(path.join(folder, "damaged"))).toHaveLength(1);
+  });
+
+  it("keeps segments that no record names for a while, and lets them go when space is needed", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    await store.put(record("/r", ["k1"]));
+    for (const key of ["k1", "young", "old"]) save(store, key, 100);
+    const longAgo = new Date(Date.now() - 30 * 24 * 60 * 60 * 1000);
+    fs.utimesSync(store.pathOf("old"), longAgo, longAgo);
+    fs.utimesSync(store.pathOf("k1"), longAgo, longAgo);
+    const again = await ContextStore.open(folder, silentLog);
+    expect([again.has("k1"), again.has("young"), again.has("old")]).toEqual([true, true, false]);
+    expect(await again.removeOrphans()).toBe(100);
+    expect(again.has("k1")).toBe(true);
+  });
+
+  it("keeps folders and records from other users", async () => {
+    const folder = path.join(temporaryFolder(), "contexts");
+    const store = await ContextStore.open(folder, silentLog);
+    await store.put(record("/r", []));
+    const [name = ""] = fs.readdirSync(path.join(folder, "records"));
+    expect(fs.statSync(path.join(folder, "records", name)).mode & 0o077).toBe(0);
+    expect(fs.statSync(path.join(folder, "records")).mode & 0o077).toBe(0);
+  });
+});
+
+describe("segmentKey", () => {
+  const identity: Identity = {
+    fingerprint: "f",
+    headerTokens: Uint32Array.of(1, 2, 3),
+    segmentPositions: 8_192,
+    adapter: "",
+    policy: "full",
+  };
+
+  it("changes with everything that KV depends on", () => {
+    const keys = [
+      segmentKey(identity, "c"),
+      segmentKey(identity, "d"),
+      segmentKey(identity, ""),
+      segmentKey({ ...identity, fingerprint: "g" }, "c"),
+      segmentKey({ ...identity, adapter: "a" }, "c"),
+      segmentKey({ ...identity, segmentPositions: 4_096 }, "c"),
+      segmentKey({ ...identity, headerTokens: Uint32Array.of(1, 2, 4) }, "c"),
+      segmentKey({ ...identity, headerTokens: Uint32Array.of(1, 2) }, "c"),
+    ];
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(segmentKey({ ...identity }, "c")).toBe(keys[0]);
+  });
+});
