@@ -2,15 +2,18 @@
 //
 //   node scripts/build.mjs            one build
 //   node scripts/build.mjs --watch    rebuilds as files change
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { build, context } from "esbuild";
-import { inRoot } from "./lib/paths.mjs";
+import { checkoutCache, inRoot } from "./lib/paths.mjs";
 import { filesUnder } from "./lib/stamp.mjs";
 
 const addonSource = inRoot("build/Release/nosa.node");
 const dist = inRoot("dist");
+
+/** What went into each bundle of the last build. */
+export const inputsFile = path.join(checkoutCache, "bundle-inputs.json");
 
 /** Most bytes a bundle may have: a library that slips in by accident shows here first. */
 const kilobytesMax = {
@@ -76,9 +79,21 @@ function bundles() {
 /** Builds everything once. The addon must have been built before. */
 export async function buildBundles() {
   removeOldBundles();
-  await Promise.all(bundles().map((options) => build(options)));
+  const results = await Promise.all(bundles().map((options) => build({ ...options, metafile: true })));
+  writeInputs(results.map((result) => result.metafile));
   copyAddon();
   checkSizes();
+}
+
+/** Which file of which package went into which bundle, and with how many bytes: for whoever wonders about a size. */
+function writeInputs(metafiles) {
+  const outputs = metafiles.flatMap((metafile) => Object.entries(metafile.outputs));
+  const inputs = outputs.map(([name, output]) => [
+    name,
+    Object.fromEntries(Object.entries(output.inputs).map(([input, { bytesInOutput }]) => [input, bytesInOutput])),
+  ]);
+  mkdirSync(path.dirname(inputsFile), { recursive: true });
+  writeFileSync(inputsFile, JSON.stringify(Object.fromEntries(inputs), null, 1));
 }
 
 /** Only the addon may stay: an older build's leftovers would end up in the package. */

@@ -63,12 +63,19 @@ export async function prepareBundles(steps) {
   });
 }
 
-/** The packaged extension; resolves with its path. */
+/** The packaged extension; resolves with its path. What is packaged has been type checked, against the editor's own types. */
 export async function prepareVsix(steps) {
   const { packageVsix, vsixFile } = await import("../package.mjs");
+  const hash = hashOf(packageInputs, distHash());
+  const isCurrent = existsSync(vsixFile) && isDone("vsix", hash);
+  if (!isCurrent) {
+    await steps.step("types", async () => {
+      await run(process.execPath, [inRoot("node_modules/typescript/bin/tsc"), "-p", "tsconfig.json"], { log: "types" });
+      return "checked";
+    });
+  }
   await steps.step("extension package (.vsix)", async () => {
-    const hash = hashOf(packageInputs, distHash());
-    if (existsSync(vsixFile) && isDone("vsix", hash)) return undefined;
+    if (isCurrent) return undefined;
     markUndone("vsix");
     rmSync(vsixFile, { force: true });
     await packageVsix();

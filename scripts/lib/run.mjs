@@ -52,6 +52,12 @@ export function start(command, args, options = {}) {
  *
  * `log` names the file under .cache/logs that gets both streams; `onText` sees every piece as it comes. A non-zero exit
  * throws a CommandError, unless `allowFailure` is set: then the result carries the code.
+ *
+ * @param {string} command
+ * @param {readonly string[]} args
+ * @param {{ cwd?: string, env?: Record<string, string>, log?: string, onText?: (text: string) => void,
+ *   allowFailure?: boolean, timeoutMs?: number }} options
+ * @returns {Promise<{ code: number, stdout: string, tail: string, logFile?: string }>}
  */
 export function run(command, args, { cwd = root, env = {}, log, onText, allowFailure = false, timeoutMs = 0 } = {}) {
   return new Promise((resolve, reject) => {
