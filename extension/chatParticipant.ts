@@ -88,16 +88,16 @@ export class ChatParticipant implements Disposable {
 
 /** Links to the lines an answer drew on, then what it took. */
 function finish(result: ChatResult, folder: WorkspaceFolder | undefined, stream: ChatResponseStream): EditorChatResult {
-  const references = folder === undefined ? [] : shownReferences(result.references);
+  const isWhole = folder !== undefined && result.finish !== "cancelled";
+  const references = isWhole ? shownReferences(result.references) : [];
   if (folder !== undefined && references.length > 0) {
     stream.markdown("\n\nDrawn from ");
-    references.forEach((reference, index) => {
+    for (const reference of references) {
       const location = referenceLocation(folder, reference);
       stream.reference(location);
-      if (index > 0) stream.markdown(", ");
       stream.anchor(location, referenceLabel(reference));
-    });
-    stream.markdown(".");
+      stream.markdown(" ");
+    }
   }
   return { metadata: { usage: usageText(result.usage), references: references.map(referenceLabel) } };
 }

@@ -1,4 +1,13 @@
-import { EventEmitter, type CancellationToken, type Disposable, type Event, type LogOutputChannel } from "vscode";
+import {
+  CancellationError,
+  EventEmitter,
+  workspace,
+  type CancellationToken,
+  type Disposable,
+  type Event,
+  type FileSystemWatcher,
+  type LogOutputChannel,
+} from "vscode";
 import {
   CloseAction,
   ErrorAction,
@@ -79,6 +88,8 @@ export class EngineClient implements Engine, Disposable {
   readonly #changed = this.#scope.add(new EventEmitter<void>());
   readonly #indexProgress = this.#scope.add(new EventEmitter<Notifications["nosa/indexProgress"]>());
   readonly #downloadProgress = this.#scope.add(new EventEmitter<Notifications["nosa/downloadProgress"]>());
+  /** Tells the engine of files that change outside the editor's buffers. */
+  readonly #files = this.#scope.add(workspace.createFileSystemWatcher("**/*"));
   readonly #stop = new AbortController();
   readonly onDidChange = this.#changed.event;
   readonly onIndexProgress = this.#indexProgress.event;
@@ -203,7 +214,7 @@ export class EngineClient implements Engine, Disposable {
       throw connectFailure(error);
     });
     const hello: ClientHello = { protocolVersion, token, client: "vscode", settings: settings() };
-    const session = new Session(socket, hello, middleware, log);
+    const session = new Session({ socket, hello, middleware, files: this.#files, log });
     session.client.onNotification("nosa/statusChanged", (status: EngineStatus) => this.#learn(status));
     session.client.onNotification("nosa/indexProgress", (progress: Notifications["nosa/indexProgress"]) =>
       this.#indexProgress.fire(progress),
@@ -238,7 +249,7 @@ export class EngineClient implements Engine, Disposable {
       const leftMs = deadlineMs - Date.now();
       if (leftMs <= 0) throw plainFailure("engineUnavailable");
       await this.#nextChange(leftMs, token);
-      if (token?.isCancellationRequested === true) throw cancellation();
+      if (token?.isCancellationRequested === true) throw new CancellationError();
     }
   }
 
@@ -263,10 +274,12 @@ function connectFailure(error: unknown): Failure {
   return new Failure(isKnown ? error.kind : "engineUnavailable", error.message);
 }
 
-function cancellation(): Error {
-  const error = new Error("Canceled");
-  error.name = "Canceled";
-  return error;
+interface SessionOptions {
+  readonly socket: EngineSocket["socket"];
+  readonly hello: ClientHello;
+  readonly middleware: Middleware;
+  readonly files: FileSystemWatcher;
+  readonly log: LogOutputChannel;
 }
 
 /** One connection, from hello to its loss. */
@@ -281,6 +294,7 @@ class Session {
     this.lost = new Promise((resolve) => socket.once("close", () => resolve()));
     const options: LanguageClientOptions = {
       documentSelector: [...documentSelector],
+      synchronize: { fileEvents: files },
       initializationOptions: hello,
       outputChannel: log,
       revealOutputChannelOn: RevealOutputChannelOn.Never,

@@ -1,4 +1,5 @@
 import {
+  CancellationError,
   ProgressLocation,
   window,
   workspace,
@@ -73,7 +74,11 @@ export class Indexing {
       shown = Math.max(shown, percent);
     });
     try {
-      return await this.#engine.request("nosa/index", { root, editorExcludes: editorExcludes(folder) }, token);
+      const params = { root, editorExcludes: editorExcludes(folder) };
+      const summary = await this.#engine.request("nosa/index", params, token);
+      // The engine says how far it came when it is stopped; here that is a cancellation like any other.
+      if (token.isCancellationRequested && !summary.complete) throw new CancellationError();
+      return summary;
     } finally {
       listening.dispose();
     }

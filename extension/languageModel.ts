@@ -1,7 +1,10 @@
 import {
   EventEmitter,
   LanguageModelChatMessageRole,
+  LanguageModelChatToolMode,
   LanguageModelTextPart,
+  LanguageModelToolCallPart,
+  LanguageModelToolResultPart,
   lm,
   type CancellationToken,
   type Disposable,
@@ -19,15 +22,16 @@ import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { failureFrom, isCancellation } from "./errors";
 import { currentFolder, rootOf } from "./roots";
+import { CallReader, callText, responseText, toolInstructions, type Part } from "./toolCalling";
 import { Scope } from "./util/disposables";
 
 const vendor = "nosa";
 
 /** Of the editor's prompt and of the answer. The repository is not counted: it comes from the engine's own context. */
-const inputTokensMax = 8_192;
+const inputTokensMax = 16_384;
 const outputTokensMax = 1_024;
 
-/** Offers our model in the editor's model picker. It chats, with the repository in front; it calls no tools. */
+/** Offers our model in the editor's model picker: for its chat, its agents and whatever else asks for a model. */
 export class LanguageModel implements LanguageModelChatProvider, Disposable {
   readonly #engine: Engine;
   readonly #log: LogOutputChannel;
@@ -35,6 +39,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
   readonly #changed = this.#scope.add(new EventEmitter<void>());
   readonly onDidChangeLanguageModelChatInformation = this.#changed.event;
   #name = "";
+  #calls = 0;
 
   constructor(engine: Engine, log: LogOutputChannel) {
     this.#engine = engine;
@@ -62,20 +67,26 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
   async provideLanguageModelChatResponse(
     _model: LanguageModelChatInformation,
     messages: readonly LanguageModelChatRequestMessage[],
-    _options: ProvideLanguageModelChatResponseOptions,
+    options: ProvideLanguageModelChatResponseOptions,
     progress: Progress<LanguageModelResponsePart>,
     token: CancellationToken,
   ): Promise<void> {
     const folder = currentFolder(this.#engine.status?.contexts ?? []);
-    const params = chatParams(folder === undefined ? "" : rootOf(folder), messages.map(plainMessage));
+    const params = chatParams(folder === undefined ? "" : rootOf(folder), [
+      ...instructionsFor(options),
+      ...messages.map(plainMessage),
+    ]);
+    const reader = new CallReader();
+    const report = (parts: readonly Part[]): void => parts.forEach((part) => progress.report(this.#responsePart(part)));
     try {
       await this.#engine.chat(
         { ...params, tokensMax: outputTokensMax },
         (delta) => {
-          if (delta.kind === "text") progress.report(new LanguageModelTextPart(delta.text));
+          if (delta.kind === "text") report(reader.push(delta.text));
         },
         token,
       );
+      report(reader.end());
     } catch (error) {
       if (isCancellation(error)) return;
       throw failureFrom(error);
@@ -92,6 +103,12 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
 
   dispose(): void {
     this.#scope.dispose();
+  }
+
+  #responsePart(part: Part): LanguageModelResponsePart {
+    if (part.kind === "text") return new LanguageModelTextPart(part.text);
+    this.#calls += 1;
+    return new LanguageModelToolCallPart(`nosa-call-${this.#calls}`, part.call.name, part.call.input);
   }
 
   #rename(): void {
@@ -113,7 +130,7 @@ export function modelInformation(status: EngineStatus | null): LanguageModelChat
     tooltip: "Runs on this machine, with the repository in its context",
     maxInputTokens: inputTokensMax,
     maxOutputTokens: outputTokensMax,
-    capabilities: { toolCalling: false, imageInput: false },
+    capabilities: { toolCalling: true, imageInput: false },
   };
 }
 
@@ -125,17 +142,32 @@ export function plainMessage(message: LanguageModelChatRequestMessage): ChatMess
   const role: number = message.role;
   const content = textOf(message);
   if (role === systemRole) return { role: "system", content };
-  return { role: role === LanguageModelChatMessageRole.Assistant ? "assistant" : "user", content };
+  return { role: role === assistantRole ? "assistant" : "user", content };
 }
 
 const systemRole = 3;
+const assistantRole: number = LanguageModelChatMessageRole.Assistant;
 
-/** Text parts only: the model sees no images, and is offered no tools. */
+function instructionsFor(options: ProvideLanguageModelChatResponseOptions): readonly ChatMessage[] {
+  const tools = (options.tools ?? []).map(({ name, description, inputSchema }) => ({
+    name,
+    description,
+    schema: inputSchema ?? { type: "object", properties: {} },
+  }));
+  const content = toolInstructions(tools, options.toolMode === LanguageModelChatToolMode.Required);
+  return content === "" ? [] : [{ role: "system", content }];
+}
+
+/** Words, calls and their results; the model sees no images. */
 function textOf(message: LanguageModelChatRequestMessage): string {
-  return message.content
-    .filter((part) => part instanceof LanguageModelTextPart)
-    .map((part) => part.value)
-    .join("");
+  return message.content.map(partText).join("");
+}
+
+function partText(part: unknown): string {
+  if (part instanceof LanguageModelTextPart) return part.value;
+  if (part instanceof LanguageModelToolCallPart) return callText({ name: part.name, input: part.input });
+  if (part instanceof LanguageModelToolResultPart) return responseText(part.content.map(partText).join(""));
+  return "";
 }
 
 /**

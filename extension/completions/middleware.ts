@@ -1,7 +1,7 @@
 import {
   InlineCompletionItem,
   InlineCompletionTriggerKind,
-  Position,
+  type Position,
   Range,
   type CancellationToken,
   type InlineCompletionContext,

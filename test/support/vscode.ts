@@ -93,6 +93,30 @@ export class LanguageModelTextPart {
   }
 }
 
+export const LanguageModelChatToolMode = { Auto: 1, Required: 2 } as const;
+
+export class LanguageModelToolCallPart {
+  readonly callId: string;
+  readonly name: string;
+  readonly input: object;
+
+  constructor(callId: string, name: string, input: object) {
+    this.callId = callId;
+    this.name = name;
+    this.input = input;
+  }
+}
+
+export class LanguageModelToolResultPart {
+  readonly callId: string;
+  readonly content: readonly unknown[];
+
+  constructor(callId: string, content: readonly unknown[]) {
+    this.callId = callId;
+    this.content = content;
+  }
+}
+
 export class ThemeColor {
   readonly id: string;
 

@@ -1,0 +1,331 @@
+/**
+ * An engine with a script in place of a model: the real lock, socket and messages, made-up answers. For work on the
+ * editor side, and for its tests, where what the engine says must be known beforehand.
+ */
+
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import type { Socket } from "node:net";
+import * as path from "node:path";
+import {
+  createMessageConnection,
+  ProgressType,
+  ResponseError,
+  SocketMessageReader,
+  SocketMessageWriter,
+  type CancellationToken,
+  type MessageConnection,
+} from "vscode-jsonrpc/node";
+import { EngineLock } from "../../engine/lock";
+import { dataFolder, dataPaths } from "../../engine/paths";
+import {
+  engineErrorCode,
+  type Activity,
+  type ChatDelta,
+  type ChatParams,
+  type ChatResult,
+  type ClientHello,
+  type ContextFile,
+  type EngineStatus,
+  type ErrorKind,
+  type IndexParams,
+  type IndexSummary,
+  type ModelEntry,
+} from "../../engine/protocol";
+import { engineVersion } from "../../engine/version";
+
+const requestCancelled = -32800;
+const charactersPerToken = 4;
+const chatProgress = new ProgressType<ChatDelta>();
+
+const model: ModelEntry = {
+  id: "qwen2.5-coder-0.5b",
+  name: "Qwen2.5-Coder 0.5B",
+  licence: "Apache-2.0",
+  bytes: 491_400_000,
+  onDisk: false,
+  fitsMachine: true,
+  recommended: true,
+};
+const largeModel: ModelEntry = {
+  ...model,
+  id: "qwen2.5-coder-1.5b",
+  name: "Qwen2.5-Coder 1.5B",
+  bytes: 1_117_000_000,
+  recommended: false,
+};
+
+export interface FakeEngineOptions {
+  /** Milliseconds of one step of anything that takes time. */
+  readonly stepMs: number;
+  readonly modelOnDisk: boolean;
+}
+
+/** Owns the lock, the connections and what was "read". */
+export class FakeEngine {
+  readonly #options: FakeEngineOptions;
+  readonly #connections = new Set<MessageConnection>();
+  readonly #contexts = new Map<string, readonly ContextFile[]>();
+  /** Of the last chat: what it was asked, for a test to look at. */
+  readonly asked: ChatParams[] = [];
+  #lock: EngineLock | undefined;
+  #model: ModelEntry;
+  #activity: Activity = { kind: "idle" };
+
+  constructor(options: FakeEngineOptions) {
+    this.#options = options;
+    this.#model = { ...model, onDisk: options.modelOnDisk };
+  }
+
+  async start(env: NodeJS.ProcessEnv): Promise<void> {
+    const paths = dataPaths(dataFolder(env));
+    this.#lock = await EngineLock.take(paths, engineVersion, (socket) => this.#accept(socket));
+  }
+
+  async stop(): Promise<void> {
+    for (const connection of this.#connections) connection.end();
+    await this.#lock?.release();
+  }
+
+  #accept(socket: Socket): void {
+    const connection = createMessageConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket));
+    this.#connections.add(connection);
+    connection.onClose(() => this.#connections.delete(connection));
+    connection.onError(() => undefined);
+    this.#answer(connection);
+    connection.listen();
+  }
+
+  #answer(connection: MessageConnection): void {
+    connection.onRequest("initialize", (params: { initializationOptions: ClientHello }) => {
+      if (params.initializationOptions.token !== this.#lock?.token) throw failure("forbidden", "The token is wrong.");
+      return { capabilities: { textDocumentSync: 2, inlineCompletionProvider: true } };
+    });
+    connection.onRequest("shutdown", () => null);
+    connection.onRequest("nosa/status", () => this.#status());
+    connection.onRequest("nosa/configure", () => ({}));
+    connection.onRequest("nosa/models", () => [this.#model, largeModel]);
+    connection.onRequest("nosa/download", (params: { model: string }, token) => this.#download(params.model, token));
+    connection.onRequest("nosa/index", (params: IndexParams, token) => this.#index(params, token));
+    connection.onRequest("nosa/context", (params: { root: string }) => this.#context(params.root));
+    connection.onRequest("nosa/forget", (params: { root: string }) => this.#forget(params.root));
+    connection.onRequest("nosa/chat", (params: ChatParams, token) => this.#chat(connection, params, token));
+    connection.onRequest("nosa/drain", async () => {
+      setTimeout(() => process.exit(0), 50);
+      await this.#lock?.release();
+      return {};
+    });
+    connection.onRequest("textDocument/inlineCompletion", async (params: CompletionParams, token) => {
+      await this.#step(token, 5);
+      return [{ insertText: " this.items.get(key) ?? fallback;", range: emptyRange(params.position) }];
+    });
+  }
+
+  #status(): EngineStatus {
+    const contexts = [...this.#contexts].map(([root, files]) => ({
+      root,
+      files: files.length,
+      tokens: tokensOf(files),
+      complete: true,
+      attendedBlocks: Math.min(64, Math.ceil(tokensOf(files) / 64)),
+      totalBlocks: Math.ceil(tokensOf(files) / 64),
+    }));
+    return {
+      engineVersion,
+      model: this.#model.onDisk ? { id: model.id, name: model.name, loaded: true } : null,
+      device: this.#model.onDisk ? "CPU AVX-512 VNNI" : "",
+      contexts,
+      activity: this.#activity,
+      clients: this.#connections.size,
+      kvBytes: contexts.reduce((sum, context) => sum + context.tokens * 12_288, 0),
+      problem: "",
+    };
+  }
+
+  #show(activity: Activity): void {
+    this.#activity = activity;
+    this.#tell("nosa/statusChanged", this.#status());
+  }
+
+  #tell(method: string, params: unknown): void {
+    for (const connection of this.#connections) void connection.sendNotification(method, params);
+  }
+
+  async #download(id: string, token: CancellationToken): Promise<ModelEntry> {
+    const steps = 30;
+    try {
+      for (let step = 0; step <= steps && !this.#model.onDisk; step += 1) {
+        await this.#step(token);
+        this.#show({ kind: "downloading", percent: Math.round((100 * step) / steps) });
+        this.#tell("nosa/downloadProgress", {
+          model: id,
+          stage: step === steps ? "verifying" : "fetching",
+          source: "hub",
+          bytesDone: (model.bytes * step) / steps,
+          bytesTotal: model.bytes,
+        });
+      }
+      this.#model = { ...model, onDisk: true };
+    } finally {
+      this.#show({ kind: "idle" });
+    }
+    return this.#model;
+  }
+
+  async #index({ root }: IndexParams, token: CancellationToken): Promise<IndexSummary> {
+    if (!this.#model.onDisk) throw failure("modelMissing", "There is no model on this machine yet.");
+    const startedAtMs = Date.now();
+    const files = filesUnder(root);
+    if (files.length === 0) throw failure("repositoryEmpty", `There is nothing to read in ${root}.`);
+    const steps = 40;
+    const tokensTotal = tokensOf(files);
+    try {
+      for (let step = 0; step <= steps; step += 1) {
+        await this.#step(token);
+        const share = step / steps;
+        const secondsLeft = ((steps - step) * this.#options.stepMs) / 1000;
+        const tokensPerSecond = 351;
+        this.#tell("nosa/indexProgress", {
+          root,
+          stage: step === 0 ? "scanning" : "reading",
+          filesDone: Math.floor(files.length * share),
+          filesTotal: files.length,
+          tokensDone: Math.floor(tokensTotal * share),
+          tokensTotal,
+          tokensPerSecond,
+          secondsLeft: step === 0 ? -1 : secondsLeft,
+          path: files[0]?.path ?? "",
+        });
+        this.#show({ kind: "indexing", percent: Math.floor(100 * share), tokensPerSecond, secondsLeft });
+      }
+      this.#contexts.set(root, files);
+    } finally {
+      this.#show({ kind: "idle" });
+    }
+    const seconds = (Date.now() - startedAtMs) / 1000;
+    return {
+      root,
+      files: files.length,
+      tokens: tokensTotal,
+      tokensRead: tokensTotal,
+      leftOut: 2,
+      seconds,
+      complete: true,
+    };
+  }
+
+  #context(root: string): object {
+    const files = this.#contexts.get(root);
+    if (files === undefined) throw failure("notIndexed", "Nosa has not read this repository yet.");
+    const leftOut: ContextFile[] = [
+      { path: ".env", tokens: 0, state: { kind: "leftOut", reason: "secret" } },
+      { path: "assets/logo.png", tokens: 0, state: { kind: "leftOut", reason: "binary" } },
+    ];
+    const tokens = tokensOf(files);
+    return {
+      root,
+      files: [...files, ...leftOut],
+      tokens,
+      bytesInMemory: tokens * 12_288,
+      bytesOnDisk: tokens * 12_288,
+    };
+  }
+
+  #forget(root: string): object {
+    const bytesFreed = tokensOf(this.#contexts.get(root) ?? []) * 12_288;
+    this.#contexts.delete(root);
+    this.#show({ kind: "idle" });
+    return { bytesFreed };
+  }
+
+  async #chat(connection: MessageConnection, params: ChatParams, token: CancellationToken): Promise<ChatResult> {
+    this.asked.push(params);
+    if (!this.#model.onDisk) throw failure("modelMissing", "There is no model on this machine yet.");
+    const files = this.#contexts.get(params.root);
+    if (params.root !== "" && files === undefined)
+      throw failure("notIndexed", "Nosa has not read this repository yet.");
+    const send = (delta: ChatDelta): void => {
+      if (params.partialResultToken !== undefined)
+        void connection.sendProgress(chatProgress, params.partialResultToken, delta);
+    };
+    this.#show({ kind: "answering" });
+    let text = "";
+    try {
+      send({ kind: "stage", stage: "restoring" });
+      await this.#step(token, 6);
+      send({ kind: "stage", stage: "reading" });
+      await this.#step(token, 6);
+      for (const piece of answerTo(files ?? []).match(/\S+\s*/g) ?? []) {
+        await this.#step(token, 0.4);
+        text += piece;
+        send({ kind: "text", text: piece });
+      }
+    } finally {
+      this.#show({ kind: "idle" });
+    }
+    return { text, finish: "stop", references: referencesTo(files ?? []), usage: usageOf(files ?? []) };
+  }
+
+  /** One step of work; a cancelled request ends here. */
+  async #step(token: CancellationToken, steps = 1): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, steps * this.#options.stepMs));
+    if (token.isCancellationRequested) throw new ResponseError(requestCancelled, "cancelled");
+  }
+}
+
+interface CompletionParams {
+  readonly position: { readonly line: number; readonly character: number };
+}
+
+function emptyRange(position: CompletionParams["position"]): object {
+  return { start: position, end: position };
+}
+
+function failure(kind: ErrorKind, message: string): ResponseError<object> {
+  return new ResponseError(engineErrorCode, message, { kind });
+}
+
+function tokensOf(files: readonly ContextFile[]): number {
+  return files.reduce((sum, file) => sum + file.tokens, 0);
+}
+
+function filesUnder(root: string): readonly ContextFile[] {
+  const names = readdirSync(root, { recursive: true, encoding: "utf8" });
+  const files = names.filter((name) => !name.startsWith(".git") && statSync(path.join(root, name)).isFile());
+  return files.map((name): ContextFile => {
+    const tokens = Math.ceil(readFileSync(path.join(root, name)).length / charactersPerToken);
+    return { path: name.split(path.sep).join("/"), tokens, state: { kind: "fresh" } };
+  });
+}
+
+function answerTo(files: readonly ContextFile[]): string {
+  const [first, second] = files.map((file) => file.path);
+  return [
+    `The work begins in \`${first ?? "nowhere"}\` and goes on in \`${second ?? "nowhere"}\`:`,
+    "1. **Requests** come in and are checked against the schema.\n2. The *store* keeps one entry for each key.",
+    "```ts\nexport function find(key: string): Entry | undefined {\n  return entries.get(key); // undefined when it is absent\n}\n```",
+    "| part | owner |\n|---|---|\n| entries | the store |\n| log | the server |",
+    "> Nothing is written before the check has passed.",
+    "See [the manual](https://example.org/manual) for more.",
+  ].join("\n\n");
+}
+
+function referencesTo(files: readonly ContextFile[]): ChatResult["references"] {
+  return files.slice(0, 4).map((file, index) => ({
+    path: file.path,
+    startLine: 1 + index * 3,
+    endLine: index === 2 ? 7 : 9 + index * 5,
+    share: 0.46 / (index + 1),
+  }));
+}
+
+function usageOf(files: readonly ContextFile[]): ChatResult["usage"] {
+  const totalBlocks = Math.ceil(tokensOf(files) / 64);
+  return {
+    contextTokens: tokensOf(files),
+    promptTokens: 38,
+    answerTokens: 112,
+    attendedBlocks: Math.min(64, totalBlocks),
+    totalBlocks,
+    millis: { restore: 40, prefill: 310, firstToken: 620, decode: 3500 },
+  };
+}

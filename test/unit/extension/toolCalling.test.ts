@@ -1,0 +1,58 @@
+import { describe, expect, it } from "vitest";
+import { CallReader, callText, responseText, toolInstructions, type Part } from "../../../extension/toolCalling";
+
+/** Everything a reader makes of an answer that comes in pieces of the given sizes. */
+function read(answer: string, pieceLength: number): Part[] {
+  const reader = new CallReader();
+  const parts: Part[] = [];
+  for (let at = 0; at < answer.length; at += pieceLength)
+    parts.push(...reader.push(answer.slice(at, at + pieceLength)));
+  parts.push(...reader.end());
+  return parts;
+}
+
+/** Pieces of text joined, so that the size of pieces does not matter. */
+function joined(parts: readonly Part[]): unknown[] {
+  return parts.reduce<unknown[]>((all, part) => {
+    const last = all.at(-1);
+    if (part.kind === "call") return [...all, part.call];
+    return typeof last === "string" ? [...all.slice(0, -1), last + part.text] : [...all, part.text];
+  }, []);
+}
+
+const call = { name: "read_file", input: { path: "src/a.ts", lines: [1, 9] } };
+
+describe("tool calls in an answer", () => {
+  it.each([1, 2, 3, 7, 1000])("are found whatever the pieces (%i characters each)", (pieceLength) => {
+    const answer = `Let me look.\n${callText(call)}\nand ${callText({ name: "list", input: {} })}`;
+    expect(joined(read(answer, pieceLength))).toEqual(["Let me look.\n", call, "\nand ", { name: "list", input: {} }]);
+  });
+
+  it.each([1, 4, 1000])("are told from text that looks alike (%i characters each)", (pieceLength) => {
+    for (const answer of [
+      "a <b> and <tool_ and <tool_call",
+      "<tool_call>not json</tool_call> rest",
+      '<tool_call>{"name": 3}</tool_call>',
+      '<tool_call>{"name": "x", "arguments": "y"}</tool_call>',
+      "",
+    ]) {
+      expect(joined(read(answer, pieceLength)).join("")).toBe(answer);
+    }
+  });
+
+  it("count without their end tag, when the answer ends there", () => {
+    expect(joined(read('<tool_call>{"name": "list", "arguments": {}}', 5))).toEqual([{ name: "list", input: {} }]);
+  });
+
+  it("hold back no more text than may become a tag", () => {
+    expect(new CallReader().push("plain words <")).toEqual([{ kind: "text", text: "plain words " }]);
+  });
+
+  it("are described to the model with their signatures, or not at all", () => {
+    expect(toolInstructions([], true)).toBe("");
+    const told = toolInstructions([{ name: "list", description: "Lists.", schema: { type: "object" } }], false);
+    expect(told).toContain('{"type":"function","function":{"name":"list","description":"Lists.","parameters"');
+    expect(told).toContain("Answer in words");
+    expect(responseText("42")).toBe("<tool_response>\n42\n</tool_response>");
+  });
+});
