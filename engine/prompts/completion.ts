@@ -2,12 +2,15 @@
  * The text around a cursor → the tail that asks for what is missing there.
  */
 
-import type { Tokenizer } from "../tokenizer/tokenizer";
+import { stableSeam } from "../tokenizer/seam";
+import { joined, type Tokenizer } from "../tokenizer/tokenizer";
 import type { PromptFormat } from "./format";
+import { fileHeaderPieces } from "./segment";
 
 export interface CompletionTailOptions {
   /** Relative to the root, with forward slashes. */
   readonly path: string;
+  /** Text before the cursor, best of all the whole of it: what is looked at begins at a line that stays the same while the user types. */
   readonly prefix: string;
   readonly suffix: string;
   readonly prefixTokensMax: number;
@@ -16,15 +19,59 @@ export interface CompletionTailOptions {
 
 export interface CompletionTail {
   readonly tokens: Uint32Array;
-  /** Line of the file, from 0, on which the live window begins, and the one on which it ends (inclusive). */
-  readonly windowStartLine: number;
-  readonly windowEndLine: number;
-  /** False when the model knows no fill-in-the-middle and sees the prefix alone. */
-  readonly usesSuffix: boolean;
 }
 
-export declare function completionTail(
-  tokenizer: Tokenizer,
+export type Encoder = Pick<Tokenizer, "encode" | "lines">;
+
+/** Characters that are encoded for each token that is kept, so that a huge file costs no more than its window. */
+const charactersPerToken = 12;
+
+/** A model that was not taught to fill in the middle sees the prefix alone. */
+export async function completionTail(
+  encoder: Encoder,
   format: PromptFormat,
   options: CompletionTailOptions,
-): Promise<CompletionTail>;
+): Promise<CompletionTail> {
+  const { fim } = format;
+  const prefixStart = Math.max(0, options.prefix.length - options.prefixTokensMax * charactersPerToken);
+  const header = fileHeaderPieces(format, options.path);
+  const [
+    prefix = nothing,
+    suffix = nothing,
+    prefixMark = nothing,
+    suffixMark = nothing,
+    middleMark = nothing,
+    ...headerTokens
+  ] = await encoder.encode([
+    { text: options.prefix.slice(prefixStart), special: false },
+    {
+      text: fim === undefined ? "" : options.suffix.slice(0, options.suffixTokensMax * charactersPerToken),
+      special: false,
+    },
+    { text: fim?.prefix ?? "", special: true },
+    { text: fim?.suffix ?? "", special: true },
+    { text: fim?.middle ?? "", special: true },
+    ...header,
+  ]);
+  const before = prefixWindow(prefix, options.prefixTokensMax, encoder);
+  const after = suffixWindow(suffix, options.suffixTokensMax, encoder);
+  return { tokens: joined([...headerTokens, prefixMark, before, suffixMark, after, middleMark]) };
+}
+
+const nothing = new Uint32Array();
+
+/** The last tokens, from a line on that stays the first one for many key presses, so that what was computed of them is of use again. */
+function prefixWindow(tokens: Uint32Array, tokensMax: number, { lines }: Encoder): Uint32Array {
+  if (tokens.length <= tokensMax) return tokens;
+  const from = tokens.length - tokensMax;
+  return tokens.subarray(stableSeam(tokens, from, from + (tokensMax >> 2), lines) ?? from);
+}
+
+/** The first tokens, whole lines of them unless that would lose more than half. */
+function suffixWindow(tokens: Uint32Array, tokensMax: number, { lines }: Encoder): Uint32Array {
+  if (tokens.length <= tokensMax) return tokens;
+  for (let end = tokensMax; end > tokensMax >> 1; end--) {
+    if (lines.endsLine[tokens[end - 1] ?? 0] === 1) return tokens.subarray(0, end);
+  }
+  return tokens.subarray(0, tokensMax);
+}

@@ -1,32 +1,67 @@
 /**
- * What a model's vocabulary and template allow, decided once per model.
+ * What a model's vocabulary and chat template allow, decided once per model.
  */
 
 import type { EncodeInput, Tokenizer } from "../tokenizer/tokenizer";
+import { chatTemplate, type ChatTemplate } from "./template";
 
 /** A prompt before it is encoded: pieces, of which only ours may hold special tokens. */
 export type Pieces = readonly EncodeInput[];
 
 export interface PromptFormat {
-  /** Text before the system line and after the last of the system turn, user and assistant turns: from the chat template. */
-  readonly chatTemplate: string;
-  /** Token texts, "" where the vocabulary has none and plain text is used. */
+  readonly template: ChatTemplate;
+  /** Token texts, "" where the vocabulary has none and plain words are used. */
   readonly repoName: string;
   readonly fileSep: string;
+  /** Undefined for a model that was not taught to fill in the middle. */
   readonly fim: FimFormat | undefined;
-  readonly bosId: number | undefined;
   /** Ids that end an answer. */
   readonly answerStopIds: readonly number[];
-  /** Ids that end a completion: also file and FIM marks. */
+  /** Ids that end a completion: also the marks of files and FIM. */
   readonly completionStopIds: readonly number[];
 }
 
+/** Token texts. All families we know see the prefix first. */
 export interface FimFormat {
   readonly prefix: string;
   readonly suffix: string;
   readonly middle: string;
-  /** Order in which the model was trained to see the two. */
-  readonly order: "prefixFirst" | "suffixFirst";
 }
 
-export declare function promptFormat(tokenizer: Tokenizer): PromptFormat;
+/** What a prompt needs of a tokenizer to be shaped; encoding comes later. */
+export type Vocabulary = Pick<Tokenizer, "id" | "markText" | "bosId" | "eosIds" | "chatTemplate">;
+
+const repoNames = ["<|repo_name|>", "<repo_name>", "<reponame>"];
+const fileSeps = ["<|file_sep|>", "<file_sep>"];
+const fims: readonly FimFormat[] = [
+  { prefix: "<|fim_prefix|>", suffix: "<|fim_suffix|>", middle: "<|fim_middle|>" },
+  { prefix: "<fim_prefix>", suffix: "<fim_suffix>", middle: "<fim_middle>" },
+  { prefix: "<｜fim▁begin｜>", suffix: "<｜fim▁hole｜>", middle: "<｜fim▁end｜>" },
+];
+
+export function promptFormat(vocabulary: Vocabulary): PromptFormat {
+  const has = (name: string): boolean => vocabulary.id(name) !== undefined;
+  const repoName = repoNames.find(has) ?? "";
+  const fileSep = fileSeps.find(has) ?? "";
+  const fim = fims.find(({ prefix, suffix, middle }) => has(prefix) && has(suffix) && has(middle));
+  const marks = [
+    repoName,
+    fileSep,
+    ...(fim === undefined ? [] : (Object.values(fim) as string[])),
+    "<|fim_pad|>",
+    "<fim_pad>",
+    "<|im_start|>",
+  ];
+  const markIds = marks.flatMap((mark) => vocabulary.id(mark) ?? []);
+  return {
+    template: chatTemplate(vocabulary.chatTemplate, {
+      bos: vocabulary.markText(vocabulary.bosId),
+      eos: vocabulary.markText(vocabulary.eosIds[0]),
+    }),
+    repoName,
+    fileSep,
+    fim,
+    answerStopIds: vocabulary.eosIds,
+    completionStopIds: [...new Set([...vocabulary.eosIds, ...markIds])],
+  };
+}

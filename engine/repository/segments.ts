@@ -4,6 +4,7 @@
 
 import { createHash } from "node:crypto";
 import { countLines, type VocabularyLines } from "../tokenizer/lines";
+import { stableSeam } from "../tokenizer/seam";
 import { groupSiblings } from "./grouping";
 
 export interface TokenizedFile {
@@ -109,34 +110,11 @@ function* partsOf(file: TokenizedFile, { segmentTokensMax, lines }: SegmentOptio
   }
 }
 
-/**
- * Where the part that begins at `start` ends. In the second half of what fits, the line start is taken whose following tokens hash lowest, blank lines
- * before all others: the choice depends on nearby text alone, so after an edit the cuts fall back onto the old ones.
- */
+/** Where the part that begins at `start` ends: at a stable seam in the second half of what fits. */
 function partEnd(tokens: Uint32Array, start: number, tokensMax: number, lines: VocabularyLines): number {
   if (tokens.length - start <= tokensMax) return tokens.length;
   const last = start + tokensMax;
-  let best = last;
-  let bestRank = Number.POSITIVE_INFINITY;
-  for (let at = start + (tokensMax >> 1); at <= last; at++) {
-    const before = tokens[at - 1] ?? 0;
-    if (lines.endsLine[before] !== 1) continue;
-    const rank = seamHash(tokens, at) + ((lines.newlines[before] ?? 0) > 1 ? 0 : 2 ** 32);
-    if (rank < bestRank) {
-      best = at;
-      bestRank = rank;
-    }
-  }
-  return best;
-}
-
-/** FNV-1a over the eight tokens from `at` on. */
-function seamHash(tokens: Uint32Array, at: number): number {
-  let hash = 0x811c9dc5;
-  for (let index = at; index < Math.min(at + 8, tokens.length); index++) {
-    hash = Math.imul(hash ^ (tokens[index] ?? 0), 0x01000193);
-  }
-  return hash >>> 0;
+  return stableSeam(tokens, start + (tokensMax >> 1), last, lines) ?? last;
 }
 
 function segmentOf(parts: readonly Part[], options: SegmentOptions): SegmentPlan {

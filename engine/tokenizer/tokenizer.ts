@@ -39,6 +39,7 @@ export class Tokenizer {
   readonly #worker: Worker;
   readonly #facts: TokenizerFacts;
   readonly #special: ReadonlyMap<string, number>;
+  readonly #markText: ReadonlyMap<number, string>;
   readonly #waiting = new Map<number, Waiting>();
   #nextJob = 0;
   #ended: EngineError | undefined;
@@ -47,6 +48,7 @@ export class Tokenizer {
     this.#worker = worker;
     this.#facts = facts;
     this.#special = new Map(facts.special);
+    this.#markText = new Map(facts.special.map(([text, id]) => [id, text]));
     this.vocabSize = facts.tokenBytes.offsets.length - 1;
     this.chatTemplate = facts.chatTemplate;
     this.eosIds = facts.eosIds;
@@ -83,6 +85,11 @@ export class Tokenizer {
   /** Id of a control or user-defined token by its exact text, such as "<|file_sep|>"; undefined when the vocabulary lacks it. */
   id(name: string): number | undefined {
     return this.#special.get(name);
+  }
+
+  /** Exact text of a control or user-defined token; "" for any other id and for undefined. */
+  markText(id: number | undefined): string {
+    return (id === undefined ? undefined : this.#markText.get(id)) ?? "";
   }
 
   /** One array of ids for each input. Rejects after `dispose`, and with Cancelled as soon as `signal` is aborted. */
