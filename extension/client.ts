@@ -98,6 +98,7 @@ export class EngineClient implements Engine, Disposable {
   #status: EngineStatus | null = null;
   #session: Session | undefined;
   #chats = 0;
+  #restartAsked = false;
   /** Ends the pause between two tries. */
   #hurry: () => void = () => undefined;
 
@@ -150,6 +151,7 @@ export class EngineClient implements Engine, Disposable {
 
   async restart(): Promise<void> {
     const session = this.#session;
+    this.#restartAsked = true;
     if (session !== undefined) {
       // It may exit before it answers; a closed connection is what was asked for.
       await session.client.sendRequest("nosa/drain", {}).catch(() => undefined);
@@ -170,36 +172,41 @@ export class EngineClient implements Engine, Disposable {
     let failures = 0;
     while (!this.#stop.signal.aborted) {
       this.#move({ kind: "connecting" });
-      try {
-        const session = await this.#open();
-        const openedAtMs = Date.now();
-        await session.lost;
-        failures = Date.now() - openedAtMs >= steadyMs ? 1 : failures + 1;
-        this.#options.log.warn("The connection to the engine was lost.");
-      } catch (error) {
-        failures += 1;
-        await this.#afterFailedTry(failureFrom(error), failures);
-        continue;
-      } finally {
-        this.#session = undefined;
-        this.#status = null;
-      }
-      await this.#afterFailedTry(plainFailure("connectionLost"), failures);
+      const { failure, livedMs } = await this.#oneConnection();
+      failures = livedMs >= steadyMs ? 1 : failures + 1;
+      if (this.#stop.signal.aborted) return;
+      if (!this.#restartAsked) await this.#rest(failure, failures);
+      if (this.#restartAsked) failures = 0;
+      this.#restartAsked = false;
+    }
+  }
+
+  /** Opens a connection and stays until it is gone; says why, and how long it lasted. */
+  async #oneConnection(): Promise<{ readonly failure: Failure; readonly livedMs: number }> {
+    try {
+      const session = await this.#open();
+      const openedAtMs = Date.now();
+      await session.lost;
+      return { failure: plainFailure("connectionLost"), livedMs: Date.now() - openedAtMs };
+    } catch (error) {
+      return { failure: failureFrom(error), livedMs: 0 };
+    } finally {
+      this.#session = undefined;
+      this.#status = null;
     }
   }
 
   /** Pauses before the next try, or gives up until someone asks for a restart. */
-  async #afterFailedTry(failure: Failure, failures: number): Promise<void> {
-    if (this.#stop.signal.aborted) return;
-    this.#options.log.warn(`${failure.message} (try ${failures} of ${maxFailures})`);
+  async #rest(failure: Failure, failures: number): Promise<void> {
+    this.#options.log.warn(`${failure.message} (${failures} of ${maxFailures} failures in a row)`);
     const givenUp = isFinal(failure.kind) || failures >= maxFailures;
-    this.#move(givenUp ? { kind: "failed", failure } : { kind: "pausing" });
     await new Promise<void>((resolve) => {
       const timer = givenUp ? undefined : setTimeout(resolve, pauseMs(failures));
       this.#hurry = () => {
         clearTimeout(timer);
         resolve();
       };
+      this.#move(givenUp ? { kind: "failed", failure } : { kind: "pausing" });
     });
   }
 
@@ -222,9 +229,14 @@ export class EngineClient implements Engine, Disposable {
     session.client.onNotification("nosa/downloadProgress", (progress: Notifications["nosa/downloadProgress"]) =>
       this.#downloadProgress.fire(progress),
     );
-    await session.start();
+    try {
+      await session.start();
+      this.#learn(await session.client.sendRequest<EngineStatus>("nosa/status", {}));
+    } catch (error) {
+      await session.end();
+      throw error;
+    }
     this.#session = session;
-    this.#learn(await session.client.sendRequest<EngineStatus>("nosa/status", {}));
     this.#move({ kind: "connected" });
     return session;
   }
@@ -289,7 +301,7 @@ class Session {
   readonly lost: Promise<void>;
   readonly #socket: EngineSocket["socket"];
 
-  constructor(socket: EngineSocket["socket"], hello: ClientHello, middleware: Middleware, log: LogOutputChannel) {
+  constructor({ socket, hello, middleware, files, log }: SessionOptions) {
     this.#socket = socket;
     this.lost = new Promise((resolve) => socket.once("close", () => resolve()));
     const options: LanguageClientOptions = {
@@ -315,12 +327,7 @@ class Session {
   }
 
   async start(): Promise<void> {
-    try {
-      await this.client.start();
-    } catch (error) {
-      this.#socket.destroy();
-      throw error;
-    }
+    await this.client.start();
   }
 
   /** Says goodbye and closes; the engine itself lives on for other windows. */
