@@ -47,7 +47,7 @@ const families: readonly Family[] = [
     addBos: true,
   },
   { names: ["dbrx", "smaug-bpe"], patterns: [cl100k("\\p{N}{1,3}")] },
-  { names: ["gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jina-es", "jina-de", "roberta-bpe"], patterns: [gpt2] },
+  { names: ["gpt-2", "phi-2", "mpt", "olmo", "jina-es", "jina-de", "roberta-bpe"], patterns: [gpt2] },
   { names: ["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone"], patterns: ["\\p{N}", gpt2] },
   {
     names: ["default", ""],
