@@ -50,6 +50,14 @@ export class DeltaStream {
 
   #send(delta: ChatDelta): void {
     if (this.#token === undefined) return;
-    this.#sent = this.#connection.sendProgress(chatProgress, this.#token, delta).catch(() => undefined);
+    this.#sent = this.#sendNow(this.#token, delta);
+  }
+
+  async #sendNow(token: string | number, delta: ChatDelta): Promise<void> {
+    try {
+      await this.#connection.sendProgress(chatProgress, token, delta);
+    } catch {
+      // The client is gone; its request is being stopped.
+    }
   }
 }

@@ -136,8 +136,11 @@ class Client {
     this.#options = options;
     this.#server = server;
     socket.on("error", (error) => options.log.info(`A client's connection broke: ${error.message}`));
+    // The library would tell the client of its own troubles, over a connection that may be closed by then.
+    const trouble = (message: string): void => options.log.info(`A client's connection: ${message}`);
+    const logger = { error: trouble, warn: trouble, info: trouble, log: trouble };
     this.#connection = createConnection(
-      (logger) => createProtocolConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket), logger),
+      () => createProtocolConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket), logger),
       // The process is everybody's: one client's exit ends its connection only.
       { shutdownReceived: false, initialize: () => undefined, exit: () => socket.end() },
     );
@@ -366,8 +369,15 @@ class Client {
   }
 
   #notify(method: string, params: object): void {
-    if (this.#gone) return;
-    this.#connection.sendNotification(method, params).catch(() => undefined);
+    if (!this.#gone) void this.#notifyNow(method, params);
+  }
+
+  async #notifyNow(method: string, params: object): Promise<void> {
+    try {
+      await this.#connection.sendNotification(method, params);
+    } catch {
+      // The client is going; it has no use for news.
+    }
   }
 
   /** Runs `work` with a signal that is aborted when the request is cancelled, and when the client is gone. */

@@ -1,0 +1,297 @@
+/**
+ * A model for tests of the engine with no native code: it answers by copying out of what it attends to.
+ *
+ * Tokens are bytes (ids 3 to 258) and three marks. The text between `cueStart` and `cueEnd` in the tail is looked for
+ * in the attended sequences; what follows it there, up to the end of the line, is the answer. So an answer is right
+ * only if the right segments were attended to, whole and in the right order of bytes. Work takes time as told, parks
+ * when interrupted, and everything that was computed is counted.
+ */
+
+import * as fs from "node:fs";
+import type {
+  BlockMass,
+  DecodeOptions,
+  DecodeResult,
+  ModelInfo,
+  NativeErrorCode,
+  NativeModel,
+  NativeSequence,
+  PrefillResult,
+  SequenceOptions,
+} from "../../engine/native/addon";
+
+export const stopId = 0;
+export const cueStart = 1;
+export const cueEnd = 2;
+const firstByte = 3;
+const newline = 10 + firstByte;
+
+export const copyModelInfo: ModelInfo = {
+  architecture: "copy",
+  name: "Copy",
+  vocabSize: 256 + firstByte,
+  layers: 1,
+  embeddingLength: 1,
+  heads: 1,
+  kvHeads: 1,
+  headDim: 1,
+  contextLength: 16_384,
+  weightBytes: 0,
+  kvBytesPerToken: 4,
+  blockTokens: 64,
+  device: "Test",
+  fingerprint: "copy-1",
+};
+
+export function bytesToTokens(text: string): Uint32Array {
+  return Uint32Array.from(Buffer.from(text, "utf8"), (byte) => byte + firstByte);
+}
+
+export function tokenToByte(id: number): number | undefined {
+  return id >= firstByte ? id - firstByte : undefined;
+}
+
+/** As a rejection of the native addon looks. */
+export class NativeFailure extends Error {
+  readonly code: NativeErrorCode;
+
+  constructor(code: NativeErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** What the test decides, and what it may look at. */
+export class Workshop {
+  /** Of one token of prefill or decode. */
+  millisPerToken = 0;
+  /** Saving fails with this. */
+  saveFailure: NativeErrorCode | undefined;
+  tokensComputed = 0;
+  tokensDecoded = 0;
+  loads = 0;
+  saves = 0;
+  interrupts = 0;
+  /** Commands that ran while another did: the scheduler must never let that happen. */
+  overlaps = 0;
+  sequencesAlive = 0;
+  busy = false;
+  disposed = false;
+  #parkWanted = false;
+
+  interrupt(): void {
+    if (!this.busy) return;
+    this.interrupts += 1;
+    this.#parkWanted = true;
+  }
+
+  async command<T>(work: () => Promise<T>): Promise<T> {
+    if (this.disposed) throw new NativeFailure("disposed", "The model was closed.");
+    if (this.busy) this.overlaps += 1;
+    this.busy = true;
+    this.#parkWanted = false;
+    try {
+      // No command is done in the same turn it was sent in.
+      await new Promise((resolve) => setImmediate(resolve));
+      return await work();
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Does up to `count` tokens of work; resolves with how many were done before it was asked to park. */
+  async work(count: number): Promise<number> {
+    for (let done = 0; done < count;) {
+      if (this.#parkWanted) return done;
+      const slice = this.millisPerToken === 0 ? count : Math.max(1, Math.floor(5 / this.millisPerToken));
+      const now = Math.min(slice, count - done);
+      if (this.millisPerToken > 0) await new Promise((resolve) => setTimeout(resolve, now * this.millisPerToken));
+      done += now;
+    }
+    return count;
+  }
+}
+
+export class CopyModel implements NativeModel {
+  readonly info: ModelInfo;
+  readonly workshop: Workshop;
+
+  constructor(workshop = new Workshop(), info: Partial<ModelInfo> = {}) {
+    this.workshop = workshop;
+    this.info = { ...copyModelInfo, ...info };
+  }
+
+  createSequence(options: SequenceOptions): Promise<NativeSequence> {
+    return this.workshop.command(async () => new CopySequence(this, options));
+  }
+
+  interrupt(): void {
+    this.workshop.interrupt();
+  }
+
+  memory(): Promise<{ kvBytes: number; kvBlocks: number; sequences: number }> {
+    return this.workshop.command(async () => ({ kvBytes: 0, kvBlocks: 0, sequences: this.workshop.sequencesAlive }));
+  }
+
+  async dispose(): Promise<void> {
+    this.workshop.disposed = true;
+  }
+}
+
+class CopySequence implements NativeSequence {
+  readonly #model: CopyModel;
+  readonly #options: SequenceOptions;
+  #tokens: Uint32Array = new Uint32Array();
+  #computed = 0;
+  #grown = true;
+  #alive = true;
+
+  constructor(model: CopyModel, options: SequenceOptions) {
+    this.#model = model;
+    this.#options = options;
+    model.workshop.sequencesAlive += 1;
+    for (const attended of options.attends) (attended as CopySequence).#grown = false;
+  }
+
+  setTokens(tokens: Uint32Array): Promise<{ kept: number }> {
+    return this.#command(async () => {
+      let kept = 0;
+      while (kept < this.#computed && kept < tokens.length && this.#tokens[kept] === tokens[kept]) kept++;
+      if (!this.#grown && kept < this.#computed) throw new NativeFailure("invalidArgument", "It is attended to.");
+      this.#tokens = tokens.slice();
+      this.#computed = kept;
+      return { kept };
+    });
+  }
+
+  prefill({ tokensMax }: { tokensMax: number }): Promise<PrefillResult> {
+    return this.#command(() => this.#prefill(tokensMax));
+  }
+
+  decode(options: DecodeOptions): Promise<DecodeResult> {
+    return this.#command(async () => {
+      const waiting = await this.#prefill(Infinity);
+      const steps: { token: number; logprob: number; top: [] }[] = [];
+      let stopped = false;
+      let interrupted = !waiting.done;
+      while (!stopped && !interrupted && steps.length < options.steps) {
+        if ((await this.#model.workshop.work(1)) === 0) {
+          interrupted = true;
+          break;
+        }
+        const token = this.#next();
+        stopped = options.stopIds.includes(token);
+        steps.push({ token, logprob: 0, top: [] });
+        if (stopped) break;
+        this.#model.workshop.tokensDecoded += 1;
+        this.#tokens = Uint32Array.of(...this.#tokens, token);
+        this.#computed += 1;
+      }
+      const totalBlocks = this.#options.attends.reduce((sum, each) => sum + (each as CopySequence).#blocks, 0);
+      const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
+      return { steps, stopped, interrupted, masses, attendedBlocks: totalBlocks, totalBlocks };
+    });
+  }
+
+  score(): Promise<{ logprobs: Float32Array; interrupted: boolean }> {
+    return this.#command(async () => ({ logprobs: new Float32Array(), interrupted: false }));
+  }
+
+  fork(): Promise<NativeSequence> {
+    return this.#command(async () => {
+      const copy = new CopySequence(this.#model, this.#options);
+      copy.#tokens = this.#tokens;
+      copy.#computed = this.#computed;
+      return copy;
+    });
+  }
+
+  save({ path, key }: { path: string; key: string }): Promise<{ bytes: number }> {
+    return this.#command(async () => {
+      const { workshop } = this.#model;
+      if (workshop.saveFailure !== undefined) throw new NativeFailure(workshop.saveFailure, "It could not be saved.");
+      workshop.saves += 1;
+      const text = JSON.stringify({ key, tokens: [...this.#tokens.subarray(0, this.#computed)] });
+      fs.writeFileSync(path, text, { mode: 0o600 });
+      return { bytes: text.length };
+    });
+  }
+
+  load({ path, key }: { path: string; key: string }): Promise<{ tokens: number }> {
+    return this.#command(async () => {
+      this.#model.workshop.loads += 1;
+      const saved = parse(fs.readFileSync(path, "utf8"));
+      if (saved.key !== key) throw new NativeFailure("invalidArgument", "It was saved under another key.");
+      this.#tokens = Uint32Array.from(saved.tokens);
+      this.#computed = this.#tokens.length;
+      return { tokens: this.#computed };
+    });
+  }
+
+  dispose(): Promise<void> {
+    return this.#command(async () => {
+      if (this.#alive) this.#model.workshop.sequencesAlive -= 1;
+      this.#alive = false;
+    });
+  }
+
+  get #blocks(): number {
+    return Math.ceil(this.#computed / this.#model.info.blockTokens);
+  }
+
+  #command<T>(work: () => Promise<T>): Promise<T> {
+    return this.#model.workshop.command(work);
+  }
+
+  async #prefill(tokensMax: number): Promise<PrefillResult> {
+    const done = await this.#model.workshop.work(Math.min(tokensMax, this.#tokens.length - this.#computed));
+    if (done > 0 && !this.#grown) throw new NativeFailure("invalidArgument", "It is attended to and must not grow.");
+    const interrupted = done < Math.min(tokensMax, this.#tokens.length - this.#computed);
+    this.#computed += done;
+    this.#model.workshop.tokensComputed += done;
+    return { computed: this.#computed, done: this.#computed === this.#tokens.length, interrupted };
+  }
+
+  #next(): number {
+    const found = this.#find();
+    if (found === undefined) return this.#tokens.at(-1) === cueEnd ? "?".charCodeAt(0) + firstByte : stopId;
+    const end = this.#tokens.lastIndexOf(cueEnd);
+    const token = found.attended[found.at + (this.#tokens.length - end - 1)];
+    return token === undefined || token === newline ? stopId : token;
+  }
+
+  /** Where the cue ends in what is attended to. */
+  #find(): { sequence: number; attended: Uint32Array; at: number } | undefined {
+    const cue = this.#tokens.slice(this.#tokens.lastIndexOf(cueStart) + 1, this.#tokens.lastIndexOf(cueEnd));
+    if (cue.length === 0) return undefined;
+    for (const [sequence, each] of this.#options.attends.entries()) {
+      const attended = (each as CopySequence).#tokens;
+      for (let at = 0; at + cue.length <= attended.length; at++) {
+        if (cue.every((token, index) => attended[at + index] === token))
+          return { sequence, attended, at: at + cue.length };
+      }
+    }
+    return undefined;
+  }
+
+  #masses(): BlockMass[] {
+    const found = this.#find();
+    const { blockTokens } = this.#model.info;
+    return this.#options.attends
+      .flatMap((each, sequence) =>
+        Array.from({ length: (each as CopySequence).#blocks }, (_, block) => {
+          const here = found?.sequence === sequence && Math.floor(found.at / blockTokens) === block;
+          return { sequence, block, mass: here ? 0.5 : 0.001 };
+        }),
+      )
+      .sort((a, b) => b.mass - a.mass);
+  }
+}
+
+function parse(text: string): { key: string; tokens: number[] } {
+  try {
+    return JSON.parse(text) as { key: string; tokens: number[] };
+  } catch {
+    throw new NativeFailure("corrupt", "The segment is damaged.");
+  }
+}

@@ -1,0 +1,58 @@
+/** The words of the copying model: bytes, with marks where a real format has special tokens. */
+
+import type { ModelText } from "../../engine/sessions/modelText";
+import { bytesToTokens, cueEnd, cueStart, stopId, tokenToByte } from "./copyModel";
+
+function joined(...parts: readonly (Uint32Array | readonly number[])[]): Uint32Array {
+  return Uint32Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** So many characters before the cursor are the cue of a completion. */
+const completionCue = 12;
+
+export function copyText(): ModelText {
+  const newlines = new Uint8Array(259);
+  const endsLine = new Uint8Array(259);
+  newlines[10 + 3] = endsLine[10 + 3] = 1;
+  return {
+    lines: { newlines, endsLine },
+    bannedIds: [],
+    answerStopIds: [stopId],
+    completionStopIds: [stopId],
+    header: async (repository) => bytesToTokens(`repository ${repository}\n`),
+    file: async (path, text) => ({
+      path,
+      headerTokens: bytesToTokens(`file ${path}\n`),
+      continuedHeaderTokens: bytesToTokens(`file ${path} goes on\n`),
+      tokens: bytesToTokens(text.endsWith("\n") ? text : `${text}\n`),
+    }),
+    // The cue is the last message; the turns before it are there for the prefix to be kept.
+    chat: async ({ messages }) => {
+      const turns = messages.slice(0, -1).map(({ role, content }) => bytesToTokens(`${role}: ${content}\n`));
+      const last = messages.at(-1)?.content ?? "";
+      return { tokens: joined(...turns, [cueStart], bytesToTokens(last), [cueEnd]), dropped: 0, cut: false };
+    },
+    completion: async ({ path, prefix }) => ({
+      tokens: joined(
+        bytesToTokens(`live ${path}\n${prefix.slice(0, -completionCue)}`),
+        [cueStart],
+        bytesToTokens(prefix.slice(-completionCue)),
+        [cueEnd],
+      ),
+      windowStartLine: 0,
+      windowEndLine: 0,
+      usesSuffix: true,
+    }),
+    decodeStream: () => {
+      const decoder = new TextDecoder();
+      return {
+        push: (id) => {
+          const byte = tokenToByte(id);
+          return byte === undefined ? "" : decoder.decode(Uint8Array.of(byte), { stream: true });
+        },
+        end: () => decoder.decode(),
+      };
+    },
+    dispose: async () => undefined,
+  };
+}
