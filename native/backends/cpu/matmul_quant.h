@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "backends/cpu/ops.h"
 #include "backends/cpu/token_tiles.h"
@@ -20,10 +21,6 @@
 
 namespace nosa::cpu {
 namespace {
-
-/// Bytes of 32 columns of a panel: [8][16 rows][4] levels, then two floats a row.
-inline constexpr int64_t panel_levels_bytes = panel_rows * quant_values;
-inline constexpr int64_t panel_block_bytes = panel_levels_bytes + 2 * panel_rows * 4;
 
 template <typename S, typename Format>
 class QuantProduct {
@@ -55,33 +52,20 @@ class QuantProduct {
   static void pack(const WeightView& weight, int64_t first_row, int n_rows, std::byte* panel) {
     constexpr int64_t values = Format::groups * quant_values;
     constexpr int64_t block_size = sizeof(typename Format::Block);
-    const std::byte* rows[panel_rows];
-    for (int r = 0; r < panel_rows; ++r) rows[r] = weight.row(first_row + std::min(r, n_rows - 1));
-    alignas(64) uint8_t levels[panel_rows][values];
-    alignas(64) float scales[Format::groups][2][panel_rows];
+    BlockColumn blocks = {weight.row(first_row), weight.row_bytes()};
     for (int64_t block = 0; block < weight.cols / values; ++block) {
-      for (int r = 0; r < panel_rows; ++r) {
-        const std::byte* at = rows[r] + block * block_size;
-        float first[Format::groups];
-        float second[Format::groups];
-        Format::levels(at, shift, levels[r]);
-        Format::template scales<S>(at, first, second);
-        for (int g = 0; g < Format::groups; ++g) {
-          scales[g][0][r] = first[g];
-          if constexpr (Format::grouping != Grouping::kSymmetric32) scales[g][1][r] = second[g];
+      if (n_rows == panel_rows) {
+        Format::template unpack<S, shift>(blocks, panel);
+      } else {
+        std::byte copies[panel_rows * block_size];
+        for (int r = 0; r < panel_rows; ++r) {
+          std::memcpy(copies + r * block_size,
+                      blocks.at + std::min(r, n_rows - 1) * blocks.stride, block_size);
         }
+        Format::template unpack<S, shift>({copies, block_size}, panel);
       }
-      for (int g = 0; g < Format::groups; ++g, panel += panel_block_bytes) {
-        const auto* from = reinterpret_cast<const std::byte*>(levels[0]) + g * quant_values;
-        S::transpose_16x8_to(from, values, panel);
-        auto* to = reinterpret_cast<float*>(panel + panel_levels_bytes);
-        for (int lane = 0; lane < panel_rows; lane += S::lanes) {
-          S::store(to + lane, S::load(scales[g][0] + lane));
-          if constexpr (Format::grouping != Grouping::kSymmetric32) {
-            S::store(to + panel_rows + lane, S::load(scales[g][1] + lane));
-          }
-        }
-      }
+      blocks.at += block_size;
+      panel += Format::groups * panel_block_bytes;
     }
   }
 

@@ -68,7 +68,6 @@ struct Avx2 {
     const __m128i bits = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bits);
   }
-  static float f16(uint16_t bits) { return _cvtsh_ss(bits); }
 
   static float horizontal_max(F a) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -126,7 +125,37 @@ struct Avx2 {
                         _mm256_permutevar8x32_epi32(words, order));
   }
 
-  /// From 16 rows of 8 words, `stride` bytes apart, to 8 columns of 16 words.
+  static I set1_i(int32_t x) { return _mm256_set1_epi32(x); }
+  static void store_i(void* p, I x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+  static I and_i(I a, I b) { return _mm256_and_si256(a, b); }
+  static I or_i(I a, I b) { return _mm256_or_si256(a, b); }
+  template <int kBits>
+  static I shift_right(I a) {
+    return _mm256_srli_epi32(a, kBits);
+  }
+  template <int kBits>
+  static I shift_left(I a) {
+    return _mm256_slli_epi32(a, kBits);
+  }
+  static I shift_right_by(I a, int bits) {
+    return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits));
+  }
+  static I add8(I a, int x) { return _mm256_add_epi8(a, _mm256_set1_epi8(static_cast<char>(x))); }
+  static I signed_byte(I a, int which) {
+    return _mm256_srai_epi32(_mm256_sll_epi32(a, _mm_cvtsi32_si128(24 - 8 * which)), 24);
+  }
+  /// Bits 0 to 3 of every word to bit 4 of its bytes 0 to 3: a product puts bit i at 7 i + i = 8 i.
+  static I spread_to_bit4(I a) {
+    const __m256i bits = _mm256_and_si256(a, _mm256_set1_epi32(15));
+    const __m256i apart = _mm256_mullo_epi32(bits, _mm256_set1_epi32(0x00204081));
+    return _mm256_slli_epi32(_mm256_and_si256(apart, _mm256_set1_epi32(0x01010101)), 4);
+  }
+  static F low_half(I a) {
+    const __m256i low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(packed));
+  }
+
   static void transpose_16x8_to(const std::byte* rows, int64_t stride, std::byte* out) {
     for (int half = 0; half < 2; ++half) {
       const std::byte* from = rows + 8 * half * stride;
@@ -134,28 +163,47 @@ struct Avx2 {
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) r[i] = load_i(from + i * stride);
       __m256i c[8];
-#pragma GCC unroll 2
-      for (int h = 0; h < 8; h += 4) {
-        const __m256i lo01 = _mm256_unpacklo_epi32(r[h], r[h + 1]);
-        const __m256i hi01 = _mm256_unpackhi_epi32(r[h], r[h + 1]);
-        const __m256i lo23 = _mm256_unpacklo_epi32(r[h + 2], r[h + 3]);
-        const __m256i hi23 = _mm256_unpackhi_epi32(r[h + 2], r[h + 3]);
-        c[h] = _mm256_unpacklo_epi64(lo01, lo23);
-        c[h + 1] = _mm256_unpackhi_epi64(lo01, lo23);
-        c[h + 2] = _mm256_unpacklo_epi64(hi01, hi23);
-        c[h + 3] = _mm256_unpackhi_epi64(hi01, hi23);
-      }
+      transpose_4x4(r, c);
+      transpose_4x4(r + 4, c + 4);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        auto* first = reinterpret_cast<__m256i*>(out + 64 * j + 32 * half);
-        auto* second = reinterpret_cast<__m256i*>(out + 64 * (j + 4) + 32 * half);
-        _mm256_storeu_si256(first, _mm256_permute2x128_si256(c[j], c[j + 4], 0x20));
-        _mm256_storeu_si256(second, _mm256_permute2x128_si256(c[j], c[j + 4], 0x31));
+        store_i(out + 64 * j + 32 * half, _mm256_permute2x128_si256(c[j], c[j + 4], 0x20));
+        store_i(out + 64 * (j + 4) + 32 * half, _mm256_permute2x128_si256(c[j], c[j + 4], 0x31));
       }
     }
   }
 
+  static void transpose_16x4_to(const std::byte* rows, int64_t stride, std::byte* out) {
+    const auto row = [&](int r) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * stride));
+    };
+    for (int half = 0; half < 2; ++half) {
+      __m256i z[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        z[r] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(8 * half + r)),
+                                       row(8 * half + r + 4), 1);
+      }
+      __m256i c[4];
+      transpose_4x4(z, c);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) store_i(out + 64 * j + 32 * half, c[j]);
+    }
+  }
+
  private:
+  /// Transposes 4 x 4 words within each half of the vectors.
+  [[gnu::always_inline]] static inline void transpose_4x4(const __m256i* z, __m256i* c) {
+    const __m256i lo01 = _mm256_unpacklo_epi32(z[0], z[1]);
+    const __m256i hi01 = _mm256_unpackhi_epi32(z[0], z[1]);
+    const __m256i lo23 = _mm256_unpacklo_epi32(z[2], z[3]);
+    const __m256i hi23 = _mm256_unpackhi_epi32(z[2], z[3]);
+    c[0] = _mm256_unpacklo_epi64(lo01, lo23);
+    c[1] = _mm256_unpackhi_epi64(lo01, lo23);
+    c[2] = _mm256_unpacklo_epi64(hi01, hi23);
+    c[3] = _mm256_unpackhi_epi64(hi01, hi23);
+  }
+
   static __m256i mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

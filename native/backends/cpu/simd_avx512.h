@@ -56,9 +56,6 @@ struct Avx512 {
   static F load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static F load_f16_n(const uint16_t* p, int n) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
-  }
   static F load_bf16(const uint16_t* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
@@ -67,7 +64,6 @@ struct Avx512 {
     const __m256i bits = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
   }
-  static float f16(uint16_t bits) { return _cvtsh_ss(bits); }
 
   static float horizontal_max(F a) { return _mm512_reduce_max_ps(a); }
   /// Lanes i and i + 8, then i + 4, i + 2, i + 1.
@@ -112,51 +108,95 @@ struct Avx512 {
     *sum_hi = _mm512_reduce_add_epi32(b);
   }
 
+  static I set1_i(int32_t x) { return _mm512_set1_epi32(x); }
+  static void store_i(void* p, I x) { _mm512_storeu_si512(p, x); }
+  static I and_i(I a, I b) { return _mm512_and_si512(a, b); }
+  static I or_i(I a, I b) { return _mm512_or_si512(a, b); }
+  template <int kBits>
+  static I shift_right(I a) {
+    return _mm512_srli_epi32(a, kBits);
+  }
+  template <int kBits>
+  static I shift_left(I a) {
+    return _mm512_slli_epi32(a, kBits);
+  }
+  static I shift_right_by(I a, int bits) {
+    return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits));
+  }
+  /// Adds to every byte.
+  static I add8(I a, int x) { return _mm512_add_epi8(a, _mm512_set1_epi8(static_cast<char>(x))); }
+  /// Byte `which` of every word, with its sign.
+  static I signed_byte(I a, int which) {
+    return _mm512_srai_epi32(_mm512_sll_epi32(a, _mm_cvtsi32_si128(24 - 8 * which)), 24);
+  }
+  /// Bits 0 to 3 of every word to bit 4 of its bytes 0 to 3.
+  static I spread_to_bit4(I a) {
+    const __m512i spread = _mm512_setr_epi32(
+        0x00000000, 0x00000010, 0x00001000, 0x00001010, 0x00100000, 0x00100010, 0x00101000,
+        0x00101010, 0x10000000, 0x10000010, 0x10001000, 0x10001010, 0x10100000, 0x10100010,
+        0x10101000, 0x10101010);
+    return _mm512_permutexvar_epi32(a, spread);
+  }
+  /// The binary16 number in the low half of every word.
+  static F low_half(I a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+
   /// From 16 rows of 8 words, `stride` bytes apart, to 8 columns of 16 words.
-  [[gnu::always_inline]] static inline void transpose_16x8(const std::byte* rows, int64_t stride,
-                                                           I (&out)[8]) {
+  static void transpose_16x8_to(const std::byte* rows, int64_t stride, std::byte* out) {
     const auto row = [&](int r) {
       return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + r * stride));
     };
+    // z[r]: row r, row r + 8
     __m512i z[8];
 #pragma GCC unroll 8
     for (int r = 0; r < 8; ++r) {
       z[r] = _mm512_inserti64x4(_mm512_castsi256_si512(row(r)), row(r + 8), 1);
     }
-    transpose_words(z, out);
-  }
-
-  /// z[r] holds 8 words of row r and 8 of row r + 8.
-  [[gnu::always_inline]] static inline void transpose_words(const __m512i (&z)[8], I (&out)[8]) {
     __m512i c[8];
 #pragma GCC unroll 2
-    for (int h = 0; h < 8; h += 4) {
-      const __m512i lo01 = _mm512_unpacklo_epi32(z[h], z[h + 1]);
-      const __m512i hi01 = _mm512_unpackhi_epi32(z[h], z[h + 1]);
-      const __m512i lo23 = _mm512_unpacklo_epi32(z[h + 2], z[h + 3]);
-      const __m512i hi23 = _mm512_unpackhi_epi32(z[h + 2], z[h + 3]);
-      c[h] = _mm512_unpacklo_epi64(lo01, lo23);
-      c[h + 1] = _mm512_unpackhi_epi64(lo01, lo23);
-      c[h + 2] = _mm512_unpacklo_epi64(hi01, hi23);
-      c[h + 3] = _mm512_unpackhi_epi64(hi01, hi23);
-    }
+    for (int h = 0; h < 8; h += 4) transpose_4x4(z + h, c + h);
+    // Quarter 0 and 2 of c[j] hold word j of four rows, quarter 1 and 3 word j + 4.
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
     const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      out[j] = _mm512_permutex2var_epi64(c[j], first, c[j + 4]);
-      out[j + 4] = _mm512_permutex2var_epi64(c[j], second, c[j + 4]);
+      _mm512_storeu_si512(out + 64 * j, _mm512_permutex2var_epi64(c[j], first, c[j + 4]));
+      _mm512_storeu_si512(out + 64 * (j + 4), _mm512_permutex2var_epi64(c[j], second, c[j + 4]));
     }
   }
 
-  static void transpose_16x8_to(const std::byte* rows, int64_t stride, std::byte* out) {
-    I columns[8];
-    transpose_16x8(rows, stride, columns);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) _mm512_storeu_si512(out + 64 * j, columns[j]);
+  /// From 16 rows of 4 words to 4 columns of 16 words.
+  static void transpose_16x4_to(const std::byte* rows, int64_t stride, std::byte* out) {
+    const auto row = [&](int r) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * stride));
+    };
+    // z[r]: rows r, r + 4, r + 8, r + 12
+    __m512i z[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(row(r)), row(r + 4), 1);
+      const __m256i high =
+          _mm256_inserti128_si256(_mm256_castsi128_si256(row(r + 8)), row(r + 12), 1);
+      z[r] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    }
+    __m512i c[4];
+    transpose_4x4(z, c);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) _mm512_storeu_si512(out + 64 * j, c[j]);
   }
 
  private:
+  /// Transposes 4 x 4 words within each quarter of the vectors.
+  [[gnu::always_inline]] static inline void transpose_4x4(const __m512i* z, __m512i* c) {
+    const __m512i lo01 = _mm512_unpacklo_epi32(z[0], z[1]);
+    const __m512i hi01 = _mm512_unpackhi_epi32(z[0], z[1]);
+    const __m512i lo23 = _mm512_unpacklo_epi32(z[2], z[3]);
+    const __m512i hi23 = _mm512_unpackhi_epi32(z[2], z[3]);
+    c[0] = _mm512_unpacklo_epi64(lo01, lo23);
+    c[1] = _mm512_unpackhi_epi64(lo01, lo23);
+    c[2] = _mm512_unpacklo_epi64(hi01, hi23);
+    c[3] = _mm512_unpackhi_epi64(hi01, hi23);
+  }
+
   static __mmask16 mask(int n) {
     return static_cast<__mmask16>(n >= 16 ? 0xffffu : (n <= 0 ? 0u : (1u << n) - 1u));
   }
