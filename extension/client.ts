@@ -11,12 +11,14 @@ import {
 import {
   CloseAction,
   ErrorAction,
+  InlineCompletionRequest,
   LanguageClient,
   ProgressType,
   RevealOutputChannelOn,
   StreamMessageReader,
   StreamMessageWriter,
   type LanguageClientOptions,
+  type MessageSignature,
   type Middleware,
 } from "vscode-languageclient/node";
 import { ConnectError, connectToEngine, type EngineSocket } from "../engine/connect";
@@ -314,7 +316,11 @@ class Session {
       // Reconnecting is the owner's business: it starts the engine again where needed.
       errorHandler: {
         error: () => ({ action: ErrorAction.Continue, handled: true }),
-        closed: () => ({ action: CloseAction.DoNotRestart, handled: true }),
+        closed: () => ({
+          action: CloseAction.DoNotRestart,
+          handled: true,
+          message: "The connection to the engine ended.",
+        }),
       },
       initializationFailedHandler: () => false,
     };
@@ -341,5 +347,16 @@ class Session {
 class QuietClient extends LanguageClient {
   override error(message: string, data?: unknown): void {
     super.error(message, data, false);
+  }
+
+  override handleFailedRequest<T>(
+    type: MessageSignature,
+    token: CancellationToken | undefined,
+    error: unknown,
+    ...rest: [defaultValue: T, showNotification?: boolean, throwOnCancel?: boolean]
+  ): T {
+    // Ghost text is asked for with each key; the middleware tells about a failure once, not with each key.
+    if (type.method === InlineCompletionRequest.method) throw error;
+    return super.handleFailedRequest(type, token, error, ...rest);
   }
 }

@@ -31,11 +31,13 @@ export function activate(context: ExtensionContext): void {
 
   const completions = new CompletionMiddleware({
     settings: () => readSettings().completions,
+    // Read when it is called: the engine's client is made below, with this middleware in it.
+    isReady: () => (engine.status?.model ?? null) !== null,
     nowMs: () => performance.now(),
     pause,
-    onError: (error) => log.warn(`No completion: ${error instanceof Error ? error.message : String(error)}`),
+    onError: (error) => log.warn(`No completion: ${error.message}`),
   });
-  const engine = new EngineClient({
+  const engine: EngineClient = new EngineClient({
     engineFile: context.asAbsolutePath("dist/engine.js"),
     log,
     middleware: { provideInlineCompletionItems: completions.provideInlineCompletionItems },

@@ -10,6 +10,7 @@ import {
 } from "vscode";
 import type { Middleware } from "vscode-languageclient/node";
 import type { CompletionSettings } from "../../engine/protocol";
+import { isCancellation } from "../errors";
 import { restOfOffer, type Offer } from "./offer";
 import { Pace } from "./pace";
 import { completesIn } from "./where";
@@ -19,10 +20,13 @@ type AskEngine = Parameters<NonNullable<Middleware["provideInlineCompletionItems
 
 export interface CompletionMiddlewareOptions {
   readonly settings: () => CompletionSettings;
+  /** False while there is no model: then every request would fail. */
+  readonly isReady: () => boolean;
   readonly nowMs: () => number;
   /** Resolves after the time, or at once when the token is cancelled. */
   readonly pause: (ms: number, token: CancellationToken) => Promise<void>;
-  readonly onError: (error: unknown) => void;
+  /** Told of a failure, and not again while the same one repeats. */
+  readonly onError: (error: Error) => void;
 }
 
 /**
@@ -33,6 +37,7 @@ export class CompletionMiddleware {
   readonly #options: CompletionMiddlewareOptions;
   readonly #pace = new Pace();
   #offer: Offer | undefined;
+  #lastError = "";
 
   constructor(options: CompletionMiddlewareOptions) {
     this.#options = options;
@@ -46,9 +51,9 @@ export class CompletionMiddleware {
     token: CancellationToken,
     next: AskEngine,
   ): Promise<Completions | null> => {
-    const { settings, nowMs, pause, onError } = this.#options;
+    const { settings, isReady, nowMs, pause } = this.#options;
     const place = { scheme: document.uri.scheme, languageId: document.languageId };
-    if (!completesIn(place, settings())) return null;
+    if (!completesIn(place, settings()) || !isReady()) return null;
 
     if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
       this.#pace.keyPressed(nowMs());
@@ -64,13 +69,20 @@ export class CompletionMiddleware {
       if (token.isCancellationRequested) return null;
       this.#pace.answered(nowMs() - askedAtMs);
       this.#remember(document, position, completions);
+      this.#lastError = "";
       return completions;
     } catch (error) {
-      // Ghost text that does not come is no news for a pop-up; the log and the status bar have it.
-      onError(error);
+      this.#fail(error);
       return null;
     }
   };
+
+  /** Ghost text that does not come is no news for a pop-up; the log and the status bar have it. */
+  #fail(error: unknown): void {
+    if (!(error instanceof Error) || isCancellation(error) || error.message === this.#lastError) return;
+    this.#lastError = error.message;
+    this.#options.onError(error);
+  }
 
   #restOfOffer(document: TextDocument, position: Position, context: InlineCompletionContext): string | undefined {
     // With the suggestion list open, the text must extend the selected entry: the engine decides.

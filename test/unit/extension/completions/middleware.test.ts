@@ -28,12 +28,13 @@ function documentOf(text: string, scheme = "file"): TextDocument {
 const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic } as InlineCompletionContext;
 const invoked = { triggerKind: InlineCompletionTriggerKind.Invoke } as InlineCompletionContext;
 
-function setUp(enabled = true) {
+function setUp({ enabled = true, ready = true } = {}) {
   let nowMs = 0;
   const pauses: number[] = [];
   const errors: unknown[] = [];
   const middleware = new CompletionMiddleware({
     settings: () => ({ enabled, languages: { "*": true }, tokensMax: 64 }),
+    isReady: () => ready,
     nowMs: () => (nowMs += 100),
     pause: async (ms) => void pauses.push(ms),
     onError: (error) => errors.push(error),
@@ -58,6 +59,7 @@ describe("the completion middleware", () => {
     const source = new CancellationTokenSource();
     const middleware = new CompletionMiddleware({
       settings: () => ({ enabled: true, languages: {}, tokensMax: 64 }),
+      isReady: () => true,
       nowMs: () => 0,
       pause: async () => source.cancel(),
       onError: () => undefined,
@@ -74,9 +76,10 @@ describe("the completion middleware", () => {
     expect(next).not.toHaveBeenCalled();
   });
 
-  it("asks nothing where completions are off or do not belong", async () => {
+  it("asks nothing where completions are off or do not belong, nor without a model", async () => {
     const next = vi.fn(async () => null);
-    await setUp(false).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    await setUp({ enabled: false }).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    await setUp({ ready: false }).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
     await setUp().provide(documentOf("a", "chatSessionInput"), new Position(0, 1), invoked, never, next);
     expect(next).not.toHaveBeenCalled();
   });
@@ -107,10 +110,14 @@ describe("the completion middleware", () => {
     expect(next).toHaveBeenCalledTimes(2);
   });
 
-  it("gives nothing, and no error, when the engine fails", async () => {
+  it("gives nothing when the engine fails, and tells of the same failure once", async () => {
     const { provide, errors } = setUp();
-    const failing = async (): Promise<null> => Promise.reject(new Error("engine gone"));
-    expect(await provide(documentOf("a"), new Position(0, 1), automatic, never, failing)).toBeNull();
-    expect(errors).toHaveLength(1);
+    const ask = async (message: string): Promise<unknown> =>
+      provide(documentOf("a"), new Position(0, 1), automatic, never, async () => Promise.reject(new Error(message)));
+    for (const message of ["gone", "gone", "broken", "gone"]) expect(await ask(message)).toBeNull();
+    expect(errors).toHaveLength(3);
+    const cancelled = Object.assign(new Error("cancelled"), { code: -32800 });
+    await provide(documentOf("a"), new Position(0, 1), automatic, never, async () => Promise.reject(cancelled));
+    expect(errors).toHaveLength(3);
   });
 });
