@@ -96,9 +96,11 @@ export class Indexing {
     for (const record of this.#options.store.records()) {
       const paths = files.map((file) => pathWithin(record.root, file)).filter((path) => path !== undefined);
       if (paths.length === 0) continue;
+      const concerned = paths.filter((path) => !isOutside(record, path));
+      if (concerned.length === 0) continue;
       const state = this.#state(record.root);
-      for (const path of paths) if (!path.startsWith(".git/")) state.stale.add(path);
-      if (state.stale.size > 0) this.#refreshSoon(record.root, state);
+      for (const path of concerned) state.stale.add(path);
+      this.#refreshSoon(record.root, state);
     }
   }
 
@@ -443,6 +445,12 @@ class IndexRun {
 
 /** A prefill command of an index run lasts about this long, so that progress moves. */
 const progressMs = 500;
+
+/** Whether a change of this file is none of the context's business: a build's output, git's own files. */
+function isOutside(record: ContextRecord, path: string): boolean {
+  if (path.startsWith(".git/")) return true;
+  return record.leftOut.some((left) => left.path.endsWith("/") && path.startsWith(left.path));
+}
 
 function dropBegun(state: RootState): void {
   const { begun } = state;

@@ -1,12 +1,10 @@
 /** Loads a model for real: the native addon and the tokenizer's thread. */
 
-import { createRequire } from "node:module";
 import * as path from "node:path";
 import type { ContextStore } from "../contexts/store";
-import { EngineError } from "../errors";
 import type { Log } from "../log";
 import type { ResolvedModel } from "../models/registry";
-import type { NativeAddon } from "../native/addon";
+import { loadAddon } from "../native/load";
 import { Tokenizer } from "../tokenizer/tokenizer";
 import { modelText } from "./modelText";
 import { Session } from "./session";
@@ -40,16 +38,4 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
     : text.status === "rejected"
       ? text.reason
       : new Error("unreachable");
-}
-
-function loadAddon(file: string): NativeAddon {
-  try {
-    return createRequire(file)(file) as NativeAddon;
-  } catch (error) {
-    throw new EngineError(
-      "internal",
-      `Nosa's native part could not be loaded from ${file}: install the extension for this platform again, or run "npm run build".`,
-      { cause: error },
-    );
-  }
 }
