@@ -163,35 +163,43 @@ async function nativeTests(name, options) {
   return { passed: all - failed, failed: Math.max(failed, code === 0 ? 0 : 1), skipped: 0, tail };
 }
 
-async function buildNative(name, options) {
+async function buildNative(name, options, targets = []) {
   const folder = path.join(checkoutCache, "native", name);
   const generator = (await versionOf("ninja")) === undefined ? [] : ["-G", "Ninja"];
   await run("cmake", ["-S", inRoot(), "-B", folder, ...generator, ...options], { log: `cmake-${name}` });
-  await run("cmake", ["--build", folder, "--parallel", "2"], { log: `build-${name}` });
+  const only = targets.length === 0 ? [] : ["--target", ...targets];
+  await run("cmake", ["--build", folder, "--parallel", "2", ...only], { log: `build-${name}` });
   return folder;
 }
 
-/** Feeds every fuzz target random input for a short while. */
+/** Feeds every parser random variations of small valid files for a short while. */
 async function fuzz() {
-  const folder = await buildNative("fuzz", ["-DNOSA_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++"]);
-  const targets = readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && /^fuzz_\w+$/.test(entry.name))
-    .map((entry) => path.join(entry.parentPath, entry.name));
-  if (targets.length === 0) throw new Error("No fuzz target was built.");
+  const targets = readdirSync(inRoot("test/native/fuzz"))
+    .filter((name) => /^fuzz_\w+\.cpp$/.test(name) && name !== "fuzz_seeds.cpp")
+    .map((name) => path.basename(name, ".cpp"));
+  const options = ["-DNOSA_FUZZ=ON", "-DNOSA_SANITIZE=address,undefined", "-DCMAKE_CXX_COMPILER=clang++"];
+  const folder = path.join(await buildNative("fuzz", options, [...targets, "fuzz_seeds"]), "test/native/fuzz");
+  const corpus = path.join(folder, "corpus");
+  await run(path.join(folder, "fuzz_seeds"), [corpus], { log: "fuzz-seeds" });
   const counts = { passed: 0, failed: 0, skipped: 0, tail: "" };
   for (const target of targets) {
-    const corpus = path.join(folder, "corpus", path.basename(target));
-    mkdirSync(corpus, { recursive: true });
+    const finds = path.join(folder, `${target}-finds-`);
+    const limits = [
+      `-max_total_time=${fuzzSecondsPerTarget}`,
+      "-rss_limit_mb=2048",
+      "-timeout=10",
+      `-artifact_prefix=${finds}`,
+    ];
     const { code, tail } = await run(
-      target,
-      [`-max_total_time=${fuzzSecondsPerTarget}`, "-rss_limit_mb=2048", `-artifact_prefix=${corpus}-`, corpus],
+      path.join(folder, target),
+      [...limits, path.join(corpus, target.replace("fuzz_", ""))],
       {
-        log: path.basename(target),
+        log: target,
         allowFailure: true,
       },
     );
     counts[code === 0 ? "passed" : "failed"] += 1;
-    if (code !== 0) counts.tail = tail;
+    if (code !== 0) counts.tail += tail;
   }
   return counts;
 }
