@@ -23,7 +23,7 @@ const fuzzSecondsPerTarget = 15;
 const nativeInputs = ["CMakeLists.txt", "native", "kernels", "test/native"];
 
 /** Models that the tests use: the quick one, and the default one, which the oracle reads too. */
-const testModels = ["smollm2-135m", "qwen2.5-coder-0.5b"];
+const testModels = ["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"];
 
 /** Name → what it does. Each resolves with counts, or throws when it cannot be run. Quick ones first. */
 const tests = {

@@ -15,7 +15,7 @@ import { inRoot } from "../../scripts/lib/paths.mjs";
 import { vsixFile } from "../../scripts/package.mjs";
 import { Editor } from "./harness";
 
-const model = "smollm2-135m";
+const model = "smollm2-135m-instruct";
 const sample = "parcel-desk";
 const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-story-")));
 const workspace = path.join(scratch, sample);
