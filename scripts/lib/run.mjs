@@ -52,19 +52,28 @@ export function start(command, args, options = {}) {
  *
  * `log` names the file under .cache/logs that gets both streams; `onText` sees every piece as it comes. A non-zero exit
  * throws a CommandError, unless `allowFailure` is set: then the result carries the code.
+ * `showErrors` lets standard error through to the reader, for a program that draws a bar there.
  *
  * @param {string} command
  * @param {readonly string[]} args
  * @param {{ cwd?: string, env?: Record<string, string>, log?: string, onText?: (text: string) => void,
- *   allowFailure?: boolean, timeoutMs?: number }} options
+ *   allowFailure?: boolean, timeoutMs?: number, showErrors?: boolean }} options
  * @returns {Promise<{ code: number, stdout: string, tail: string, logFile?: string }>}
  */
-export function run(command, args, { cwd = root, env = {}, log, onText, allowFailure = false, timeoutMs = 0 } = {}) {
+export function run(
+  command,
+  args,
+  { cwd = root, env = {}, log, onText, allowFailure = false, timeoutMs = 0, showErrors = false } = {},
+) {
   return new Promise((resolve, reject) => {
     const logFile = log === undefined ? undefined : path.join(checkoutCache, "logs", `${log}.log`);
     if (logFile !== undefined) mkdirSync(path.dirname(logFile), { recursive: true });
     const sink = logFile === undefined ? undefined : createWriteStream(logFile);
-    const child = start(command, args, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    const child = start(command, args, {
+      cwd,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", showErrors ? "inherit" : "pipe"],
+    });
     let stdout = "";
     let tail = "";
     const take = (text) => {
@@ -76,7 +85,7 @@ export function run(command, args, { cwd = root, env = {}, log, onText, allowFai
       stdout += text;
       take(text);
     });
-    child.stderr.setEncoding("utf8").on("data", take);
+    child.stderr?.setEncoding("utf8").on("data", take);
     let timedOut = false;
     const timer =
       timeoutMs === 0

@@ -5,6 +5,8 @@ const columns = 34;
 export function createSteps({ stream = process.stdout, quiet = false } = {}) {
   const interactive = stream.isTTY === true;
   return {
+    interactive,
+
     /** Prints a line by itself. */
     say(text) {
       stream.write(`${text}\n`);
@@ -12,9 +14,9 @@ export function createSteps({ stream = process.stdout, quiet = false } = {}) {
 
     /**
      * Runs `work(update)` and prints its line. `work` resolves with the words for the result, or undefined when there was
-     * nothing to do; `update(words)` shows how far it is.
+     * nothing to do; `update(words)` shows how far it is. With `drawsItself` the work shows that on its own, on a terminal.
      */
-    async step(title, work) {
+    async step(title, work, { drawsItself = false } = {}) {
       const startedMs = Date.now();
       let lastPrintMs = startedMs;
       const update = (words) => {
@@ -28,7 +30,8 @@ export function createSteps({ stream = process.stdout, quiet = false } = {}) {
         }
         lastPrintMs = now;
       };
-      const heartbeat = setInterval(() => update(`… ${seconds(startedMs)}`), interactive ? 1_000 : 30_000);
+      const isQuiet = drawsItself && interactive;
+      const heartbeat = setInterval(() => isQuiet || update(`… ${seconds(startedMs)}`), interactive ? 1_000 : 30_000);
       let result;
       try {
         result = await work(update);
