@@ -3,7 +3,7 @@
  *
  * Selectors are VS Code's own, so they belong to the version that scripts/lib/editorHost.mjs pins.
  */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from "playwright-core";
@@ -30,6 +30,8 @@ const quietSettings = {
 export interface EditorOptions {
   /** The packaged extension, or undefined for a bare editor. */
   readonly vsix: string | undefined;
+  /** Takes the place of the extension's engine, to say what a test wants said. */
+  readonly engineFile?: string;
   /** Folder to open. It is used as it is: hand in a copy. */
   readonly workspace: string;
   /** Names the folder of screenshots, logs and the like under test-results/. */
@@ -76,6 +78,7 @@ export class Editor {
     const profile = path.join(home, "profile");
     prepareProfile(profile, { ...quietSettings, ...options.settings });
     if (options.vsix !== undefined) await installExtension(profile, options.vsix);
+    if (options.engineFile !== undefined) replaceEngine(profile, options.engineFile);
     const results = inRoot("test-results", options.story);
     rmSync(results, { recursive: true, force: true });
     mkdirSync(results, { recursive: true });
@@ -216,6 +219,13 @@ export class Editor {
     await widget.locator("input.input").first().fill(text);
     await widget.locator(".monaco-list-row.focused", { hasText: label }).first().waitFor();
   }
+}
+
+function replaceEngine(profile: string, engineFile: string): void {
+  const extensions = path.join(profile, "extensions");
+  const installed = readdirSync(extensions).find((name) => name.startsWith("nosa.nosa-"));
+  if (installed === undefined) throw new Error(`The extension is not in ${extensions}.`);
+  copyFileSync(engineFile, path.join(extensions, installed, "dist/engine.js"));
 }
 
 function filesBelow(folder: string): string[] {
