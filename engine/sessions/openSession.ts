@@ -4,6 +4,7 @@ import * as path from "node:path";
 import type { ContextStore } from "../contexts/store";
 import type { Log } from "../log";
 import type { ResolvedModel } from "../models/registry";
+import { physicalCores } from "../machine";
 import { loadAddon } from "../native/load";
 import { Tokenizer } from "../tokenizer/tokenizer";
 import { modelText } from "./modelText";
@@ -24,7 +25,12 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   const workerPath = path.join(distFolder, "tokenizerWorker.js");
   const addon = loadAddon(addonPath);
   const [model, text] = await Promise.allSettled([
-    addon.openModel({ path: resolved.path, threads, precision: "fast", kernels: "auto" }),
+    addon.openModel({
+      path: resolved.path,
+      threads: threads === 0 ? physicalCores() : threads,
+      precision: "fast",
+      kernels: "auto",
+    }),
     Tokenizer.open(resolved.path, { addonPath, workerPath }).then(modelText),
   ]);
   if (model.status === "fulfilled" && text.status === "fulfilled") {
