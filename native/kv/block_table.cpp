@@ -42,6 +42,12 @@ Status BlockTable::grow(int n_blocks) {
   return {};
 }
 
+void BlockTable::adopt(std::span<const TierSlot> slots) {
+  CHECK(slots.size() == size_t(shape_.extents_per_block()));
+  for (const TierSlot slot : slots) ids_.push_back(store_->adopt(slot));
+  n_blocks_ += 1;
+}
+
 void BlockTable::truncate(int n_blocks) {
   const size_t n_kept = size_t(n_blocks) * size_t(shape_.extents_per_block());
   while (ids_.size() > n_kept) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "core/status.h"
@@ -31,6 +32,10 @@ class BlockTable {
   /// Takes blocks until there are `n_blocks` of them.
   /// Fails with kOutOfMemory, and then keeps the whole blocks it had got so far.
   Status grow(int n_blocks);
+
+  /// Adds a block whose extents, [n_layers, n_kv_heads], are in the tier below the store, which owns
+  /// the slots from here on. REQUIRES: one slot for each.
+  void adopt(std::span<const TierSlot> slots);
 
   /// Releases all blocks from `n_blocks` on.
   void truncate(int n_blocks);

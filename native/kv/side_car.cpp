@@ -122,4 +122,48 @@ size_t SideCar::bytes() const {
   return total;
 }
 
+void SideCar::write(std::vector<std::byte>& out) const {
+  const auto append = [&](const auto& values, size_t n) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+    out.insert(out.end(), bytes, bytes + n * sizeof(values[0]));
+  };
+  out.push_back(std::byte(has_token_scores_ ? 1 : 0));
+  for (const Layer& layer : layers_) {
+    CHECK(layer.n_tokens == layers_[0].n_tokens);
+    for (const Head& head : layer.heads) {
+      append(head.compressed_keys, head.compressed_keys.size());
+      append(head.window_scores, head.window_scores.size());
+      if (has_token_scores_) append(head.token_scores, size_t(layer.n_tokens));
+    }
+  }
+}
+
+bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
+  if (bytes.empty()) return false;
+  const bool has_token_scores = bytes[0] != std::byte(0);
+  const size_t n_windows = size_t(windows_in(n_tokens));
+  const size_t head_bytes = n_windows * (key_bytes() + sizeof(float)) +
+                            (has_token_scores ? size_t(n_tokens) * sizeof(float) : 0);
+  if (bytes.size() != 1 + head_bytes * size_t(shape_.extents_per_block())) return false;
+
+  has_token_scores_ = has_token_scores;
+  const std::byte* at = bytes.data() + 1;
+  const auto take = [&](auto& values, size_t n) {
+    if (n > 0) std::memcpy(values.data(), at, n * sizeof(values[0]));
+    at += n * sizeof(values[0]);
+  };
+  for (Layer& layer : layers_) {
+    layer.n_tokens = n_tokens;
+    for (Head& head : layer.heads) {
+      head.compressed_keys.resize(n_windows * key_bytes());
+      take(head.compressed_keys, n_windows * key_bytes());
+      head.window_scores.resize(n_windows);
+      take(head.window_scores, n_windows);
+      head.token_scores.assign(has_token_scores ? size_t(blocks_for(n_tokens)) * kBlockTokens : 0, 0.0f);
+      if (has_token_scores) take(head.token_scores, size_t(n_tokens));
+    }
+  }
+  return true;
+}
+
 }  // namespace nosa

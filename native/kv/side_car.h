@@ -47,6 +47,13 @@ class SideCar {
   const KvShape& shape() const { return shape_; }
   size_t bytes() const;
 
+  /// Appends the contents to `out`. REQUIRES: all layers hold the same tokens.
+  void write(std::vector<std::byte>& out) const;
+
+  /// Takes over the contents that write() gave for `n_tokens` tokens; false, and nothing has
+  /// changed, when `bytes` has another size.
+  bool read(std::span<const std::byte> bytes, int n_tokens);
+
  private:
   struct Head {
     std::vector<std::byte> compressed_keys;

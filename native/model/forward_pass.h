@@ -8,6 +8,8 @@
 #include "core/aligned_buffer.h"
 #include "core/status.h"
 #include "kv/block_table.h"
+#include "kv/side_car.h"
+#include "model/block_selector.h"
 #include "model/config.h"
 
 namespace nosa {
@@ -33,18 +35,14 @@ class PassBuffers {
   AlignedBuffer memory_;
 };
 
-/// A sealed sequence whose every token is seen.
-struct AttendedKv {
-  const BlockTable* blocks = nullptr;
-  int n_tokens = 0;
-};
-
 /// The sequence that a pass computes.
 struct PassTarget {
   std::span<const uint32_t> tokens;  ///< Its own tokens.
   int base_position = 0;             ///< Of its first token.
   BlockTable* blocks = nullptr;      ///< Its own blocks, enough for the tokens of the pass.
+  SideCar* side_car = nullptr;       ///< Of its own tokens.
   std::span<const AttendedKv> attended;
+  BlockSelector* selector = nullptr;  ///< Over `attended`.
 };
 
 struct PassPlan {
@@ -52,6 +50,7 @@ struct PassPlan {
   int n_tokens = 0;    ///< 1 .. kChunkTokens
   int store_from = 0;  ///< Keys and values of tokens before this index are there already.
   bool masses = false; ///< Adds up the attention mass of the last token by attended block.
+  bool selections = false;  ///< Keeps the blocks that the last token chose.
 };
 
 /// One run of consecutive tokens on its way through the layers. It can stop between any two steps
@@ -73,6 +72,13 @@ class ForwardPass {
   /// layers and heads. REQUIRES: done() and `plan.masses`.
   std::vector<float> attended_masses(const ModelConfig& config, int n_attended_blocks) const;
 
+  /// Blocks that the last token attended to, [n_layers, n_kv_heads] ascending lists in the selector's
+  /// order; an empty list stands for all. REQUIRES: done() and `plan.selections`.
+  const std::vector<std::vector<int32_t>>& selections() const { return selections_; }
+
+  /// Blocks that each KV head of the last token attended to. REQUIRES: done().
+  int n_attended_blocks() const { return n_attended_blocks_; }
+
   /// The buffers, for the next pass. The pass is over.
   std::unique_ptr<PassBuffers> take_buffers() { return std::move(buffers_); }
 
@@ -88,6 +94,8 @@ class ForwardPass {
   Stage stage_ = Stage::kEmbed;
   int next_ = 0;               // First token of the pass that the stage has not done.
   std::vector<float> masses_;  // [n_kv_heads, n_attended_blocks + n_own_blocks], over layers.
+  std::vector<std::vector<int32_t>> selections_;
+  int n_attended_blocks_ = 0;
 };
 
 }  // namespace nosa

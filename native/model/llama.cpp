@@ -22,12 +22,6 @@ Result<std::vector<float>> load_vector(const Weights& weights, const std::string
   return values;
 }
 
-int n_context_blocks(const PassTarget& target) {
-  int n_blocks = 0;
-  for (const AttendedKv& attended : target.attended) n_blocks += blocks_for(attended.n_tokens);
-  return n_blocks;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Llama>> Llama::create(const Weights& weights, const ModelConfig& config,
@@ -57,6 +51,11 @@ Status Llama::load(const Weights& weights) {
   if (!output_norm.ok()) return output_norm.status();
   output_norm_ = *std::move(output_norm);
   logits_norm_.resize(size_t(kChunkTokens) * n_embd);
+  if (EvictionScores::present_in(weights)) {
+    Result<EvictionScores> scores = EvictionScores::from_weights(weights, kv_shape_);
+    if (!scores.ok()) return scores.status();
+    eviction_scores_ = *std::move(scores);
+  }
 
   const int n_q = config_.n_heads * config_.head_dim;
   const int n_kv = config_.n_kv_heads * config_.head_dim;
@@ -115,8 +114,9 @@ Status Llama::advance(ForwardPass& pass, const PassTarget& target, const StopFla
     const double flops = item_flops(pass, target);
     const int n_tokens = int(sizer.items(flops, pass.plan_.n_tokens - pass.next_));
     const Clock::time_point start = Clock::now();
-    if (Status status = step(pass, target, n_tokens); !status.ok()) return status;
-    sizer.measured(flops * n_tokens, Clock::now() - start);
+    const Result<int> n_done = step(pass, target, n_tokens);
+    if (!n_done.ok()) return n_done.status();
+    sizer.measured(flops * *n_done, Clock::now() - start);
   }
   return {};
 }
@@ -128,8 +128,13 @@ double Llama::item_flops(const ForwardPass& pass, const PassTarget& target) cons
     case ForwardPass::Stage::kEmbed: return double(config_.n_embd);
     case ForwardPass::Stage::kQkv: return layer.q.flops() + layer.k.flops() + layer.v.flops();
     case ForwardPass::Stage::kAttend: {
-      double n_keys = double(pass.plan_.first + pass.next_ + 1);
+      const int own_idx = pass.plan_.first + pass.next_;
+      double n_keys = double(own_idx + 1);
       for (const AttendedKv& attended : target.attended) n_keys += attended.n_tokens;
+      if (target.selector->chooses(own_idx)) {
+        // The chosen blocks, and a key for each window of all of them.
+        n_keys = n_keys / kWindowStride + target.selector->options().budget.total_blocks * kBlockTokens;
+      }
       return 4.0 * n_keys * config_.n_heads * config_.head_dim;
     }
     case ForwardPass::Stage::kAttnOut: return layer.out.flops();
@@ -140,9 +145,10 @@ double Llama::item_flops(const ForwardPass& pass, const PassTarget& target) cons
   return 0;
 }
 
-// Does the next `n_tokens` of the current stage and moves the cursor.
-Status Llama::step(ForwardPass& pass, const PassTarget& target, int n_tokens) {
+// Does the next `n_tokens` of the current stage, or fewer, and moves the cursor; gives how many.
+Result<int> Llama::step(ForwardPass& pass, const PassTarget& target, int n_tokens) {
   using Stage = ForwardPass::Stage;
+  target.blocks->store().begin_step();
   switch (pass.stage_) {
     case Stage::kEmbed:
       n_tokens = pass.plan_.n_tokens;
@@ -151,14 +157,16 @@ Status Llama::step(ForwardPass& pass, const PassTarget& target, int n_tokens) {
     case Stage::kQkv:
       if (Status status = qkv(pass, target, n_tokens); !status.ok()) return status;
       break;
-    case Stage::kAttend: attend(pass, target, n_tokens); break;
+    case Stage::kAttend:
+      if (Status status = attend(pass, target, n_tokens); !status.ok()) return status;
+      break;
     case Stage::kAttnOut: attn_out(pass, n_tokens); break;
     case Stage::kGateUp: gate_up(pass, n_tokens); break;
     case Stage::kDown: down(pass, n_tokens); break;
-    case Stage::kDone: return {};
+    case Stage::kDone: return 0;
   }
   pass.next_ += n_tokens;
-  if (pass.next_ < pass.plan_.n_tokens) return {};
+  if (pass.next_ < pass.plan_.n_tokens) return n_tokens;
 
   pass.next_ = 0;
   if (pass.stage_ != Stage::kDown) {
@@ -167,16 +175,22 @@ Status Llama::step(ForwardPass& pass, const PassTarget& target, int n_tokens) {
     ++pass.layer_;
     pass.stage_ = pass.layer_ < config_.n_layers ? Stage::kQkv : Stage::kDone;
   }
-  return {};
+  return n_tokens;
 }
 
 void Llama::embed(ForwardPass& pass, const PassTarget& target) {
   backend_.embed(embedding_, target.tokens.subspan(pass.plan_.first, pass.plan_.n_tokens),
                  pass.buffers_->x);
   if (pass.plan_.masses) {
-    const int n_blocks = n_context_blocks(target) + blocks_for(pass.end());
+    const int n_blocks = selector_blocks(target, pass.end());
     pass.masses_.assign(size_t(config_.n_kv_heads) * n_blocks, 0.0f);
   }
+  pass.selections_.clear();
+}
+
+// Blocks in the selector's order: of the attended sequences, then own.
+int Llama::selector_blocks(const PassTarget& target, int n_own_tokens) const {
+  return target.selector->n_context_blocks() + blocks_for(n_own_tokens);
 }
 
 Status Llama::qkv(ForwardPass& pass, const PassTarget& target, int n_tokens) {
@@ -241,31 +255,97 @@ Status Llama::store_kv(ForwardPass& pass, const PassTarget& target, int n_tokens
   args.kv_dtype = kv_shape_.dtype;
   args.extents = extents_;
   backend_.store_kv(args);
+  return append_side_car(target, pass.layer_, begin, end, args.k, args.v);
+}
+
+// Takes the tokens [begin, end) of a layer, whose keys are stored, into the sequence's side-car.
+Status Llama::append_side_car(const PassTarget& target, int layer, int begin, int end,
+                              const float* k, const float* v) {
+  // New windows reach back to keys of blocks that may have left memory.
+  wanted_.clear();
+  const int first_token = windows_in(begin) * kWindowStride;
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    for (int block = first_token / kBlockTokens; block < blocks_for(end); ++block) {
+      wanted_.push_back(target.blocks->id(layer, kv_head, block));
+    }
+  }
+  if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
+  token_scores_.resize(size_t(end - begin) * config_.n_kv_heads);
+  eviction_scores_.compute(layer, k, v, end - begin, token_scores_.data());
+  target.side_car->append(layer, *target.blocks, end, token_scores_);
   return {};
 }
 
-void Llama::attend(ForwardPass& pass, const PassTarget& target, int n_tokens) {
-  const int t = pass.next_;
-  const size_t n_q = size_t(config_.n_heads) * config_.head_dim;
-  const int own_start = pass.plan_.first + t;
-  gather_context(target, pass.layer_);
-  gather_own(target, pass.layer_, own_start + n_tokens);
+// Queries that choose their blocks go one by one, for each has its own; the rest go together.
+Status Llama::attend(ForwardPass& pass, const PassTarget& target, int n_tokens) {
+  const int first = pass.next_;
+  const int end = first + n_tokens;
+  const PassPlan& plan = pass.plan_;
+  const auto chooses = [&](int token) { return target.selector->chooses(plan.first + token); };
+  const auto is_last = [&](int token_end) { return token_end == plan.n_tokens; };
 
+  int token = first;
+  while (token < end && !chooses(token)) token += 1;
+  if (token > first) {
+    if (Status status = gather_all(target, pass.layer_, plan.first + token); !status.ok()) return status;
+    attend_gathered(pass, first, token - first, plan.masses && is_last(token));
+    pass.n_attended_blocks_ = int((context_.size() + own_.size()) / size_t(config_.n_kv_heads));
+    if (plan.selections && is_last(token)) pass.selections_.resize(pass.selections_.size() + config_.n_kv_heads);
+  }
+  for (; token < end; ++token) {
+    BlockSelector::Query query;
+    query.layer = pass.layer_;
+    query.own_idx = plan.first + token;
+    query.q = pass.buffers_->q + size_t(token) * config_.n_heads * config_.head_dim;
+    query.n_heads = config_.n_heads;
+    query.scale = 1.0f / std::sqrt(float(config_.head_dim));
+    query.own = target.side_car;
+    const auto chosen = target.selector->choose(query, backend_);
+    // Blocks of one query are safe until the next begins, so that a small budget serves them all.
+    target.blocks->store().begin_step();
+    Status status = gather_chosen(target, pass.layer_, query.own_idx + 1, chosen);
+    if (!status.ok()) return status;
+    attend_gathered(pass, token, 1, plan.masses && is_last(token + 1));
+    pass.n_attended_blocks_ = int(chosen[0].size());
+    if (plan.selections && is_last(token + 1)) {
+      pass.selections_.insert(pass.selections_.end(), chosen.begin(), chosen.end());
+    }
+  }
+  return {};
+}
+
+// Attention of tokens of the pass over context_ and own_.
+void Llama::attend_gathered(ForwardPass& pass, int token, int n_tokens, bool masses) {
+  const size_t n_q = size_t(config_.n_heads) * config_.head_dim;
   AttentionArgs args;
-  args.q = pass.buffers_->q + t * n_q;
-  args.out = pass.buffers_->attn + t * n_q;
+  args.q = pass.buffers_->q + token * n_q;
+  args.out = pass.buffers_->attn + token * n_q;
   args.n_tokens = n_tokens;
   args.n_heads = config_.n_heads;
   args.n_kv_heads = config_.n_kv_heads;
   args.head_dim = config_.head_dim;
-  args.own_start = own_start;
+  args.own_start = pass.plan_.first + token;
   args.scale = 1.0f / std::sqrt(float(config_.head_dim));
   args.kv_dtype = kv_shape_.dtype;
   args.context = context_;
   args.own = own_;
-  const bool has_last_query = t + n_tokens == pass.plan_.n_tokens;
-  if (pass.plan_.masses && has_last_query) args.block_mass = pass.masses_.data();
+  if (masses) {
+    mass_.assign(context_.size() + own_.size(), 0.0f);
+    args.block_mass = mass_.data();
+  }
   backend_.attend(args);
+  if (!masses) return;
+
+  // From the order of this call to that of all blocks.
+  const size_t n_context = context_.size() / size_t(config_.n_kv_heads);
+  const size_t row = mass_.size() / size_t(config_.n_kv_heads);
+  const size_t row_all = pass.masses_.size() / size_t(config_.n_kv_heads);
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    for (size_t i = 0; i < n_context; ++i) {
+      const int32_t block_idx = context_idx_[kv_head * n_context + i];
+      pass.masses_[kv_head * row_all + size_t(block_idx)] += mass_[kv_head * row + i];
+    }
+  }
 }
 
 void Llama::attn_out(ForwardPass& pass, int n_tokens) {
@@ -296,27 +376,82 @@ void Llama::down(ForwardPass& pass, int n_tokens) {
                int64_t(n_tokens) * config_.n_embd);
 }
 
-// The blocks of the attended sequences that a query sees: all of them.
-void Llama::gather_context(const PassTarget& target, int layer) {
-  context_.clear();
-  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (const AttendedKv& attended : target.attended) {
-      for (int block = 0; block < blocks_for(attended.n_tokens); ++block) {
-        const int n_tokens = std::min(kBlockTokens, attended.n_tokens - block * kBlockTokens);
-        context_.push_back({attended.blocks->extent(layer, kv_head, block), nullptr, n_tokens});
-      }
+// All blocks that are not masked, and the own ones apart.
+Status Llama::gather_all(const PassTarget& target, int layer, int n_own_tokens) {
+  all_context_.clear();
+  int32_t block_idx = 0;
+  for (const AttendedKv& attended : target.attended) {
+    for (int block = 0; block < blocks_for(attended.n_tokens); ++block, ++block_idx) {
+      if (!attended.masked) all_context_.push_back(block_idx);
     }
   }
-}
+  const int n_context = target.selector->n_context_blocks();
+  const int n_own = blocks_for(n_own_tokens);
+  wanted_.clear();
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    for (const int32_t idx : all_context_) want(target, layer, kv_head, idx);
+    for (int block = 0; block < n_own; ++block) want(target, layer, kv_head, n_context + block);
+  }
+  if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
 
-void Llama::gather_own(const PassTarget& target, int layer, int n_own_tokens) {
+  context_.clear();
+  context_idx_.clear();
   own_.clear();
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (int block = 0; block < blocks_for(n_own_tokens); ++block) {
-      const int n_tokens = std::min(kBlockTokens, n_own_tokens - block * kBlockTokens);
-      own_.push_back({target.blocks->extent(layer, kv_head, block), nullptr, n_tokens});
+    for (const int32_t idx : all_context_) {
+      context_.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
+      context_idx_.push_back(idx);
+    }
+    for (int block = 0; block < n_own; ++block) {
+      own_.push_back(block_ref(target, layer, kv_head, n_context + block, n_own_tokens));
     }
   }
+  return {};
+}
+
+// The chosen blocks, own ones among them: a single query sees every token of them that there is.
+Status Llama::gather_chosen(const PassTarget& target, int layer, int n_own_tokens,
+                            std::span<const std::vector<int32_t>> chosen) {
+  wanted_.clear();
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    for (const int32_t idx : chosen[kv_head]) want(target, layer, kv_head, idx);
+  }
+  if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
+
+  context_.clear();
+  context_idx_.clear();
+  own_.clear();
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    for (const int32_t idx : chosen[kv_head]) {
+      context_.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
+      context_idx_.push_back(idx);
+    }
+  }
+  return {};
+}
+
+void Llama::want(const PassTarget& target, int layer, int kv_head, int32_t block_idx) {
+  const BlockSelector::Place place = target.selector->place(block_idx);
+  const BlockTable& blocks = place.sequence == BlockSelector::none_attended
+                                 ? *target.blocks
+                                 : *target.attended[place.sequence].blocks;
+  wanted_.push_back(blocks.id(layer, kv_head, place.block));
+}
+
+KvBlockRef Llama::block_ref(const PassTarget& target, int layer, int kv_head, int32_t block_idx,
+                            int n_own_tokens) const {
+  const BlockSelector::Place place = target.selector->place(block_idx);
+  const bool is_own = place.sequence == BlockSelector::none_attended;
+  const AttendedKv own{target.blocks, target.side_car, n_own_tokens};
+  const AttendedKv& kv = is_own ? own : target.attended[place.sequence];
+  const int first_token = place.block * kBlockTokens;
+  KvBlockRef ref;
+  ref.extent = kv.blocks->extent(layer, kv_head, place.block);
+  ref.n_tokens = std::min(kBlockTokens, kv.n_tokens - first_token);
+  if (eviction_scores_.additive()) {
+    ref.token_bias = kv.side_car->token_scores(layer, kv_head).data() + first_token;
+  }
+  return ref;
 }
 
 bool Llama::logits(const float* hidden, int n_tokens, float* out, const StopFlag& stop) {

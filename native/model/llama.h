@@ -11,6 +11,7 @@
 #include "core/status.h"
 #include "formats/weights.h"
 #include "model/config.h"
+#include "model/eviction_scores.h"
 #include "model/forward_pass.h"
 #include "model/rope.h"
 #include "model/step_sizer.h"
@@ -57,28 +58,40 @@ class Llama {
   };
 
   Llama(const ModelConfig& config, const KvShape& kv_shape, Backend& backend)
-      : config_(config), kv_shape_(kv_shape), backend_(backend) {}
+      : config_(config),
+        kv_shape_(kv_shape),
+        backend_(backend),
+        eviction_scores_(EvictionScores::training_free(kv_shape)) {}
 
   Status load(const Weights& weights);
   Result<Linear> load_linear(const Weights& weights, const std::string& stem, int n_rows,
                              int n_cols) const;
 
   double item_flops(const ForwardPass& pass, const PassTarget& target) const;
-  Status step(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  Result<int> step(ForwardPass& pass, const PassTarget& target, int n_tokens);
   void embed(ForwardPass& pass, const PassTarget& target);
   Status qkv(ForwardPass& pass, const PassTarget& target, int n_tokens);
   Status store_kv(ForwardPass& pass, const PassTarget& target, int n_tokens);
-  void attend(ForwardPass& pass, const PassTarget& target, int n_tokens);
+  Status append_side_car(const PassTarget& target, int layer, int begin, int end, const float* k,
+                         const float* v);
+  Status attend(ForwardPass& pass, const PassTarget& target, int n_tokens);
   void attn_out(ForwardPass& pass, int n_tokens);
   void gate_up(ForwardPass& pass, int n_tokens);
   void down(ForwardPass& pass, int n_tokens);
 
-  void gather_context(const PassTarget& target, int layer);
-  void gather_own(const PassTarget& target, int layer, int n_own_tokens);
+  Status gather_all(const PassTarget& target, int layer, int n_own_tokens);
+  Status gather_chosen(const PassTarget& target, int layer, int n_own_tokens,
+                       std::span<const std::vector<int32_t>> chosen);
+  KvBlockRef block_ref(const PassTarget& target, int layer, int kv_head, int32_t block_idx,
+                       int n_own_tokens) const;
+  void want(const PassTarget& target, int layer, int kv_head, int32_t block_idx);
+  void attend_gathered(ForwardPass& pass, int token, int n_tokens, bool masses);
+  int selector_blocks(const PassTarget& target, int n_own_tokens) const;
 
   ModelConfig config_;
   KvShape kv_shape_;
   Backend& backend_;
+  EvictionScores eviction_scores_;
   RopeTable rope_;
   WeightView embedding_;           // [n_vocab, n_embd]
   std::vector<float> output_norm_;  // [n_embd]
@@ -88,9 +101,15 @@ class Llama {
   std::array<StepSizer, ForwardPass::n_stages> sizers_;  // By stage.
   StepSizer logits_sizer_;
   std::vector<float> logits_norm_;       // [kChunkTokens, n_embd]
-  std::vector<KvBlockRef> context_;      // [n_kv_heads, n_context_blocks] of the current step
-  std::vector<KvBlockRef> own_;          // [n_kv_heads, n_own_blocks] of the current step
-  std::vector<std::byte*> extents_;      // [n_kv_heads, n_blocks written] of the current step
+  // Of the current step.
+  std::vector<BlockId> wanted_;
+  std::vector<KvBlockRef> context_;      // [n_kv_heads, n_context_blocks]
+  std::vector<KvBlockRef> own_;          // [n_kv_heads, n_own_blocks]
+  std::vector<int32_t> context_idx_;     // Block index in the selector's order, as context_
+  std::vector<int32_t> all_context_;     // Block indices of the attended sequences that are not masked
+  std::vector<float> mass_;              // [n_kv_heads, n_context_blocks + n_own_blocks]
+  std::vector<float> token_scores_;      // [n_kv_heads, n_tokens]
+  std::vector<std::byte*> extents_;      // [n_kv_heads, n_blocks written]
 };
 
 }  // namespace nosa

@@ -40,6 +40,8 @@ int64_t write_some(int handle, const std::byte* at, size_t n) {
   return _write(handle, at, unsigned(n));
 }
 int64_t read_some(int handle, std::byte* at, size_t n) { return _read(handle, at, unsigned(n)); }
+int64_t seek_to(int handle, int64_t offset) { return _lseeki64(handle, offset, SEEK_SET); }
+int64_t seek_to_end(int handle) { return _lseeki64(handle, 0, SEEK_END); }
 int close_handle(int handle) { return _close(handle); }
 int process_id() { return _getpid(); }
 #else
@@ -49,6 +51,8 @@ int open_new(const fs::path& path) {
 int open_old(const fs::path& path) { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }
 int64_t write_some(int handle, const std::byte* at, size_t n) { return ::write(handle, at, n); }
 int64_t read_some(int handle, std::byte* at, size_t n) { return ::read(handle, at, n); }
+int64_t seek_to(int handle, int64_t offset) { return ::lseek(handle, off_t(offset), SEEK_SET); }
+int64_t seek_to_end(int handle) { return ::lseek(handle, 0, SEEK_END); }
 int close_handle(int handle) { return ::close(handle); }
 int process_id() { return ::getpid(); }
 #endif
@@ -128,7 +132,14 @@ ReadFile::~ReadFile() {
   if (handle_ >= 0) close_handle(handle_);
 }
 
-Status ReadFile::read(std::span<std::byte> bytes) {
+Result<int64_t> ReadFile::size_bytes() {
+  const int64_t size = seek_to_end(handle_);
+  if (size < 0) return from_errno("Cannot read " + path_, errno);
+  return size;
+}
+
+Status ReadFile::read(int64_t offset, std::span<std::byte> bytes) {
+  if (seek_to(handle_, offset) < 0) return from_errno("Cannot read " + path_, errno);
   while (!bytes.empty()) {
     const int64_t n = read_some(handle_, bytes.data(), std::min(bytes.size(), io_bytes_max));
     if (n < 0 && errno == EINTR) continue;

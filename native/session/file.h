@@ -39,7 +39,7 @@ class NewFile {
   int64_t size_bytes_ = 0;
 };
 
-/// A file read from beginning to end.
+/// A file that is read.
 class ReadFile {
  public:
   /// Fails with kNotFound or kIo.
@@ -49,8 +49,11 @@ class ReadFile {
   ReadFile& operator=(ReadFile&& other) = delete;
   ~ReadFile();
 
-  /// Fills all of `bytes`. Fails with kCorrupt when the file ends before, kIo otherwise.
-  Status read(std::span<std::byte> bytes);
+  /// Fails with kIo.
+  Result<int64_t> size_bytes();
+
+  /// Fills all of `bytes` from `offset`. Fails with kCorrupt when the file ends before, else kIo.
+  Status read(int64_t offset, std::span<std::byte> bytes);
 
  private:
   ReadFile(std::string path, int handle) : path_(std::move(path)), handle_(handle) {}

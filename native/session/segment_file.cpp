@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
+#include <limits>
+#include <span>
+#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "core/check.h"
 #include "kv/xxh64.h"
@@ -12,12 +15,12 @@
 namespace nosa {
 namespace {
 
-constexpr std::array<char, 8> file_magic = {'N', 'O', 'S', 'A', 'K', 'V', '\r', '\n'};
+constexpr size_t page_bytes = KvShape::page_bytes;
+constexpr std::array<char, 8> head_magic = {'N', 'O', 'S', 'A', 'K', 'V', '\r', '\n'};
+constexpr std::array<char, 8> tail_magic = {'N', 'O', 'S', 'A', 'E', 'N', 'D', '\n'};
 constexpr uint32_t file_version = 1;
-constexpr uint32_t block_magic = 0x4B4C422Eu;  // ".BLK"
-constexpr uint32_t end_magic = 0x444E452Eu;    // ".END"
+constexpr size_t sections_max = 16;
 
-// Each of these starts a page of its own; the rest of the page is zero.
 struct FileHead {
   std::array<char, 8> magic;
   uint32_t version;
@@ -27,43 +30,40 @@ struct FileHead {
   uint32_t head_dim;
   uint32_t dtype;
   uint32_t base_position;
-  uint32_t key_bytes;
-  std::array<char, SegmentIdentity::key_bytes_max> key;
 };
-struct BlockHead {
-  uint32_t magic;
-  uint32_t index;
-  uint32_t n_tokens;
-  uint32_t zero;
-  uint64_t extents_checksum;
-  std::array<uint32_t, kBlockTokens> tokens;
+struct SectionEntry {
+  std::array<char, 16> name;  // Ends with a zero.
+  int64_t offset;
+  int64_t n_bytes;
+  uint64_t checksum;
 };
-struct FileEnd {
-  uint32_t magic;
+struct FileTail {
+  std::array<char, 8> magic;
   uint32_t n_blocks;
   uint32_t n_tokens;
+  uint32_t n_sections;
+  uint32_t zero;
+  std::array<SectionEntry, sections_max> sections;
 };
 
-// A page ends with the checksum of what comes before.
+// Head and tail each fill a page that ends with the checksum of what comes before.
 struct Page {
-  alignas(8) std::array<std::byte, KvShape::page_bytes> bytes = {};
+  alignas(8) std::array<std::byte, page_bytes> bytes = {};
 
-  static constexpr size_t checked_bytes = KvShape::page_bytes - sizeof(uint64_t);
+  static constexpr size_t checked_bytes = page_bytes - sizeof(uint64_t);
 
   template <typename T>
   void put(const T& content) {
     static_assert(sizeof(T) <= checked_bytes);
     std::memcpy(bytes.data(), &content, sizeof(T));
+    const uint64_t sum = xxh64(std::span(bytes).first(checked_bytes));
+    std::memcpy(bytes.data() + checked_bytes, &sum, sizeof sum);
   }
   template <typename T>
   T get() const {
     T content;
     std::memcpy(&content, bytes.data(), sizeof(T));
     return content;
-  }
-  void seal() {
-    const uint64_t sum = xxh64(std::span(bytes).first(checked_bytes));
-    std::memcpy(bytes.data() + checked_bytes, &sum, sizeof sum);
   }
   bool intact() const {
     uint64_t sum;
@@ -74,159 +74,224 @@ struct Page {
 
 FileHead make_head(const SegmentIdentity& identity) {
   FileHead head = {};
-  head.magic = file_magic;
+  head.magic = head_magic;
   head.version = file_version;
   head.block_tokens = kBlockTokens;
-  head.n_layers = identity.shape.n_layers;
-  head.n_kv_heads = identity.shape.n_kv_heads;
-  head.head_dim = identity.shape.head_dim;
+  head.n_layers = uint32_t(identity.shape.n_layers);
+  head.n_kv_heads = uint32_t(identity.shape.n_kv_heads);
+  head.head_dim = uint32_t(identity.shape.head_dim);
   head.dtype = uint32_t(identity.shape.dtype);
-  head.base_position = identity.base_position;
-  head.key_bytes = uint32_t(identity.key.size());
-  std::ranges::copy(identity.key, head.key.begin());
+  head.base_position = uint32_t(identity.base_position);
   return head;
+}
+
+bool same_shape(const FileHead& a, const FileHead& b) {
+  return a.block_tokens == b.block_tokens && a.n_layers == b.n_layers &&
+         a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.dtype == b.dtype;
+}
+
+int64_t whole_pages(int64_t n_bytes) {
+  return (n_bytes + int64_t(page_bytes) - 1) / int64_t(page_bytes) * int64_t(page_bytes);
 }
 
 // The extent with the rows of missing tokens, and the padding, set to zero.
 void copy_valid_rows(const std::byte* extent, const KvShape& shape, size_t n_tokens,
                      std::span<std::byte> out) {
-  const size_t row_bytes = shape.head_dim * shape.value_bytes();
+  const size_t row_bytes = size_t(shape.head_dim) * shape.value_bytes();
   const size_t half_bytes = row_bytes * kBlockTokens;
   std::ranges::fill(out, std::byte(0));
   std::memcpy(out.data(), extent, n_tokens * row_bytes);
   std::memcpy(out.data() + half_bytes, extent + half_bytes, n_tokens * row_bytes);
 }
 
+/// The parts of a file's end while they are read.
+class IndexReader {
+ public:
+  IndexReader(const std::string& path, const SegmentIdentity& identity, ReadFile& file)
+      : path_(path), identity_(identity), file_(file) {}
+
+  Status check_head();
+  Status read_tail();
+  Result<SegmentIndex> read_index();
+
+ private:
+  Result<std::vector<std::byte>> section(std::string_view name);
+  Status damaged(const std::string& what) const {
+    return Status::corrupt(path_ + " is damaged (" + what + "); it has to be computed again.");
+  }
+
+  const std::string& path_;
+  const SegmentIdentity& identity_;
+  ReadFile& file_;
+  FileTail tail_ = {};
+};
+
+Status IndexReader::check_head() {
+  Page page;
+  if (Status status = file_.read(0, page.bytes); !status.ok()) return status;
+  const FileHead head = page.get<FileHead>();
+  if (head.magic != head_magic) return Status::corrupt(path_ + " is not a saved sequence.");
+  if (head.version != file_version) {
+    return Status::unsupported(path_ + " was saved by another version of Nosa.");
+  }
+  if (!page.intact()) return damaged("its first page");
+  const FileHead wanted = make_head(identity_);
+  if (!same_shape(head, wanted)) {
+    return Status::invalid_argument(path_ + " was saved for another model.");
+  }
+  if (head.base_position != wanted.base_position) {
+    return Status::invalid_argument(path_ + " was saved for another position.");
+  }
+  return {};
+}
+
+Status IndexReader::read_tail() {
+  const Result<int64_t> n_bytes = file_.size_bytes();
+  if (!n_bytes.ok()) return n_bytes.status();
+  if (*n_bytes < int64_t(2 * page_bytes) || *n_bytes % int64_t(page_bytes) != 0) {
+    return damaged("its length");
+  }
+  Page page;
+  Status status = file_.read(*n_bytes - int64_t(page_bytes), page.bytes);
+  if (!status.ok()) return status;
+  tail_ = page.get<FileTail>();
+  if (!page.intact() || tail_.magic != tail_magic) return damaged("its end");
+  if (tail_.n_sections > tail_.sections.size() ||
+      tail_.n_tokens > uint32_t(std::numeric_limits<int>::max() - kBlockTokens) ||
+      tail_.n_blocks != uint32_t(blocks_for(int(tail_.n_tokens)))) {
+    return damaged("its sizes");
+  }
+  // Everything lies one after the other, so any missing or surplus page shows.
+  const size_t n_extents = size_t(tail_.n_blocks) * size_t(identity_.shape.extents_per_block());
+  int64_t at = SegmentIndex::extent_offset(identity_.shape, n_extents);
+  for (const SectionEntry& entry : std::span(tail_.sections).first(tail_.n_sections)) {
+    if (entry.offset != at || entry.n_bytes < 0 || entry.n_bytes > *n_bytes) {
+      return damaged("its sections");
+    }
+    at += whole_pages(entry.n_bytes);
+  }
+  return at + int64_t(page_bytes) == *n_bytes ? Status() : damaged("its length");
+}
+
+Result<SegmentIndex> IndexReader::read_index() {
+  const Result<std::vector<std::byte>> key = section("key");
+  if (!key.ok()) return key.status();
+  if (!std::ranges::equal(*key, std::as_bytes(std::span(identity_.key)))) {
+    return Status::invalid_argument(path_ + " was saved for another key.");
+  }
+  const Result<std::vector<std::byte>> tokens = section("tokens");
+  if (!tokens.ok()) return tokens.status();
+  const Result<std::vector<std::byte>> checksums = section("checksums");
+  if (!checksums.ok()) return checksums.status();
+  const Result<std::vector<std::byte>> side_car = section("side_car");
+  if (!side_car.ok()) return side_car.status();
+
+  const KvShape& shape = identity_.shape;
+  SegmentIndex index{{}, {}, SideCar(shape)};
+  index.tokens.resize(tail_.n_tokens);
+  index.checksums.resize(size_t(tail_.n_blocks) * size_t(shape.extents_per_block()));
+  if (tokens->size() != index.tokens.size() * sizeof(uint32_t) ||
+      checksums->size() != index.checksums.size() * sizeof(uint64_t) ||
+      !index.side_car.read(*side_car, int(tail_.n_tokens))) {
+    return damaged("its index");
+  }
+  std::ranges::copy(*tokens, std::as_writable_bytes(std::span(index.tokens)).begin());
+  std::ranges::copy(*checksums, std::as_writable_bytes(std::span(index.checksums)).begin());
+  return index;
+}
+
+Result<std::vector<std::byte>> IndexReader::section(std::string_view name) {
+  for (const SectionEntry& entry : std::span(tail_.sections).first(tail_.n_sections)) {
+    if (std::string_view(entry.name.data(), std::ranges::find(entry.name, '\0')) != name) continue;
+    std::vector<std::byte> bytes(static_cast<size_t>(entry.n_bytes));
+    if (Status status = file_.read(entry.offset, bytes); !status.ok()) return status;
+    if (xxh64(bytes) != entry.checksum) return damaged("its " + std::string(name));
+    return bytes;
+  }
+  return damaged("its " + std::string(name));
+}
+
 }  // namespace
 
 Result<SegmentWriter> SegmentWriter::create(const std::string& path,
                                             const SegmentIdentity& identity) {
-  if (identity.key.size() > SegmentIdentity::key_bytes_max) {
-    return Status::invalid_argument("The key of a saved sequence has more than " +
-                                    std::to_string(SegmentIdentity::key_bytes_max) + " bytes.");
-  }
   Result<NewFile> file = NewFile::create(path);
   if (!file.ok()) return file.status();
   Page page;
   page.put(make_head(identity));
-  page.seal();
   if (Status status = file->append(page.bytes); !status.ok()) return status;
-  return SegmentWriter(*std::move(file), identity.shape);
+  return SegmentWriter(*std::move(file), identity);
 }
 
 Status SegmentWriter::append(std::span<const uint32_t> tokens,
                              std::span<const std::byte* const> extents) {
   CHECK(!tokens.empty() && tokens.size() <= size_t(kBlockTokens));
-  CHECK(extents.size() == size_t(shape_.extents_per_block()));
-  CHECK(n_tokens_ == n_blocks_ * kBlockTokens);  // No block after a partial one.
+  CHECK(extents.size() == size_t(identity_.shape.extents_per_block()));
+  CHECK(tokens_.size() % kBlockTokens == 0);  // No block after a partial one.
 
-  const size_t extent_bytes = shape_.extent_bytes();
-  const size_t used_bytes = size_t(2) * kBlockTokens * shape_.head_dim * shape_.value_bytes();
+  const KvShape& shape = identity_.shape;
+  const size_t extent_bytes = shape.extent_bytes();
+  const size_t used_bytes = size_t(2) * kBlockTokens * size_t(shape.head_dim) * shape.value_bytes();
   const bool as_it_is = tokens.size() == size_t(kBlockTokens) && used_bytes == extent_bytes;
-  std::vector<std::byte> cleaned(as_it_is ? 0 : extent_bytes * extents.size());
-  std::vector<std::span<const std::byte>> parts;
-  parts.reserve(extents.size());
-  for (size_t i = 0; i < extents.size(); ++i) {
-    if (as_it_is) {
-      parts.emplace_back(extents[i], extent_bytes);
-      continue;
+  std::vector<std::byte> cleaned(as_it_is ? 0 : extent_bytes);
+  for (const std::byte* extent : extents) {
+    std::span<const std::byte> bytes(extent, extent_bytes);
+    if (!as_it_is) {
+      copy_valid_rows(extent, shape, tokens.size(), cleaned);
+      bytes = cleaned;
     }
-    const std::span<std::byte> part(cleaned.data() + i * extent_bytes, extent_bytes);
-    copy_valid_rows(extents[i], shape_, tokens.size(), part);
-    parts.emplace_back(part);
+    checksums_.push_back(xxh64(bytes));
+    if (Status status = file_.append(bytes); !status.ok()) return status;
   }
-
-  BlockHead head = {};
-  head.magic = block_magic;
-  head.index = n_blocks_;
-  head.n_tokens = uint32_t(tokens.size());
-  for (const auto& part : parts) head.extents_checksum = xxh64(part, head.extents_checksum);
-  std::ranges::copy(tokens, head.tokens.begin());
-  Page page;
-  page.put(head);
-  page.seal();
-  if (Status status = file_.append(page.bytes); !status.ok()) return status;
-  for (const auto& part : parts) {
-    if (Status status = file_.append(part); !status.ok()) return status;
-  }
-  ++n_blocks_;
-  n_tokens_ += head.n_tokens;
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   return {};
 }
 
-Result<int64_t> SegmentWriter::finish() {
+Result<int64_t> SegmentWriter::finish(const SideCar& side_car) {
+  std::vector<std::byte> side_car_bytes;
+  side_car.write(side_car_bytes);
+  const std::pair<std::string_view, std::span<const std::byte>> sections[] = {
+      {"key", std::as_bytes(std::span(identity_.key))},
+      {"tokens", std::as_bytes(std::span(tokens_))},
+      {"checksums", std::as_bytes(std::span(checksums_))},
+      {"side_car", side_car_bytes}};
+  static_assert(std::size(sections) <= sections_max);
+
+  FileTail tail = {};
+  tail.magic = tail_magic;
+  tail.n_blocks = uint32_t(blocks_for(int(tokens_.size())));
+  tail.n_tokens = uint32_t(tokens_.size());
+  const std::array<std::byte, page_bytes> zeros = {};
+  for (const auto& [name, bytes] : sections) {
+    SectionEntry& entry = tail.sections[tail.n_sections++];
+    std::ranges::copy(name, entry.name.begin());
+    entry.offset = file_.size_bytes();
+    entry.n_bytes = int64_t(bytes.size());
+    entry.checksum = xxh64(bytes);
+    if (Status status = file_.append(bytes); !status.ok()) return status;
+    const size_t n_padding = size_t(whole_pages(entry.n_bytes) - entry.n_bytes);
+    Status status = file_.append(std::span(zeros).first(n_padding));
+    if (!status.ok()) return status;
+  }
   Page page;
-  page.put(FileEnd{end_magic, n_blocks_, n_tokens_});
-  page.seal();
+  page.put(tail);
   if (Status status = file_.append(page.bytes); !status.ok()) return status;
   if (Status status = file_.put_in_place(); !status.ok()) return status;
   return file_.size_bytes();
 }
 
-Result<SegmentReader> SegmentReader::open(const std::string& path,
-                                          const SegmentIdentity& identity) {
+int64_t SegmentIndex::extent_offset(const KvShape& shape, size_t at) {
+  return int64_t(page_bytes) + int64_t(at) * int64_t(shape.extent_bytes());
+}
+
+Result<SegmentIndex> read_segment_index(const std::string& path,
+                                        const SegmentIdentity& identity) {
   Result<ReadFile> file = ReadFile::open(path);
   if (!file.ok()) return file.status();
-  Page page;
-  if (Status status = file->read(page.bytes); !status.ok()) return status;
-  const FileHead head = page.get<FileHead>();
-  if (head.magic != file_magic) return Status::corrupt(path + " is not a saved sequence.");
-  if (head.version != file_version) {
-    return Status::unsupported(path + " was saved by another version of Nosa.");
-  }
-  SegmentReader reader(*std::move(file), path, identity.shape);
-  if (!page.intact()) return reader.damaged("its first page");
-
-  const FileHead wanted = make_head(identity);
-  const bool same_key = head.key_bytes == wanted.key_bytes && head.key == wanted.key;
-  const bool same_shape = head.block_tokens == wanted.block_tokens &&
-                          head.n_layers == wanted.n_layers &&
-                          head.n_kv_heads == wanted.n_kv_heads &&
-                          head.head_dim == wanted.head_dim && head.dtype == wanted.dtype;
-  if (!same_key || !same_shape || head.base_position != wanted.base_position) {
-    return Status::invalid_argument(
-        path + " was saved for another " +
-        (!same_key ? "key" : same_shape ? "position" : "model") + ".");
-  }
-  return reader;
-}
-
-Result<int> SegmentReader::next_block(std::span<uint32_t, kBlockTokens> tokens) {
-  Page page;
-  if (Status status = file_.read(page.bytes); !status.ok()) return status;
-  if (!page.intact()) return damaged("the head of block " + std::to_string(n_blocks_));
-
-  const FileEnd end = page.get<FileEnd>();
-  if (end.magic == end_magic) {
-    if (end.n_blocks != n_blocks_ || end.n_tokens != n_tokens_) return damaged("its end");
-    return 0;
-  }
-  const BlockHead head = page.get<BlockHead>();
-  const bool after_partial = n_tokens_ != n_blocks_ * kBlockTokens;
-  if (head.magic != block_magic || head.index != n_blocks_ || head.n_tokens == 0 ||
-      head.n_tokens > uint32_t(kBlockTokens) || after_partial) {
-    return damaged("the order of its blocks");
-  }
-  std::ranges::copy(head.tokens, tokens.begin());
-  extents_checksum_ = head.extents_checksum;
-  ++n_blocks_;
-  n_tokens_ += head.n_tokens;
-  return int(head.n_tokens);
-}
-
-Status SegmentReader::read_extents(std::span<std::byte* const> extents) {
-  CHECK(extents.size() == size_t(shape_.extents_per_block()));
-  uint64_t sum = 0;
-  for (std::byte* extent : extents) {
-    const std::span<std::byte> bytes(extent, shape_.extent_bytes());
-    if (Status status = file_.read(bytes); !status.ok()) return status;
-    sum = xxh64(bytes, sum);
-  }
-  return sum == extents_checksum_ ? Status() : damaged("block " + std::to_string(n_blocks_ - 1));
-}
-
-Status SegmentReader::damaged(const std::string& what) const {
-  return Status::corrupt(path_ + " is damaged (" + what + "); it has to be computed again.");
+  IndexReader reader(path, identity, *file);
+  if (Status status = reader.check_head(); !status.ok()) return status;
+  if (Status status = reader.read_tail(); !status.ok()) return status;
+  return reader.read_index();
 }
 
 }  // namespace nosa

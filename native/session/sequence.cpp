@@ -1,12 +1,12 @@
 #include "session/sequence.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <string>
 #include <utility>
 
 #include "core/check.h"
+#include "kv/xxh64.h"
 #include "session/segment_file.h"
 
 namespace nosa {
@@ -27,10 +27,12 @@ Sequence::Sequence(SequenceShared& shared, int base_position,
     : shared_(shared),
       base_position_(base_position),
       attended_(std::move(attended)),
-      blocks_(shared.store, shared.model.kv_shape()) {
+      blocks_(shared.store, shared.model.kv_shape()),
+      side_car_(shared.model.kv_shape()) {
   for (const Sequence* sequence : attended_) {
-    attended_kv_.push_back({&sequence->blocks_, sequence->n_tokens()});
+    attended_kv_.push_back({&sequence->blocks_, &sequence->side_car_, sequence->n_tokens()});
   }
+  selector_ = std::make_unique<BlockSelector>(shared.model.kv_shape(), SelectionOptions(), attended_kv_);
 }
 
 Sequence::~Sequence() {
@@ -58,9 +60,24 @@ Result<int> Sequence::set_tokens(std::span<const uint32_t> tokens) {
   if (n_common < n_tokens() || tokens.size() > tokens_.size()) forget_score();
   n_computed_ = std::min(n_computed_, n_common);
   if (last_hidden_at_ >= n_common) last_hidden_at_ = -1;
-  blocks_.truncate(blocks_for(pass_ ? pass_->end() : n_computed_));
+  const int n_kept = pass_ ? pass_->end() : n_computed_;
+  blocks_.truncate(blocks_for(n_kept));
+  side_car_.truncate(n_kept);
+  selector_->truncate(n_kept / kBlockTokens);
   tokens_.assign(tokens.begin(), tokens.end());
   return n_computed_;
+}
+
+Status Sequence::select(const SelectionOptions& options, std::span<const int> masked) {
+  if (Status status = validate(options.budget); !status.ok()) return status;
+  for (const int index : masked) {
+    if (index >= 0 && size_t(index) < attended_kv_.size()) continue;
+    return Status::invalid_argument("There is no attended sequence " + std::to_string(index) + ".");
+  }
+  for (AttendedKv& kv : attended_kv_) kv.masked = false;
+  for (const int index : masked) attended_kv_[size_t(index)].masked = true;
+  selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), options, attended_kv_);
+  return {};
 }
 
 Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
@@ -165,28 +182,60 @@ std::unique_ptr<Sequence> Sequence::fork() const {
   copy->n_computed_ = n_computed_;
   copy->blocks_ = blocks_.fork();
   copy->blocks_.truncate(blocks_for(n_computed_));
+  copy->side_car_ = side_car_;
+  copy->side_car_.truncate(n_computed_);
+  copy->attended_kv_ = attended_kv_;
+  copy->selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), selector_->options(),
+                                                    copy->attended_kv_);
   copy->last_hidden_ = last_hidden_;
   copy->last_hidden_at_ = last_hidden_at_;
   return copy;
 }
 
-Result<int64_t> Sequence::save(const std::string& path, const std::string& key) const {
+Result<int64_t> Sequence::save(const std::string& path, const std::string& key) {
   const KvShape& shape = shared_.model.kv_shape();
   Result<SegmentWriter> writer = SegmentWriter::create(path, {shape, base_position_, key});
   if (!writer.ok()) return writer.status();
-  std::vector<const std::byte*> extents(size_t(shape.extents_per_block()));
-  for (int block = 0; block < blocks_for(n_computed_); ++block) {
-    for (int layer = 0; layer < shape.n_layers; ++layer) {
-      for (int kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
-        extents[size_t(layer) * shape.n_kv_heads + kv_head] = blocks_.extent(layer, kv_head, block);
-      }
-    }
+  const int n_blocks = blocks_for(n_computed_);
+  std::vector<BlockId> ids(size_t(shape.extents_per_block()));
+  std::vector<const std::byte*> extents(ids.size());
+  for (int block = 0; block < n_blocks; ++block) {
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = block_id(block, i);
+    shared_.store.begin_step();
+    if (Status status = shared_.store.make_resident(ids); !status.ok()) return status;
+    for (size_t i = 0; i < ids.size(); ++i) extents[i] = shared_.store.data(ids[i]);
     const int begin = block * kBlockTokens;
     const int n = std::min(kBlockTokens, n_computed_ - begin);
     const std::span<const uint32_t> tokens(tokens_.data() + begin, size_t(n));
     if (Status status = writer->append(tokens, extents); !status.ok()) return status;
   }
-  return writer->finish();
+  // A parked pass may be ahead of what is computed; the file holds the latter alone.
+  SideCar side_car = side_car_;
+  side_car.truncate(n_computed_);
+  const Result<int64_t> n_bytes = writer->finish(side_car);
+  if (!n_bytes.ok() || shared_.disk == nullptr) return n_bytes;
+
+  // From here on the file is where blocks lie when memory needs their place; but not the one that a
+  // parked pass has written more of.
+  const Result<DiskTier::FileId> file = shared_.disk->open_file(path);
+  if (!file.ok()) return file.status();
+  const int n_saved = pass_ ? n_computed_ / kBlockTokens : n_blocks;
+  for (int block = 0; block < n_saved; ++block) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const size_t at = size_t(block) * ids.size() + i;
+      shared_.store.saved(block_id(block, i),
+                          shared_.disk->adopt(*file, SegmentIndex::extent_offset(shape, at),
+                                              writer->checksums()[at]));
+    }
+  }
+  shared_.disk->close_unused(*file);
+  return n_bytes;
+}
+
+// Extent `i` of a block, in the order [n_layers, n_kv_heads].
+BlockId Sequence::block_id(int block, size_t i) const {
+  const int n_kv_heads = shared_.model.kv_shape().n_kv_heads;
+  return blocks_.id(int(i) / n_kv_heads, int(i) % n_kv_heads, block);
 }
 
 Result<int> Sequence::load(const std::string& path, const std::string& key) {
@@ -205,30 +254,53 @@ Result<int> Sequence::load(const std::string& path, const std::string& key) {
 Status Sequence::load_blocks(const std::string& path, const std::string& key) {
   const KvShape& shape = shared_.model.kv_shape();
   const uint32_t n_vocab = uint32_t(shared_.model.config().n_vocab);
-  Result<SegmentReader> reader = SegmentReader::open(path, {shape, base_position_, key});
-  if (!reader.ok()) return reader.status();
-
-  std::vector<std::byte*> extents(size_t(shape.extents_per_block()));
-  std::array<uint32_t, kBlockTokens> tokens;
-  for (int block = 0;; ++block) {
-    const Result<int> n = reader->next_block(tokens);
-    if (!n.ok()) return n.status();
-    if (*n == 0) return {};
-    const std::span<const uint32_t> valid(tokens.data(), size_t(*n));
-    if (std::ranges::any_of(valid, [&](uint32_t id) { return id >= n_vocab; })) {
-      return Status::corrupt(path + " holds tokens outside the vocabulary.");
-    }
-    if (Status status = blocks_.grow(block + 1); !status.ok()) return status;
-    for (int layer = 0; layer < shape.n_layers; ++layer) {
-      for (int kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
-        Result<std::byte*> extent = blocks_.writable_extent(layer, kv_head, block);
-        if (!extent.ok()) return extent.status();
-        extents[size_t(layer) * shape.n_kv_heads + kv_head] = *extent;
-      }
-    }
-    if (Status status = reader->read_extents(extents); !status.ok()) return status;
-    tokens_.insert(tokens_.end(), valid.begin(), valid.end());
+  Result<SegmentIndex> index = read_segment_index(path, {shape, base_position_, key});
+  if (!index.ok()) return index.status();
+  if (std::ranges::any_of(index->tokens, [&](uint32_t id) { return id >= n_vocab; })) {
+    return Status::corrupt(path + " holds tokens outside the vocabulary.");
   }
+  Status status = shared_.disk == nullptr ? read_blocks(path, *index) : adopt_blocks(path, *index);
+  if (!status.ok()) return status;
+  tokens_ = std::move(index->tokens);
+  side_car_ = std::move(index->side_car);
+  return {};
+}
+
+// Blocks stay in the file, and are read when something attends to them.
+Status Sequence::adopt_blocks(const std::string& path, const SegmentIndex& index) {
+  const KvShape& shape = shared_.model.kv_shape();
+  const Result<DiskTier::FileId> file = shared_.disk->open_file(path);
+  if (!file.ok()) return file.status();
+  std::vector<TierSlot> slots(size_t(shape.extents_per_block()));
+  for (size_t first = 0; first < index.checksums.size(); first += slots.size()) {
+    for (size_t i = 0; i < slots.size(); ++i) {
+      slots[i] = shared_.disk->adopt(*file, SegmentIndex::extent_offset(shape, first + i),
+                                     index.checksums[first + i]);
+    }
+    blocks_.adopt(slots);
+  }
+  shared_.disk->close_unused(*file);
+  return {};
+}
+
+// All blocks come into memory now.
+Status Sequence::read_blocks(const std::string& path, const SegmentIndex& index) {
+  const KvShape& shape = shared_.model.kv_shape();
+  Result<ReadFile> file = ReadFile::open(path);
+  if (!file.ok()) return file.status();
+  if (Status status = blocks_.grow(blocks_for(int(index.tokens.size()))); !status.ok()) return status;
+  const size_t per_block = size_t(shape.extents_per_block());
+  for (size_t i = 0; i < index.checksums.size(); ++i) {
+    const BlockId id = block_id(int(i / per_block), i % per_block);
+    const std::span<std::byte> extent(shared_.store.data(id), shape.extent_bytes());
+    Status status = file->read(SegmentIndex::extent_offset(shape, i), extent);
+    if (!status.ok()) return status;
+    if (xxh64(extent) != index.checksums[i]) {
+      return Status::corrupt(path + " is damaged (block " + std::to_string(i / per_block) +
+                             "); it has to be computed again.");
+    }
+  }
+  return {};
 }
 
 void Sequence::clear() {
@@ -238,6 +310,8 @@ void Sequence::clear() {
   n_computed_ = 0;
   last_hidden_at_ = -1;
   blocks_.truncate(0);
+  side_car_.truncate(0);
+  selector_->truncate(0);
 }
 
 Status Sequence::check_growable() const {
@@ -246,7 +320,9 @@ Status Sequence::check_growable() const {
                                   " others and must not change; fork it first.");
 }
 
-PassTarget Sequence::target() { return {tokens_, base_position_, &blocks_, attended_kv_}; }
+PassTarget Sequence::target() {
+  return {tokens_, base_position_, &blocks_, &side_car_, attended_kv_, selector_.get()};
+}
 
 int Sequence::n_attended_blocks() const {
   int n_blocks = 0;

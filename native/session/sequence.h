@@ -9,10 +9,12 @@
 
 #include "core/status.h"
 #include "kv/block_table.h"
+#include "kv/disk_tier.h"
 #include "model/forward_pass.h"
 #include "model/model.h"
 #include "model/stop_flag.h"
 #include "session/sampler.h"
+#include "session/segment_file.h"
 
 namespace nosa {
 
@@ -31,12 +33,16 @@ struct DecodeRequest {
   bool forced = false;            ///< Takes the tokens of `teacher`, at most that many.
   std::vector<uint32_t> teacher;
   bool masses = false;
+  bool selections = false;  ///< Gives the blocks that each step chose.
 };
 
 struct DecodeStep {
   uint32_t token = 0;
   float logprob = 0.0f;
   std::vector<ScoredToken> top;
+  /// [n_layers * n_kv_heads] ascending block indices, attended sequences first; an empty list stands
+  /// for all blocks. Of the query that drew the token.
+  std::vector<std::vector<int32_t>> selections;
 };
 
 struct BlockMass {
@@ -64,7 +70,9 @@ struct ScoreOutcome {
 /// What the sequences of a model share on the native thread.
 class SequenceShared {
  public:
-  SequenceShared(Model& model, BlockStore& store) : model(model), store(store) {}
+  /// `disk` is the tier below `store`, or null when there is none.
+  SequenceShared(Model& model, BlockStore& store, DiskTier* disk)
+      : model(model), store(store), disk(disk) {}
 
   /// Buffers for one pass: a spare set, or a new one.
   Result<std::unique_ptr<PassBuffers>> take_buffers();
@@ -72,6 +80,7 @@ class SequenceShared {
 
   Model& model;
   BlockStore& store;
+  DiskTier* disk;
   Sampler sampler;
   std::vector<float> logits;  ///< [rows, n_vocab], grown when first needed.
 
@@ -107,6 +116,10 @@ class Sequence {
   int n_computed() const { return n_computed_; }
   const BlockTable& blocks() const { return blocks_; }
 
+  /// How the sequence's queries attend from here on, and which attended sequences none of them sees.
+  /// What is computed stays as it is. Fails with kInvalidArgument when the budget makes no sense.
+  Status select(const SelectionOptions& options, std::span<const int> masked);
+
   /// One more, or one less, sequence attends this one.
   void seal() { ++n_attending_; }
   void unseal() { --n_attending_; }
@@ -132,7 +145,7 @@ class Sequence {
   std::unique_ptr<Sequence> fork() const;
 
   /// Writes the computed tokens and their KV; gives the file's size. See segment_file.h.
-  Result<int64_t> save(const std::string& path, const std::string& key) const;
+  Result<int64_t> save(const std::string& path, const std::string& key);
 
   /// Takes over what `path` holds; gives the number of tokens. On failure the sequence is empty.
   /// Fails with kInvalidArgument unless it was empty and not sealed.
@@ -162,18 +175,23 @@ class Sequence {
   DecodeStep draw(const DecodeRequest& request, size_t step_idx);
   std::vector<BlockMass> best_masses(const MassSum& masses) const;
   bool harvest_scores(const StopFlag& stop);
+  BlockId block_id(int block, size_t i) const;
   Status load_blocks(const std::string& path, const std::string& key);
+  Status adopt_blocks(const std::string& path, const SegmentIndex& index);
+  Status read_blocks(const std::string& path, const SegmentIndex& index);
   void clear();
 
   SequenceShared& shared_;
   int base_position_;
   std::vector<const Sequence*> attended_;
   std::vector<AttendedKv> attended_kv_;
+  std::unique_ptr<BlockSelector> selector_;
   int n_attending_ = 0;
 
   std::vector<uint32_t> tokens_;
   int n_computed_ = 0;
   BlockTable blocks_;
+  SideCar side_car_;
   std::optional<ForwardPass> pass_;  // Parked, or done and not yet looked at by score().
 
   std::vector<float> last_hidden_;  // [n_embd], of token last_hidden_at_

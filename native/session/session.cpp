@@ -7,15 +7,23 @@
 
 namespace nosa {
 
-Result<std::unique_ptr<Session>> Session::open(const ModelOptions& options) {
+Result<std::unique_ptr<Session>> Session::open(const ModelOptions& options, const KvLimits& limits) {
   std::unique_ptr<Session> session(new Session());
   Result<std::unique_ptr<Model>> model = Model::open(options);
   if (!model.ok()) return model.status();
   session->model_ = *std::move(model);
-  BlockStoreOptions store_options;
-  store_options.extent_bytes = session->model_->kv_shape().extent_bytes();
-  session->store_ = std::make_unique<BlockStore>(store_options);
-  session->shared_ = std::make_unique<SequenceShared>(*session->model_, *session->store_);
+  const size_t extent_bytes = session->model_->kv_shape().extent_bytes();
+  if (!limits.spill_folder.empty()) {
+    session->disk_ = std::make_unique<DiskTier>(DiskTierOptions{
+        .extent_bytes = extent_bytes,
+        .spill_folder = limits.spill_folder,
+        .spill_bytes_max = limits.spill_bytes_max,
+    });
+  }
+  const BlockStoreOptions store_options{extent_bytes, limits.memory_bytes_max};
+  session->store_ = std::make_unique<BlockStore>(store_options, session->disk_.get());
+  session->shared_ = std::make_unique<SequenceShared>(*session->model_, *session->store_,
+                                                      session->disk_.get());
   return session;
 }
 

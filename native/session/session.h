@@ -2,13 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/status.h"
 #include "kv/block_store.h"
+#include "kv/disk_tier.h"
 #include "model/model.h"
 #include "session/sequence.h"
 
@@ -16,6 +19,15 @@ namespace nosa {
 
 /// Names a sequence of a session. Never used twice.
 enum class SequenceId : uint64_t {};
+
+/// How much the KV cache may take.
+struct KvLimits {
+  size_t memory_bytes_max = std::numeric_limits<size_t>::max();
+  /// Where blocks go that no saved file holds when memory is full. Empty: saved files are read whole
+  /// and nothing leaves memory.
+  std::string spill_folder;
+  size_t spill_bytes_max = std::numeric_limits<size_t>::max();
+};
 
 struct MemoryUse {
   size_t kv_bytes = 0;   ///< Of held blocks, each counted once.
@@ -32,7 +44,8 @@ class Session {
   static constexpr size_t sequences_max = 1 << 20;
 
   /// Fails as Model::open() does.
-  static Result<std::unique_ptr<Session>> open(const ModelOptions& options);
+  static Result<std::unique_ptr<Session>> open(const ModelOptions& options,
+                                               const KvLimits& limits = {});
 
   ~Session();
 
@@ -69,6 +82,7 @@ class Session {
   void release(SequenceId id);
 
   std::unique_ptr<Model> model_;
+  std::unique_ptr<DiskTier> disk_;  // Below the store, when there are limits.
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<SequenceShared> shared_;
   std::unordered_map<SequenceId, Entry> entries_;

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backends/backend.h"
+#include "core/status.h"
+#include "kv/block_table.h"
+#include "kv/selection.h"
+#include "kv/side_car.h"
+
+namespace nosa {
+
+/// How a request attends: which blocks, and how many.
+struct SelectionOptions {
+  Policy policy = Policy::kFull;
+  SelectionBudget budget;
+
+  bool operator==(const SelectionOptions&) const = default;
+};
+
+/// A sealed sequence whose every token may be seen.
+struct AttendedKv {
+  const BlockTable* blocks = nullptr;
+  const SideCar* side_car = nullptr;
+  int n_tokens = 0;
+  bool masked = false;  ///< None of its blocks is seen.
+};
+
+/// Chooses blocks for the queries of one sequence, layer by layer.
+///
+/// Blocks are numbered in one order: those of the attended sequences, one after the other, then the
+/// sequence's own. Forced are the sink, the first blocks of that order, and the window, the
+/// sequence's own last blocks. Keeps the eviction ranking of every layer and KV head between
+/// queries: it changes only when an own block leaves the window.
+///
+/// Not thread-safe: used by the native worker thread only.
+class BlockSelector {
+ public:
+  /// `attended` must outlive the selector and not change.
+  BlockSelector(const KvShape& shape, const SelectionOptions& options,
+                std::span<const AttendedKv> attended);
+
+  const SelectionOptions& options() const { return options_; }
+
+  /// Blocks of the attended sequences.
+  int n_context_blocks() const { return n_context_; }
+
+  /// The attended sequence that holds a block, or none_attended for an own one, and its number there.
+  struct Place {
+    int sequence;
+    int block;
+  };
+  static constexpr int none_attended = -1;
+  Place place(int32_t block_idx) const;
+
+  /// Whether a query at own index `own_idx` has more blocks to choose from than it may take.
+  bool chooses(int own_idx) const;
+
+  /// The own blocks from `n_blocks` on are not what they were.
+  void truncate(int n_blocks);
+
+  struct Query {
+    int layer = 0;
+    int own_idx = 0;              ///< Index of its token within the sequence.
+    const float* q = nullptr;     ///< [n_heads, head_dim], after RoPE
+    int n_heads = 0;
+    float scale = 0.0f;
+    const SideCar* own = nullptr;  ///< With the query's own token taken in.
+  };
+
+  /// The blocks for `query` and each KV head, ascending: [n_kv_heads] lists of one length.
+  /// REQUIRES: chooses(query.own_idx).
+  std::span<const std::vector<int32_t>> choose(const Query& query, Backend& backend);
+
+ private:
+  struct Ranking {
+    EvictionOrder order;
+    int n_own = 0;  // Own blocks that are in it.
+  };
+
+  Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
+  void rank_context(int layer, int kv_head);
+  void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
+  void score(const Query& query, Backend& backend);
+  void pool(int kv_head, const Query& query);
+
+  KvShape shape_;
+  SelectionOptions options_;
+  std::span<const AttendedKv> attended_;
+  std::vector<int32_t> first_blocks_;  // Of each attended sequence.
+  int n_context_ = 0;
+  int n_masked_ = 0;
+  std::vector<Ranking> rankings_;  // [n_layers, n_kv_heads]
+  std::vector<bool> ranked_;       // Likewise: whether the context is in it.
+  std::vector<uint8_t> masked_;    // [n_blocks]
+
+  // Scratch of one query.
+  std::vector<WindowRun> runs_;        // [n_kv_heads, n_runs]
+  std::vector<float> window_scores_;   // [n_kv_heads, n_windows]
+  std::vector<float> block_scores_;    // [n_blocks]
+  std::vector<float> pooled_;          // [blocks of one sequence]
+  std::vector<int32_t> forced_;
+  SelectionScratch scratch_;
+  std::vector<std::vector<int32_t>> chosen_;  // [n_kv_heads]
+};
+
+}  // namespace nosa
