@@ -167,14 +167,73 @@ export class CancellationTokenSource {
   }
 }
 
+export class CancellationError extends Error {
+  constructor() {
+    super("Canceled");
+    this.name = "Canceled";
+  }
+}
+
+export class MarkdownString {
+  readonly value: string;
+
+  constructor(value: string) {
+    this.value = value;
+  }
+}
+
+export class ChatRequestTurn {
+  readonly prompt: string;
+
+  constructor(prompt: string) {
+    this.prompt = prompt;
+  }
+}
+
+export class ChatResponseTurn {
+  readonly response: readonly unknown[];
+
+  constructor(response: readonly unknown[]) {
+    this.response = response;
+  }
+}
+
+export class ChatResponseMarkdownPart {
+  readonly value: MarkdownString;
+
+  constructor(value: string) {
+    this.value = new MarkdownString(value);
+  }
+}
+
+/** Refuses until a test says, by spying on it, what the editor does. */
+function unexpected(name: string): (...args: readonly unknown[]) => never {
+  return () => {
+    throw new Error(`The test did not expect a call of ${name}.`);
+  };
+}
+
 /** No folder open, nothing configured, trusted. */
 export const workspace = {
-  workspaceFolders: undefined,
+  workspaceFolders: undefined as readonly { readonly name: string; readonly uri: Uri }[] | undefined,
   isTrusted: true,
   getConfiguration: () => ({ get: (_name: string, fallback?: unknown) => fallback }),
   getWorkspaceFolder: () => undefined,
+  asRelativePath: (uri: Uri) => uri.path.replace(/^\/code\/\w+\//, ""),
+  openTextDocument: unexpected("workspace.openTextDocument"),
 };
 
-export const window = { activeTextEditor: undefined };
+export const window = {
+  activeTextEditor: undefined,
+  showInformationMessage: unexpected("window.showInformationMessage"),
+  showErrorMessage: unexpected("window.showErrorMessage"),
+  showQuickPick: unexpected("window.showQuickPick"),
+  withProgress: unexpected("window.withProgress"),
+};
+
+export const chat = { createChatParticipant: unexpected("chat.createChatParticipant") };
+export const commands = {
+  registerCommand: unexpected("commands.registerCommand"),
+  executeCommand: unexpected("commands.executeCommand"),
+};
 export const lm = {};
-export const commands = {};

@@ -1,42 +1,17 @@
 import { describe, expect, it } from "vitest";
-import type { ChatDelta, ChatParams, ChatResult } from "../../../../engine/protocol";
 import { Chat } from "../../../../extension/chatView/chat";
 import type { ToView } from "../../../../extension/chatView/messages";
-import type { Engine } from "../../../../extension/client";
 import { plainFailure } from "../../../../extension/errors";
-
-interface Call {
-  readonly params: ChatParams;
-  readonly onDelta: (delta: ChatDelta) => void;
-  readonly resolve: (result: ChatResult) => void;
-  readonly reject: (error: unknown) => void;
-}
-
-const usage: ChatResult["usage"] = {
-  contextTokens: 0,
-  promptTokens: 1,
-  answerTokens: 0,
-  attendedBlocks: 0,
-  totalBlocks: 0,
-  millis: { restore: 0, prefill: 0, firstToken: 0, decode: 0 },
-};
+import { chatResult, ScriptedEngine } from "../../../support/scriptedEngine";
 
 /** An engine whose answers the test writes. */
 function setUp() {
-  const calls: Call[] = [];
-  const engine = {
-    status: null,
-    chat: (params: ChatParams, onDelta: Call["onDelta"], token: { onCancellationRequested: (f: () => void) => void }) =>
-      new Promise<ChatResult>((resolve, reject) => {
-        calls.push({ params, onDelta, resolve, reject });
-        token.onCancellationRequested(() => reject(Object.assign(new Error("cancelled"), { code: -32800 })));
-      }),
-  } as unknown as Engine;
+  const engine = new ScriptedEngine();
   const log = { error: () => undefined } as unknown as ConstructorParameters<typeof Chat>[1];
   const chat = new Chat(engine, log);
   const messages: ToView[] = [];
   chat.onMessage((message) => messages.push(message));
-  return { chat, calls, messages };
+  return { chat, calls: engine.chats, messages };
 }
 
 describe("the chat of the view", () => {
@@ -45,7 +20,7 @@ describe("the chat of the view", () => {
     const asked = chat.ask("  Why?  ");
     calls[0]?.onDelta({ kind: "stage", stage: "restoring" });
     calls[0]?.onDelta({ kind: "text", text: "Be" });
-    calls[0]?.resolve({ text: "Because.", finish: "stop", references: [], usage });
+    calls[0]?.resolve(chatResult("Because."));
     await asked;
     expect(messages.map((message) => message.kind)).toEqual(["turn", "turn", "stage", "delta", "turn"]);
     expect(messages[0]).toMatchObject({ turn: { role: "user", markdown: "Why?" } });
@@ -69,7 +44,7 @@ describe("the chat of the view", () => {
     await first;
     const second = chat.ask("two");
     calls[0]?.onDelta({ kind: "text", text: "ghost" });
-    calls[1]?.resolve({ text: "2", finish: "stop", references: [], usage });
+    calls[1]?.resolve(chatResult("2"));
     await second;
     expect(chat.conversation.turns.map((turn) => turn.markdown)).toEqual(["two", "2"]);
   });
