@@ -31,7 +31,7 @@ beforeEach(() => {
   const note =
     (kind: string) =>
     (...args: readonly unknown[]): void =>
-      void said.push(`${kind}: ${typeof args[0] === "string" ? args[0] : String(args[1] ?? JSON.stringify(args[0]))}`);
+      void said.push(`${kind}: ${args.findLast((arg) => typeof arg === "string") ?? JSON.stringify(args[0])}`);
   stream = {
     markdown: note("text"),
     progress: note("progress"),

@@ -81,7 +81,7 @@ describe("the command that reads a repository", () => {
 
   it("reads nothing when the user turns away, without trust, or without a folder", async () => {
     vi.spyOn(vscode.workspace, "workspaceFolders", "get").mockReturnValue([shop, desk]);
-    vi.spyOn(vscode.window, "showQuickPick").mockResolvedValue(undefined as never);
+    vi.spyOn(vscode.window, "showQuickPick").mockResolvedValue(undefined);
     await indexing.indexChosen();
     vi.spyOn(vscode.workspace, "isTrusted", "get").mockReturnValue(false);
     await expect(indexing.indexChosen()).rejects.toMatchObject({ kind: "untrusted" });
