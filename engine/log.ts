@@ -70,5 +70,5 @@ export class FileLog implements Log {
 
 function withError(message: string, error: unknown): string {
   if (error === undefined) return message;
-  return `${message}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+  return `${message}: ${error instanceof Error ? (error.stack ?? error.message) : JSON.stringify(error)}`;
 }

@@ -12,7 +12,7 @@ import {
 } from "vscode-languageserver-protocol/node";
 import { onTestFinished } from "vitest";
 import { defaultSettings } from "../../engine/config";
-import { ContextStore } from "../../engine/contexts/store";
+import { type ContextStore } from "../../engine/contexts/store";
 import { Engine } from "../../engine/engine";
 import { EngineError } from "../../engine/errors";
 import { EngineLock } from "../../engine/lock";
