@@ -127,10 +127,10 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
   const std::byte* quantised_x = any_quantised ? quantize(x, n_tokens, n_cols) : nullptr;
   const std::byte* float_x = any_float ? transpose(x, n_tokens, n_cols) : nullptr;
 
-  // Small items level out cores that are slowed by other programs; too small ones cost more than
-  // they level.
-  const int64_t items_wanted =
-      std::clamp<int64_t>(n_bytes * n_tokens / item_bytes_min, 1, 16 * pool_->n_threads());
+  // Small items level out cores that are slowed by other programs. Those of one token are larger, as
+  // the memory is read ahead within an item only.
+  const int64_t items_max = (n_tokens == 1 ? 4 : 16) * int64_t{pool_->n_threads()};
+  const int64_t items_wanted = std::clamp<int64_t>(n_bytes * n_tokens / item_bytes_min, 1, items_max);
   const int64_t panels_each = std::max<int64_t>(1, n_panels / items_wanted);
   int64_t n_items = 0;
   for (const MatmulTarget& target : targets) {

@@ -27,6 +27,9 @@ class QuantProduct {
  public:
   static void run(const MatmulSlice& slice) {
     const WeightView& weight = *slice.weight;
+    constexpr int64_t first_bytes_max = 16384;
+    prefetch(weight.row(slice.row_begin),
+             std::min(panel_rows * weight.row_bytes(), first_bytes_max));
     for (int64_t row = slice.row_begin; row < slice.row_end; row += panel_rows) {
       const int n_rows = static_cast<int>(std::min<int64_t>(panel_rows, slice.row_end - row));
       pack(weight, row, n_rows, slice.scratch);
@@ -48,12 +51,21 @@ class QuantProduct {
   static constexpr int shift = !symmetric ? 0 : (S::weight_shift != 0 ? S::weight_shift
                                                                       : Format::zero);
 
+  /// Asks for memory that is needed soon. The product of one token is as fast as the memory, and
+  /// sixteen short rows are more streams than the processor foresees by itself.
+  static void prefetch(const std::byte* at, int64_t n_bytes) {
+    for (int64_t i = 0; i < n_bytes; i += 64) S::prefetch(at + i);
+  }
+
   /// Fills the panel of `n_rows` rows from `first_row`; the rows missing to 16 repeat the last.
   static void pack(const WeightView& weight, int64_t first_row, int n_rows, std::byte* panel) {
     constexpr int64_t values = Format::groups * quant_values;
     constexpr int64_t block_size = sizeof(typename Format::Block);
     BlockColumn blocks = {weight.row(first_row), weight.row_bytes()};
+    const std::byte* next_panel = blocks.at + panel_rows * blocks.stride;
     for (int64_t block = 0; block < weight.cols / values; ++block) {
+      prefetch(next_panel, panel_rows * block_size);
+      next_panel += panel_rows * block_size;
       if (n_rows == panel_rows) {
         Format::template unpack<S, shift>(blocks, panel);
       } else {

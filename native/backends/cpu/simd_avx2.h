@@ -125,6 +125,11 @@ struct Avx2 {
                         _mm256_permutevar8x32_epi32(words, order));
   }
 
+  /// Into the second cache: requests to it are many more than the first keeps track of.
+  static void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
+  }
+
   static I set1_i(int32_t x) { return _mm256_set1_epi32(x); }
   static void store_i(void* p, I x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
   static I and_i(I a, I b) { return _mm256_and_si256(a, b); }

@@ -108,6 +108,11 @@ struct Avx512 {
     *sum_hi = _mm512_reduce_add_epi32(b);
   }
 
+  /// Into the second cache: requests to it are many more than the first keeps track of.
+  static void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
+  }
+
   static I set1_i(int32_t x) { return _mm512_set1_epi32(x); }
   static void store_i(void* p, I x) { _mm512_storeu_si512(p, x); }
   static I and_i(I a, I b) { return _mm512_and_si512(a, b); }
