@@ -203,10 +203,11 @@ Result<SegmentIndex> IndexReader::read_index() {
 Result<std::vector<std::byte>> IndexReader::section(std::string_view name) {
   for (const SectionEntry& entry : std::span(tail_.sections).first(tail_.n_sections)) {
     if (std::string_view(entry.name.data(), std::ranges::find(entry.name, '\0')) != name) continue;
-    std::vector<std::byte> bytes(static_cast<size_t>(entry.n_bytes));
-    if (Status status = file_.read(entry.offset, bytes); !status.ok()) return status;
-    if (xxh64(bytes) != entry.checksum) return damaged("its " + std::string(name));
-    return bytes;
+    std::vector<std::byte> pages(static_cast<size_t>(whole_pages(entry.n_bytes)));
+    if (Status status = file_.read(entry.offset, pages); !status.ok()) return status;
+    if (xxh64(pages) != entry.checksum) return damaged("its " + std::string(name));
+    pages.resize(size_t(entry.n_bytes));
+    return pages;
   }
   return damaged("its " + std::string(name));
 }
@@ -261,17 +262,15 @@ Result<int64_t> SegmentWriter::finish(const SideCar& side_car) {
   tail.magic = tail_magic;
   tail.n_blocks = uint32_t(blocks_for(int(tokens_.size())));
   tail.n_tokens = uint32_t(tokens_.size());
-  const std::array<std::byte, page_bytes> zeros = {};
   for (const auto& [name, bytes] : sections) {
+    std::vector<std::byte> pages(bytes.begin(), bytes.end());
+    pages.resize(size_t(whole_pages(int64_t(bytes.size()))));
     SectionEntry& entry = tail.sections[tail.n_sections++];
     std::ranges::copy(name, entry.name.begin());
     entry.offset = file_.size_bytes();
     entry.n_bytes = int64_t(bytes.size());
-    entry.checksum = xxh64(bytes);
-    if (Status status = file_.append(bytes); !status.ok()) return status;
-    const size_t n_padding = size_t(whole_pages(entry.n_bytes) - entry.n_bytes);
-    Status status = file_.append(std::span(zeros).first(n_padding));
-    if (!status.ok()) return status;
+    entry.checksum = xxh64(pages);
+    if (Status status = file_.append(pages); !status.ok()) return status;
   }
   Page page;
   page.put(tail);
