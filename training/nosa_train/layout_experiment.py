@@ -9,42 +9,52 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from .attention import ContextCache, Correction
 from .cases import ContextCase, load_cases
-from .gguf_weights import load_tokenizer, load_weights
+from .gguf_weights import cached_weights, load_tokenizer
 from .layouts import QWEN, SMOLLM, Document, Encode, Layout, Marks, chat_tail_text, encode_document, fim_tail_text, header_text, tails_row
 from .model import Decoder
 from .scoring import Score, score_answers, summarise
 
 PLAIN = Correction()
-CORRECTIONS = [Correction(s, b) for s, b in [(1.1, 0), (1.2, 0), (1.4, 0), (0.9, 0), (1, -0.5), (1, -1), (1, -2), (1, 0.5), (1, 1), (1.2, -1), (1.2, 1)]]
+CORRECTIONS = [Correction(s, b) for s, b in [(0.95, 0), (1.05, 0), (1.1, 0), (1, -0.5), (1, -1), (1, 0.5), (1, 1), (1.05, -0.5)]]
 
 
 def grid(positions: int, longest: int) -> list[Layout]:
     """The arrangements to compare, the most telling first, in case time runs out."""
-    sizes = [s for s in (8192, 4096, 16384, 2048) if s * 2 <= positions][:3]
-    first = sizes[0]
-    layouts = [Layout("none"), Layout("segments", "system", first)]
-    if longest < positions:
-        layouts += [Layout("sequence", header) for header in ("system", "raw", "user")]
-    layouts += [Layout("segments", header, first, group) for header in ("system", "raw", "user") for group in (0, 2048, first) if header != "system" or group]
-    layouts += [Layout("segments", "system", s, g) for s in sizes[1:] for g in (0, 2048, s)]
-    layouts += [Layout("segments", "system", s, g, "right") for s in sizes[:2] for g in (0, 2048)]
-    layouts += [Layout("segments", "raw", s, g) for s in sizes[1:] for g in (0, s)]
-    layouts += [Layout("none", header) for header in ("raw", "user")]
-    return layouts
+    first, small, large = (8192, 4096, 16384) if positions >= 32768 else (2048, 1024, 4096)
+    whole = [Layout("sequence", header) for header in ("raw", "system", "user")] if longest < positions else []
+    return [
+        Layout("none", "raw"),
+        Layout("segments", "raw", first),
+        *whole[:2],
+        Layout("segments", "system", first),
+        Layout("segments", "raw", first, first // 4),
+        Layout("segments", "raw", first, first),
+        Layout("segments", "raw", small),
+        Layout("segments", "raw", large),
+        Layout("segments", "raw", first, 0, "right"),
+        Layout("segments", "raw", small, small),
+        Layout("segments", "raw", large, large),
+        Layout("segments", "raw", small, small // 2),
+        Layout("segments", "system", first, first),
+        Layout("segments", "user", first),
+        *whole[2:],
+        Layout("segments", "system", small),
+        Layout("none", "system"),
+    ]
 
 
 class Reader:
     """A model that reads contexts and answers cases under a layout."""
 
-    def __init__(self, model: Decoder, encode: Encode, marks: Marks, device: str):
-        self.model, self.encode, self.marks, self.device = model, encode, marks, device
+    def __init__(self, model: Decoder, encode: Encode, piece: Callable[[int], str], marks: Marks, device: str):
+        self.model, self.encode, self.piece, self.marks, self.device = model, encode, piece, marks, device
 
     def answer(self, layout: Layout, corrections: Sequence[Correction], repository: str, documents: Sequence[Document],
                requests: Sequence[tuple[str, str]]) -> list[list[Score]]:  # fmt: skip
@@ -61,7 +71,8 @@ class Reader:
         cache = ContextCache(self._tensor(row.parts), use_flex=self.device == "cuda")
         self.model.hidden(self._tensor(row.ids), self._tensor(row.positions), cache.prefill())
         ids, positions, parts = self._tensor(tails.ids), self._tensor(tails.positions), self._tensor(tails.parts)
-        return [score_answers(self.model, self.model.hidden(ids, positions, cache.tails(parts, c)), ids, spans) for c in corrections]
+        hidden = (self.model.hidden(ids, positions, cache.tails(parts, c)) for c in corrections)
+        return [score_answers(self.model, h, ids, spans, self.piece) for h in hidden]
 
     def _tensor(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, device=self.device)
@@ -116,11 +127,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=None, help="take only the first so many")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no further layout after this long")
-    parser.add_argument("--layouts", type=int, default=None, help="take only the first so many layouts of the grid")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many layouts of the grid")
+    parser.add_argument("--layouts", type=int, default=None, help="stop after so many layouts of the grid, skipped ones counted")
+    parser.add_argument("--corrections", type=int, default=2, help="try the corrections on so many of the best segment layouts")
     args = parser.parse_args()
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, tensors = load_weights(args.model, torch.bfloat16 if device == "cuda" else torch.float32)
+    config, tensors = cached_weights(args.model, torch.bfloat16 if device == "cuda" else torch.float32)
     model = Decoder(config, {name: t.to(device) for name, t in tensors.items()})
     tokenizer = load_tokenizer(args.model)
     marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
@@ -128,7 +141,7 @@ def main() -> None:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
-    reader = Reader(model, encode, marks, device)
+    reader = Reader(model, encode, lambda token: tokenizer.id_to_token(token) or "", marks, device)
     cases = load_cases(args.cases)[: args.contexts]
     documents = [{f.path: encode_document(f.path, f.text, encode, marks) for f in c.files} for c in cases]
     longest = max(sum(len(d.lead) + len(d.body) for d in docs.values()) for docs in documents) + 3000
@@ -143,12 +156,12 @@ def main() -> None:
                   f"  infill {row['infill']['nll']:.4f} {row['infill']['exact']:5.1f} %  {time.monotonic() - begun:.1f} s", flush=True)  # fmt: skip
         args.out.write_text(json.dumps({"model": args.model.stem, "dtype": str(model.head.dtype), "rows": rows}) + "\n")
 
-    for layout in grid(config.context, longest)[: args.layouts]:
+    for layout in grid(config.context, longest)[args.skip : args.layouts]:
         if time.monotonic() - started < args.seconds * 0.7:
             run(layout, [PLAIN])
     by_label = {layout.label: layout for layout in grid(config.context, longest)}
     segments = sorted((r for r in rows if r["layout"].startswith("segments")), key=lambda r: r["lookups"]["nll"] + r["infill"]["nll"])
-    for row in [*segments[:2], *(r for r in segments[2:] if r["layout"].endswith("file"))][:3]:
+    for row in [*segments[:1], *(r for r in segments[1:] if r["layout"].endswith("file"))][: args.corrections]:
         if time.monotonic() - started < args.seconds:
             run(by_label[row["layout"]], CORRECTIONS)
 

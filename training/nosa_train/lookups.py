@@ -123,17 +123,19 @@ def make_infills(files: Sequence[SourceFile], count: int, seed: int, per_file: i
     for file in files:
         lines = file.text.split("\n")
         found: list[tuple[int, Infill]] = []
-        for number, line in enumerate(lines):
+        for number in rng.sample(range(len(lines)), len(lines)):
+            line = lines[number]
+            if len(found) == 8 * per_file:
+                break
             if number < 3 or not 16 <= len(line.strip()) <= 100 or _COMMENT.match(line):
                 continue
             names = [n for n in re.findall(r"\b([A-Za-z_]\w{4,})\b(?=[({<!:.])", line) if home.get(n, file.path) != file.path]
             if not names:
                 continue
             name = names[0]
-            prefix, suffix = "\n".join(lines[:number]) + "\n", "\n" + "\n".join(lines[number + 1 :])
+            prefix, suffix = "\n".join(lines[:number]) + "\n", "\n".join(lines[number + 1 :])
             shown = len(re.findall(rf"\b{re.escape(name)}\b", prefix[-prefix_chars:] + suffix[:suffix_chars]))
-            found.append((shown, Infill(file.path, name, home[name], prefix[-prefix_chars:], suffix[:suffix_chars], line)))
-        rng.shuffle(found)
+            found.append((shown, Infill(file.path, name, home[name], prefix[-prefix_chars:], suffix[:suffix_chars], line + "\n")))
         found.sort(key=lambda pair: pair[0])
         if found:
             by_file.append((file.path, found[:per_file]))

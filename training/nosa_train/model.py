@@ -34,6 +34,7 @@ class Projection(nn.Module):
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
         self.lora_scale = 0.0
+        self.update_enabled = True
 
     def add_update(self, rank: int, alpha: float) -> None:
         out_features, in_features = self.weight.shape
@@ -44,7 +45,7 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if self.lora_A is None or self.lora_B is None:
+        if self.lora_A is None or self.lora_B is None or not self.update_enabled:
             return y
         return y + F.linear(F.linear(x, self.lora_A.to(x.dtype)), (self.lora_scale * self.lora_B).to(x.dtype))
 
@@ -89,6 +90,7 @@ class Layer(nn.Module):
         self.norm_attention = RmsNorm(tensors[f"{prefix}input_layernorm.weight"], config.norm_eps)
         self.norm_mlp = RmsNorm(tensors[f"{prefix}post_attention_layernorm.weight"], config.norm_eps)
         self.eviction: EvictionHead | None = None
+        self.adapter_enabled = True
 
     def projection(self, name: str) -> Projection:
         module = getattr(self, name.replace(".", "_"))
@@ -101,7 +103,7 @@ class Layer(nn.Module):
         q = rotate(self.self_attn_q_proj(h).view(tokens, -1, dim), cos, sin)
         k = rotate(self.self_attn_k_proj(h).view(tokens, -1, dim), cos, sin)
         v = self.self_attn_v_proj(h).view(tokens, -1, dim)
-        cis = self.eviction(v) if self.eviction is not None else None
+        cis = self.eviction(v) if self.eviction is not None and self.adapter_enabled else None
         x = x + self.self_attn_o_proj(attend(self.index, q, k, v, cis).reshape(tokens, -1))
         h = self.norm_mlp(x)
         return x + self.mlp_down_proj(F.silu(self.mlp_gate_proj(h)) * self.mlp_up_proj(h))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,21 +16,25 @@ from .model import Decoder
 class Score:
     nll: float  # nats, summed over the answer's tokens
     tokens: int
-    exact: bool  # greedy decoding from the prompt would give exactly this answer
+    exact: bool  # the text that greedy decoding gives from the prompt begins with this answer
 
 
-def score_answers(model: Decoder, hidden: Tensor, ids: Tensor, spans: Sequence[tuple[int, int]]) -> list[Score]:
-    """hidden and ids belong to one packed row; each span [start, end) of it is an answer."""
+def score_answers(model: Decoder, hidden: Tensor, ids: Tensor, spans: Sequence[tuple[int, int]], piece: Callable[[int], str]) -> list[Score]:
+    """hidden and ids belong to one packed row; each span [start, end) of it is an answer; `piece` spells a token.
+
+    The last token need only begin with the answer's: a model may well close a bracket and end the line in one token.
+    """
     at = torch.cat([torch.arange(start - 1, end - 1) for start, end in spans]).to(hidden.device)
     logits = model.logits(hidden[at]).float()
     wanted = ids[at + 1]
     nll = torch.nn.functional.cross_entropy(logits, wanted, reduction="none").cpu()
-    hit = (logits.argmax(-1) == wanted).cpu()
+    best, wanted = logits.argmax(-1).tolist(), wanted.tolist()
     scores, offset = [], 0
     for start, end in spans:
-        here = slice(offset, offset + end - start)
-        scores.append(Score(float(nll[here].sum()), end - start, bool(hit[here].all())))
-        offset += end - start
+        last = offset + end - start - 1
+        exact = best[offset:last] == wanted[offset:last] and piece(best[last]).startswith(piece(wanted[last]))
+        scores.append(Score(float(nll[offset : last + 1].sum()), end - start, exact))
+        offset = last + 1
     return scores
 
 

@@ -111,7 +111,7 @@ def test_experiment_runs_on_generated_cases(model):
     assert holes[0].name == "circle_area" and holes[0].defined_in == "pkg/shapes.py"
     case = ContextCase("demo", 0, FILES, tuple(lookups), tuple(holes))
     docs = {f.path: encode_document(f.path, f.text, encode, QWEN) for f in FILES}
-    reader = Reader(model, encode, QWEN, "cpu")
+    reader = Reader(model, encode, chr, QWEN, "cpu")
     scores = run_case(reader, Layout("segments", size=256), [PLAIN, Correction(1.5, 1.0)], case, docs)
     assert len(scores["infill"][0]) == len(holes) == 2 and scores["infill"][0][0].nll != scores["infill"][1][0].nll
     rows = evaluate(reader, Layout("sequence", "raw"), [PLAIN], [case], [docs])

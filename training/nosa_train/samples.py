@@ -1,0 +1,162 @@
+"""What the model reads in one step: a context without its live files, and tails that the product would ask.
+
+A case's live files (those with holes) are left out of the context and stand in tails: as text being written, and as holes to
+fill in. Questions about the other files are chat tails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import repos
+from .cases import ContextCase, windows
+from .layouts import Document, Encode, Layout, Marks, build_segments, chat_tail_text, encode_document, fim_tail_text
+from .lookups import Infill, Lookup, make_infills, make_lookups
+from .repos import Repository, SourceFile
+from .sparse import AlignedRow
+
+PACKAGE_CHARACTERS = 6_000_000  # at most so much of one package is looked at
+CHARACTERS_PER_TOKEN = 3.5  # of source code, near enough for cutting samples to size
+
+
+@dataclass(frozen=True)
+class Tail:
+    kind: str  # "continue", "infill", or a look-up's kind
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class TailRow:
+    row: AlignedRow  # positions count from the start of the tails
+    answers: list[tuple[int, int]]  # [first, end) of each tail's answer in the row
+    kinds: list[str]
+
+
+def aligned_context(layout: Layout, header: list[int], documents: Sequence[Document]) -> tuple[AlignedRow, int]:
+    """The context as a block-aligned row, and the position at which its tails start."""
+    row = AlignedRow()
+    if layout.kind == "segments":
+        row.add(header, 0, 0)
+        for number, segment in enumerate(build_segments(documents, layout.size, layout.group), start=1):
+            row.add(segment, len(header), number)
+        start = len(header) + layout.size
+    else:
+        ids = header + [t for d in documents for t in d.lead + d.body] if layout.kind == "sequence" else header
+        row.add(ids, 0, 0)
+        start = len(ids)
+    row.finish()
+    return row, start
+
+
+def tail_row(tails: Sequence[Tail]) -> TailRow:
+    row, answers = AlignedRow(), []
+    for number, tail in enumerate(tails, start=1):
+        first = row.add(tail.prompt + tail.answer, 0, -number) + len(tail.prompt)
+        answers.append((first, first + len(tail.answer)))
+    row.finish()
+    return TailRow(row, answers, [t.kind for t in tails])
+
+
+def continuation(document: Document, tokens: int) -> Tail:
+    return Tail("continue", document.lead, document.body[:tokens])
+
+
+def infill_tail(infill: Infill, encode: Encode, marks: Marks) -> Tail:
+    return Tail("infill", encode(fim_tail_text(infill.path, infill.prefix, infill.suffix, marks)), encode(infill.answer))
+
+
+def lookup_tail(lookup: Lookup, header: str, encode: Encode) -> Tail:
+    return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer))
+
+
+def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, live_tokens: int) -> tuple[list[Document], list[Tail]]:
+    """Documents of the context, and the tails: live files, holes in them, questions about the rest."""
+    live = {i.path for i in case.infills}
+    documents = [encode_document(f.path, f.text, encode, marks) for f in case.files]
+    tails = [continuation(d, live_tokens) for d in documents if d.path in live]
+    tails += [infill_tail(i, encode, marks) for i in case.infills]
+    tails += [lookup_tail(q, header, encode) for q in case.lookups if q.path not in live]
+    return [d for d in documents if d.path not in live], tails
+
+
+def make_samples(repositories: Sequence[Repository], count: Callable[[str], int], wanted: int, seed: int,
+                 sizes: Sequence[tuple[int, int]]) -> Iterator[ContextCase]:  # fmt: skip
+    """Cases of the sizes in turn, from all repositories in turn, a repository's windows in random order."""
+    rng = random.Random(seed)
+    pools: list[list[tuple[str, int, tuple[SourceFile, ...]]]] = []
+    for number, repository in enumerate(repositories):
+        low, high = sizes[number % len(sizes)]
+        some = Repository(**{**repository.__dict__, "files": _slice(repository.files, PACKAGE_CHARACTERS, rng)})
+        pool = [(repository.key, tokens, files) for tokens, files in windows(some, count, low, high)]
+        rng.shuffle(pool)
+        pools.append(pool)
+    made = 0
+    while made < wanted and any(pools):
+        for pool in pools:
+            if not pool or made >= wanted:
+                continue
+            key, tokens, files = pool.pop()
+            infills = make_infills(files, 4, seed + made, per_file=2)
+            live = {i.path for i in infills}
+            lookups = [q for q in make_lookups(files, 8, seed + made) if q.path not in live][:4]
+            if len(infills) >= 2 and len(lookups) >= 2 and len(live) < len(files):
+                made += 1
+                yield ContextCase(key, tokens, files, tuple(lookups), tuple(infills))
+
+
+def _slice(files: Sequence[SourceFile], characters: int, rng: random.Random) -> tuple[SourceFile, ...]:
+    """A run of neighbouring files of about so many characters: a large package must not fill the set."""
+    total = sum(len(f.text) for f in files)
+    start = rng.randrange(max(1, total - characters)) if total > characters else 0
+    chosen, at = [], 0
+    for file in files:
+        if start <= at < start + characters:
+            chosen.append(file)
+        at += len(file.text)
+    return tuple(chosen)
+
+
+def save_samples(path: Path, cases: Sequence[ContextCase]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as out:
+        for case in cases:
+            out.write(json.dumps(asdict(case)) + "\n")
+
+
+def load_samples(path: Path) -> list[ContextCase]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [
+        ContextCase(row["repository"], row["tokens"], tuple(SourceFile(**f) for f in row["files"]),
+                    tuple(Lookup(**q) for q in row["lookups"]), tuple(Infill(**i) for i in row["infills"]))
+        for row in rows
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repos", type=Path, required=True, help="a split written by nosa_train.repos")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=1600)
+    parser.add_argument("--sizes", default="6000:10000,10000:15000,14000:20000", help="low:high tokens of contexts, in turn")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    sizes = [tuple(int(n) for n in pair.split(":")) for pair in args.sizes.split(",")]
+    repositories = repos.load(args.repos)
+    random.Random(args.seed).shuffle(repositories)
+    cases = list(make_samples(repositories, lambda text: int(len(text) / CHARACTERS_PER_TOKEN), args.samples, args.seed, sizes))
+    random.Random(args.seed).shuffle(cases)
+    save_samples(args.out, cases)
+    print(f"{len(cases)} samples of {len({c.repository for c in cases})} packages, {sum(c.tokens for c in cases) / 1e6:.1f} M tokens")
+
+
+if __name__ == "__main__":
+    main()
+
+
