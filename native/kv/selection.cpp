@@ -60,12 +60,13 @@ Status validate(const SelectionBudget& budget) {
 }
 
 void EvictionOrder::insert(int32_t block_idx, float score) {
-  const auto place = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+  const auto before = [&](const Entry& entry) {
     return ranks_before(score, block_idx, entry.score, entry.block_idx);
-  });
-  if (int(entries_.size()) == capacity_ && place == entries_.end()) return;
-  entries_.insert(place, {score, block_idx});
-  if (int(entries_.size()) > capacity_) entries_.pop_back();
+  };
+  const bool full = int(entries_.size()) == capacity_;
+  if (full && !before(entries_.back())) return;
+  if (full) entries_.pop_back();
+  entries_.insert(std::find_if(entries_.begin(), entries_.end(), before), {score, block_idx});
 }
 
 void select_blocks(const SelectionInput& input, Policy policy, const SelectionBudget& budget,
