@@ -92,7 +92,9 @@ export function run(
         ? undefined
         : setTimeout(() => {
             timedOut = true;
-            stopGroup(child, "SIGKILL");
+            // First politely: it may have groups of its own to stop.
+            stopGroup(child);
+            setTimeout(() => stopGroup(child, "SIGKILL"), 10_000).unref();
           }, timeoutMs);
     child.once("error", (error) => {
       clearTimeout(timer);

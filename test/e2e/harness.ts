@@ -22,6 +22,8 @@ const quietSettings = {
   "git.enabled": false,
   "chat.tips.enabled": false,
   "editor.autoClosingBrackets": "never",
+  "editor.autoClosingComments": "never",
+  "editor.autoIndent": "none",
   "editor.quickSuggestions": { other: "off", comments: "off", strings: "off" },
   "editor.minimap.enabled": false,
   "editor.cursorBlinking": "solid",
@@ -128,6 +130,7 @@ export class Editor {
     });
   }
 
+  /** Twice is fine. */
   async close(): Promise<void> {
     await this.#browser.close().catch(() => undefined);
     this.#stopServer();
@@ -175,7 +178,7 @@ export class Editor {
   }
 
   notification(text: string | RegExp): Locator {
-    return this.page.locator(".notification-toast, .notification-list-item", { hasText: text });
+    return this.page.locator(".notification-toast", { hasText: text });
   }
 
   /** The document of the first webview that is shown. */
@@ -207,8 +210,8 @@ export class Editor {
   /** Everything that may explain a failure: the logs of extension and server. */
   logs(): string {
     const logs = path.join(this.home, "profile/data/logs");
-    const ours = filesBelow(logs).filter((file) => /nosa/i.test(file) || file.endsWith("remoteexthost.log"));
-    const parts = ours.map((file) => `--- ${path.relative(logs, file)}\n${readFileSync(file, "utf8").slice(-6_000)}`);
+    const ours = filesBelow(logs).filter((file) => path.relative(logs, file).includes("nosa.nosa"));
+    const parts = ours.map((file) => `--- ${path.relative(logs, file)}\n${readFileSync(file, "utf8").slice(-4_000)}`);
     return [...parts, `--- server\n${this.#serverOutput.join("").slice(-2_000)}`].join("\n");
   }
 
