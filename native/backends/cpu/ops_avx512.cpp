@@ -2,6 +2,7 @@
 
 #include "backends/cpu/simd_avx512.h"
 
+#include "backends/cpu/attention_bf16.h"
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/matmul_float.h"
@@ -24,7 +25,7 @@ const Ops& ops_avx512() {
       .silu_mul = silu_mul<S>,
       .add = add<S>,
       .to_f16 = to_f16<S>,
-      .attend = attend_float<S>,
+      .attend = Attention<S, Bf16Math>::run,
       .attend_exact = attend_float<S>,
       .window_logits = window_logits<S>,
       .add_softmax = add_softmax<S>,

@@ -147,6 +147,12 @@ struct Avx512 {
 
   /// From 16 rows of 8 words, `stride` bytes apart, to 8 columns of 16 words.
   static void transpose_16x8_to(const std::byte* rows, int64_t stride, std::byte* out) {
+    transpose_16x8_apart(rows, stride, out, 64);
+  }
+
+  /// The same, with columns `out_stride` bytes apart.
+  static void transpose_16x8_apart(const std::byte* rows, int64_t stride, std::byte* out,
+                                   int64_t out_stride) {
     const auto row = [&](int r) {
       return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + r * stride));
     };
@@ -164,8 +170,9 @@ struct Avx512 {
     const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      _mm512_storeu_si512(out + 64 * j, _mm512_permutex2var_epi64(c[j], first, c[j + 4]));
-      _mm512_storeu_si512(out + 64 * (j + 4), _mm512_permutex2var_epi64(c[j], second, c[j + 4]));
+      _mm512_storeu_si512(out + out_stride * j, _mm512_permutex2var_epi64(c[j], first, c[j + 4]));
+      _mm512_storeu_si512(out + out_stride * (j + 4),
+                          _mm512_permutex2var_epi64(c[j], second, c[j + 4]));
     }
   }
 

@@ -1,0 +1,317 @@
+// The arithmetic of attention with the bfloat16 dot products of AVX-512, twice as many a second as in
+// float32. Only ops_avx512.cpp includes this.
+//
+// Logits are differences to the block's first key,
+//
+//   q . k[j] = q . k[0] + bf16(q) . bf16(k[j] - k[0])
+//
+// with the first product in float32: what all keys share, such as the bias that some models add to
+// their keys and that is much larger than the rest, is not rounded. The first key is seen by whoever
+// sees any key of the block and never changes, so a token's result does not depend on later ones.
+// Weights and values are rounded, sums are float32.
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "backends/cpu/attention_tile.h"
+#include "backends/cpu/ops.h"
+#include "backends/cpu/simd_avx512.h"
+
+namespace nosa::cpu {
+namespace {
+
+struct Bf16Math {
+  using S = Avx512;
+  using F = S::F;
+
+  static F load_kv(const std::byte* from, DType dtype, int64_t i) {
+    return dtype == DType::kF32 ? S::load(reinterpret_cast<const float*>(from) + i)
+                                : S::load_f16(reinterpret_cast<const uint16_t*>(from) + i);
+  }
+
+  /// Words of the bfloat16 pairs (a[0], b[0]), (a[1], b[1]), ...
+  static __m512i pair_up(F a, F b) {
+    const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
+                                           24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
+                                           16, 0);
+    return _mm512_permutexvar_epi16(order, halves);
+  }
+
+  static F dot2(F sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+
+  /// to[i] = bf16(x[i] - origin[i]) of 16 values; `origin` may be zero.
+  static void store_bf16(F x, F origin, uint16_t* to) {
+    const auto bits = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(S::sub(x, origin)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bits);
+  }
+
+  /// The keys of a block less its first: rows [64, head_dim], zero up to a multiple of 16 rows; the
+  /// first key in float32.
+  static void read_keys(const AttendRun& run, const BlockView& view, uint16_t* rows, float* first) {
+    const int head_dim = run.head_dim;
+    const int n_padded = (view.n_keys + 15) / 16 * 16;
+    for (int d = 0; d < head_dim; d += 16) {
+      const F origin = load_kv(view.k, run.kv_dtype, d);
+      S::store(first + d, origin);
+      for (int j = 0; j < view.n_keys; ++j) {
+        const int64_t at = int64_t{j} * head_dim + d;
+        store_bf16(load_kv(view.k, run.kv_dtype, at), origin, rows + at);
+      }
+    }
+    std::memset(rows + int64_t{view.n_keys} * head_dim, 0,
+                static_cast<size_t>(n_padded - view.n_keys) * static_cast<size_t>(head_dim) * 2);
+  }
+
+  /// values [32, head_dim]: pairs of the values of keys 2i and 2i + 1; zero for a key that is not there.
+  static void read_values(const AttendRun& run, const BlockView& view, uint32_t* values) {
+    const int head_dim = run.head_dim;
+    for (int j = 0; j < view.n_keys; j += 2) {
+      for (int d = 0; d < head_dim; d += 16) {
+        const int64_t at = int64_t{j} * head_dim + d;
+        const F a = load_kv(view.v, run.kv_dtype, at);
+        const F b = j + 1 < view.n_keys ? load_kv(view.v, run.kv_dtype, at + head_dim) : S::zero();
+        S::store_i(values + j / 2 * head_dim + d, pair_up(a, b));
+      }
+    }
+  }
+
+  class TokenBlock {
+   public:
+    TokenBlock(const AttendRun& run, ScratchCursor* scratch)
+        : run_(run),
+          rows_(scratch->take<uint16_t>(int64_t{kBlockTokens} * run.head_dim)),
+          values_(scratch->take<uint32_t>(int64_t{kBlockTokens} / 2 * run.head_dim)),
+          first_(scratch->take<float>(run.head_dim)) {}
+
+    /// Queries as pairs of dimensions: [n_bundles, head_dim / 2, 16].
+    void read_queries(const TokenLanes& lanes, ScratchCursor* scratch) {
+      const int64_t n_pairs = run_.head_dim / 2;
+      queries_ = scratch->take<uint32_t>(lanes.n_bundles * n_pairs * TokenLanes::tokens);
+      for (int bundle = 0; bundle < lanes.n_bundles; ++bundle) {
+        const float* q = lanes.q_of(bundle);
+        for (int64_t i = 0; i < n_pairs; ++i) {
+          const F even = S::load(q + 2 * i * TokenLanes::tokens);
+          const F odd = S::load(q + (2 * i + 1) * TokenLanes::tokens);
+          S::store_i(queries_of(bundle) + i * TokenLanes::tokens, pair_up(even, odd));
+        }
+      }
+    }
+
+    void read(const BlockView& view) {
+      read_keys(run_, view, rows_, first_);
+      read_values(run_, view, values_);
+    }
+
+    void multiply_keys(const TokenLanes& lanes, int bundle, int, const BlockView& view, int n_keys,
+                       float* logits) const {
+      const F base = multiply_first(lanes.q_of(bundle));
+      const F scale = S::set1(run_.scale * log2_e);
+      const int n_pairs = run_.head_dim / 2;
+      const uint32_t* q = queries_of(bundle);
+      for (int j0 = 0; j0 < n_keys; j0 += at_once) {
+        F dots[at_once];
+#pragma GCC unroll 16
+        for (int j = 0; j < at_once; ++j) dots[j] = base;
+        const uint16_t* keys = rows_ + int64_t{j0} * run_.head_dim;
+        for (int i = 0; i < n_pairs; ++i) {
+          const __m512i q_i = S::load_i(q + i * TokenLanes::tokens);
+#pragma GCC unroll 16
+          for (int j = 0; j < at_once; ++j) {
+            dots[j] = dot2(dots[j], q_i, S::broadcast_i(keys + j * run_.head_dim + 2 * i));
+          }
+        }
+#pragma GCC unroll 16
+        for (int j = 0; j < at_once; ++j) {
+          const float bias = view.bias_of(j0 + j) * log2_e;
+          S::store(logits + (j0 + j) * S::lanes, S::fma(dots[j], scale, S::set1(bias)));
+        }
+      }
+    }
+
+    void add_values(float* terms, int n_keys, F correction, float* o) const {
+      const int n_pairs = (n_keys + 1) / 2;
+      // Pairs take the place of the terms, always behind what is still to be read.
+      for (int i = 0; i < n_pairs; ++i) {
+        const F even = S::load(terms + 2 * i * S::lanes);
+        const F odd = 2 * i + 1 < n_keys ? S::load(terms + (2 * i + 1) * S::lanes) : S::zero();
+        S::store_i(terms + i * S::lanes, pair_up(even, odd));
+      }
+      for (int d0 = 0; d0 < run_.head_dim; d0 += at_once) {
+        F sums[at_once];
+#pragma GCC unroll 16
+        for (int d = 0; d < at_once; ++d) {
+          sums[d] = S::mul(S::load(o + (d0 + d) * TokenLanes::tokens), correction);
+        }
+        for (int i = 0; i < n_pairs; ++i) {
+          const __m512i pair = S::load_i(terms + i * S::lanes);
+          const uint32_t* values = values_ + int64_t{i} * run_.head_dim + d0;
+#pragma GCC unroll 16
+          for (int d = 0; d < at_once; ++d) {
+            sums[d] = dot2(sums[d], pair, S::broadcast_i(values + d));
+          }
+        }
+#pragma GCC unroll 16
+        for (int d = 0; d < at_once; ++d) S::store(o + (d0 + d) * TokenLanes::tokens, sums[d]);
+      }
+    }
+
+   private:
+    static constexpr int at_once = 16;
+
+    uint32_t* queries_of(int bundle) const {
+      return queries_ + int64_t{bundle} * (run_.head_dim / 2) * TokenLanes::tokens;
+    }
+
+    /// q . k[0] of 16 tokens, in the order of S::horizontal_sum over every 16th dimension.
+    F multiply_first(const float* q) const {
+      F sums[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) sums[i] = S::zero();
+      for (int d = 0; d < run_.head_dim; d += 16) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) {
+          const F q_d = S::load(q + (d + i) * TokenLanes::tokens);
+          sums[i] = S::fma(q_d, S::set1(first_[d + i]), sums[i]);
+        }
+      }
+#pragma GCC unroll 4
+      for (int half = 8; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i) sums[i] = S::add(sums[i], sums[i + half]);
+      }
+      return sums[0];
+    }
+
+    const AttendRun& run_;
+    uint16_t* rows_;      // [64, head_dim]
+    uint32_t* values_;    // [32, head_dim]
+    float* first_;        // [head_dim]
+    uint32_t* queries_ = nullptr;
+  };
+
+  class KeyBlock {
+   public:
+    KeyBlock(const AttendRun& run, ScratchCursor* scratch)
+        : run_(run),
+          rows_(scratch->take<uint16_t>(int64_t{kBlockTokens} * run.head_dim)),
+          keys_(scratch->take<uint32_t>(int64_t{kBlockTokens} / 2 * run.head_dim)),
+          first_(scratch->take<float>(run.head_dim)),
+          queries_(scratch->take<uint16_t>(int64_t{run.n_tokens} * run.group * run.head_dim)),
+          pairs_(scratch->take<uint16_t>(int64_t{run.n_tokens} * run.group * kBlockTokens)) {
+      for (int m = 0; m < run.n_tokens * run.group; ++m) {
+        for (int d = 0; d < run.head_dim; d += 16) {
+          store_bf16(S::load(query(m) + d), S::zero(), queries_ + m * run.head_dim + d);
+        }
+      }
+    }
+
+    void read(const BlockView& view) {
+      read_keys(run_, view, rows_, first_);
+      const int n_pairs = run_.head_dim / 2;
+      for (int j = 0; j < view.n_keys; j += 16) {
+        for (int i = 0; i < n_pairs; i += 8) {
+          const uint16_t* from = rows_ + j * run_.head_dim + 2 * i;
+          S::transpose_16x8_apart(reinterpret_cast<const std::byte*>(from), run_.head_dim * 2,
+                                  reinterpret_cast<std::byte*>(keys_ + i * kBlockTokens + j),
+                                  kBlockTokens * 4);
+        }
+      }
+    }
+
+    void multiply_query(int m, const BlockView& view, int n_keys, float* terms) const {
+      F base_sum = S::zero();
+      for (int d = 0; d < run_.head_dim; d += 16) {
+        base_sum = S::fma(S::load(query(m) + d), S::load(first_ + d), base_sum);
+      }
+      const F base = S::set1(S::horizontal_sum(base_sum));
+      const F scale = S::set1(run_.scale * log2_e);
+      F dots[4] = {base, base, base, base};
+      const uint16_t* q = queries_ + m * run_.head_dim;
+      for (int i = 0; i < run_.head_dim / 2; ++i) {
+        const __m512i q_i = S::broadcast_i(q + 2 * i);
+        const uint32_t* keys = keys_ + i * kBlockTokens;
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) dots[v] = dot2(dots[v], q_i, S::load_i(keys + 16 * v));
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        const F bias = S::mul(view.biases<S>(16 * v, n_keys), S::set1(log2_e));
+        S::store(terms + 16 * v, S::fma(dots[v], scale, bias));
+      }
+    }
+
+    void add_values(const BlockView& view, const float* terms, const float* corrections) const {
+      const int n_queries = run_.n_tokens * run_.group;
+      for (int64_t i = 0; i < int64_t{n_queries} * kBlockTokens; i += 16) {
+        store_bf16(S::load(terms + i), S::zero(), pairs_ + i);
+      }
+      for (int m = 0; m < n_queries;) {
+        if (n_queries - m >= 8) {
+          add_values_to<8>(view, corrections, m);
+          m += 8;
+        } else if (n_queries - m >= 4) {
+          add_values_to<4>(view, corrections, m);
+          m += 4;
+        } else if (n_queries - m == 3) {
+          add_values_to<3>(view, corrections, m);
+          m += 3;
+        } else {
+          add_values_to<1>(view, corrections, m);
+          m += 1;
+        }
+      }
+    }
+
+   private:
+    const float* query(int m) const {
+      const int64_t head = int64_t{m / run_.group} * run_.n_heads + run_.first_head + m % run_.group;
+      return run_.q + head * run_.head_dim;
+    }
+
+    /// Adds to the states of kQueries queries, 32 dimensions at a time.
+    template <int kQueries>
+    void add_values_to(const BlockView& view, const float* corrections, int m) const {
+      const int64_t state_size = state_floats(run_.head_dim);
+      float* state = run_.states + m * state_size;
+      const uint16_t* pairs = pairs_ + m * kBlockTokens;
+      const int64_t row = run_.head_dim;
+      for (int d = 0; d < run_.head_dim; d += 16) {
+        F sums[kQueries];
+#pragma GCC unroll 8
+        for (int i = 0; i < kQueries; ++i) {
+          sums[i] = S::mul(S::load(state + i * state_size + d), S::set1(corrections[m + i]));
+        }
+        for (int j = 0; j < view.n_keys; j += 2) {
+          const F a = load_kv(view.v, run_.kv_dtype, j * row + d);
+          const F b = j + 1 < view.n_keys ? load_kv(view.v, run_.kv_dtype, (j + 1) * row + d)
+                                          : S::zero();
+          const __m512i values = pair_up(a, b);
+#pragma GCC unroll 8
+          for (int i = 0; i < kQueries; ++i) {
+            sums[i] = dot2(sums[i], S::broadcast_i(pairs + i * kBlockTokens + j), values);
+          }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < kQueries; ++i) S::store(state + i * state_size + d, sums[i]);
+      }
+    }
+
+    const AttendRun& run_;
+    uint16_t* rows_;     // [64, head_dim]
+    uint32_t* keys_;     // [head_dim / 2, 64] pairs of dimensions
+    float* first_;       // [head_dim]
+    uint16_t* queries_;  // [n_tokens, group, head_dim]
+    uint16_t* pairs_;    // [n_tokens, group, 64] weights
+  };
+};
+
+}  // namespace
+}  // namespace nosa::cpu
