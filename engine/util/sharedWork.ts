@@ -1,3 +1,5 @@
+import { setMaxListeners } from "node:events";
+
 /** Work that several may wait for at once; it is stopped when all of them have left. */
 export class SharedWork<Result, Progress> {
   /** Resolves, never rejects, when the work is over. */
@@ -8,6 +10,8 @@ export class SharedWork<Result, Progress> {
 
   /** `work` begins after the one who made this had time to join. */
   constructor(work: (signal: AbortSignal) => Promise<Result>) {
+    // Whatever the work consists of listens.
+    setMaxListeners(0, this.#stop.signal);
     this.#result = Promise.resolve().then(() => work(this.#stop.signal));
     this.settled = this.#result.then(
       () => undefined,

@@ -18,6 +18,7 @@ import { EngineError } from "../../engine/errors";
 import { EngineLock } from "../../engine/lock";
 import { silentLog } from "../../engine/log";
 import { dataPaths } from "../../engine/paths";
+import type { ResolvedModel } from "../../engine/models/registry";
 import {
   protocolVersion,
   type ChatDelta,
@@ -40,6 +41,9 @@ export interface HarnessOptions {
   readonly folder?: string;
   readonly segmentTokensMax?: number;
   readonly idleExitMs?: number;
+  /** Another model than the copying one, and how it is opened. */
+  readonly resolved?: ResolvedModel;
+  readonly openSession?: (resolved: ResolvedModel, store: ContextStore) => Promise<Session>;
   /** Thrown when a model is wanted. */
   readonly modelFailure?: EngineError;
 }
@@ -65,12 +69,8 @@ export class EngineHarness {
     const folder = options.folder ?? temporaryFolder();
     const paths = dataPaths(folder);
     const workshop = new Workshop();
-    const resolved = {
-      id: "copy",
-      name: "Copy",
-      path: "/models/copy.gguf",
-      segmentTokensMax: options.segmentTokensMax ?? 4_096,
-    };
+    const segmentTokensMax = options.segmentTokensMax ?? 4_096;
+    const resolved = options.resolved ?? { id: "copy", name: "Copy", path: "/models/copy.gguf", segmentTokensMax };
     const engine = await Engine.create({
       paths,
       version: "1.0.0",
@@ -85,7 +85,8 @@ export class EngineHarness {
           return resolved;
         },
       },
-      openSession: async (model, _threads, store: ContextStore) =>
+      openSession: async (model, _threads, store) =>
+        options.openSession?.(model, store) ??
         new Session({ resolved: model, model: new CopyModel(workshop), text: copyText(), store, log: silentLog }),
     });
     const early: net.Socket[] = [];
@@ -154,6 +155,10 @@ export class EngineTestClient {
     this.connection = createProtocolConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket));
     this.connection.onError(() => undefined);
     this.connection.listen();
+  }
+
+  static over(socket: net.Socket): EngineTestClient {
+    return new EngineTestClient(socket);
   }
 
   static open(address: string): Promise<EngineTestClient> {
