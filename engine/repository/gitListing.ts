@@ -6,6 +6,7 @@ import { spawn } from "node:child_process";
 import { lstat } from "node:fs/promises";
 import * as path from "node:path";
 import { Cancelled } from "../errors";
+import { Breather } from "../util/breather";
 
 export interface GitListing {
   /** Path relative to the folder → blob id, "" when git has none or the file was changed. */
@@ -48,22 +49,34 @@ async function listInto(
   const folder = path.join(root, prefix);
   const inside = await git(folder, ["rev-parse", "--is-inside-work-tree"], signal);
   if (inside?.entries[0]?.trim() !== "true") return false;
-  const [known, other, changed, ignored] = await Promise.all([
-    git(folder, ["ls-files", "-z", "-s", "--cached"], signal),
-    git(folder, ["ls-files", "-z", "-o", "--exclude-standard"], signal),
-    git(folder, ["ls-files", "-z", "-m"], signal),
-    git(folder, ["ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory"], signal),
-  ]);
+  const breather = new Breather();
+  const listings: Promise<GitOutput | undefined>[] = [];
+  for (const args of [
+    ["-s", "--cached"],
+    ["-o", "--exclude-standard"],
+    ["-m"],
+    ["-o", "-i", "--exclude-standard", "--directory"],
+  ]) {
+    const listing = git(folder, ["ls-files", "-z", ...args], signal);
+    // Waited for below; cancelled meanwhile, it must not count as unhandled.
+    listing.catch(() => undefined);
+    listings.push(listing);
+    // Starting a process holds this thread for some milliseconds: not four times in a row.
+    await breather.breathe();
+  }
+  const [known, other, changed, ignored] = await Promise.all(listings);
   if (known === undefined || other === undefined) return false;
 
   const changedPaths = new Set(changed?.entries);
   const nested: string[] = [];
   for (const entry of known.entries) {
+    if (breather.due) await breather.breathe();
     const { file, blob, isRepository } = parseEntry(entry);
     if (isRepository) nested.push(file);
     else into.files.set(prefix + file, changedPaths.has(file) ? "" : blob);
   }
   for (const entry of other.entries) {
+    if (breather.due) await breather.breathe();
     if (entry.endsWith("/")) nested.push(entry.slice(0, -1));
     else into.files.set(prefix + entry, "");
   }

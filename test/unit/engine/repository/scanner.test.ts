@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { chmod, mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { cpus, loadavg } from "node:os";
 import * as path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Cancelled } from "../../../../engine/errors";
@@ -179,8 +180,8 @@ describe.each(["git", "none"])("a folder with version control: %s", (vcs) => {
       `${vcs}: 20,000 files in ${(performance.now() - started).toFixed(0)} ms, longest pause ${worst.toFixed(1)} ms`,
     );
     expect(result.files).toHaveLength(20_000);
-    // A busy machine takes the processor away for longer than the work itself holds it.
-    expect(worst).toBeLessThan(60);
+    // A busy machine takes the processor away for longer than the work itself holds it: 20 ms are asked for where it is quiet.
+    expect(worst).toBeLessThan((loadavg()[0] ?? 0) > cpus().length ? 250 : 20);
   });
 
   it("stops when cancelled, before and during", async () => {
