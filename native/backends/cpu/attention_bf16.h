@@ -54,16 +54,18 @@ struct Bf16Math {
   }
 
   /// The keys of a block less its first: rows [64, head_dim], zero up to a multiple of 16 rows; the
-  /// first key in float32.
-  static void read_keys(const AttendRun& run, const BlockView& view, uint16_t* rows, float* first) {
+  /// first key in float32. The keys of `next` are asked for meanwhile.
+  static void read_keys(const AttendRun& run, const BlockView& view, const BlockView& next,
+                        uint16_t* rows, float* first) {
     const int head_dim = run.head_dim;
+    const int64_t row_bytes = head_dim * block_bytes(run.kv_dtype);
     const int n_padded = (view.n_keys + 15) / 16 * 16;
-    for (int d = 0; d < head_dim; d += 16) {
-      const F origin = load_kv(view.k, run.kv_dtype, d);
-      S::store(first + d, origin);
-      for (int j = 0; j < view.n_keys; ++j) {
+    for (int d = 0; d < head_dim; d += 16) S::store(first + d, load_kv(view.k, run.kv_dtype, d));
+    for (int j = 0; j < view.n_keys; ++j) {
+      if (j < next.n_keys) prefetch_row<S>(next.k + j * row_bytes, row_bytes);
+      for (int d = 0; d < head_dim; d += 16) {
         const int64_t at = int64_t{j} * head_dim + d;
-        store_bf16(load_kv(view.k, run.kv_dtype, at), origin, rows + at);
+        store_bf16(load_kv(view.k, run.kv_dtype, at), S::load(first + d), rows + at);
       }
     }
     std::memset(rows + int64_t{view.n_keys} * head_dim, 0,
@@ -106,7 +108,7 @@ struct Bf16Math {
     }
 
     void read(const BlockView& view) {
-      read_keys(run_, view, rows_, first_);
+      read_keys(run_, view, {}, rows_, first_);
       read_values(run_, view, values_);
     }
 
@@ -213,8 +215,8 @@ struct Bf16Math {
       }
     }
 
-    void read(const BlockView& view) {
-      read_keys(run_, view, rows_, first_);
+    void read(const BlockView& view, const BlockView& next) {
+      read_keys(run_, view, next, rows_, first_);
       const int n_pairs = run_.head_dim / 2;
       for (int j = 0; j < view.n_keys; j += 16) {
         for (int i = 0; i < n_pairs; i += 8) {
@@ -248,24 +250,24 @@ struct Bf16Math {
       }
     }
 
-    void add_values(const BlockView& view, const float* terms, const float* corrections) const {
+    /// The values of `next` are asked for meanwhile.
+    void add_values(const BlockView& view, const BlockView& next, const float* terms,
+                    const float* corrections) const {
       const int n_queries = run_.n_tokens * run_.group;
       for (int64_t i = 0; i < int64_t{n_queries} * kBlockTokens; i += 16) {
         store_bf16(S::load(terms + i), S::zero(), pairs_ + i);
       }
       for (int m = 0; m < n_queries;) {
-        if (n_queries - m >= 8) {
-          add_values_to<8>(view, corrections, m);
-          m += 8;
-        } else if (n_queries - m >= 4) {
-          add_values_to<4>(view, corrections, m);
-          m += 4;
-        } else if (n_queries - m == 3) {
-          add_values_to<3>(view, corrections, m);
-          m += 3;
-        } else {
-          add_values_to<1>(view, corrections, m);
-          m += 1;
+        const int n_next = m == 0 ? next.n_keys : 0;
+        switch (std::min(n_queries - m, 8)) {
+          case 8: m += add_values_to<8>(view, next, n_next, corrections, m); break;
+          case 7: m += add_values_to<7>(view, next, n_next, corrections, m); break;
+          case 6: m += add_values_to<6>(view, next, n_next, corrections, m); break;
+          case 5: m += add_values_to<5>(view, next, n_next, corrections, m); break;
+          case 4: m += add_values_to<4>(view, next, n_next, corrections, m); break;
+          case 3: m += add_values_to<3>(view, next, n_next, corrections, m); break;
+          case 2: m += add_values_to<2>(view, next, n_next, corrections, m); break;
+          default: m += add_values_to<1>(view, next, n_next, corrections, m); break;
         }
       }
     }
@@ -276,31 +278,65 @@ struct Bf16Math {
       return run_.q + head * run_.head_dim;
     }
 
-    /// Adds to the states of kQueries queries, 32 dimensions at a time.
+    /// Adds to the states of kQueries queries; returns how many.
     template <int kQueries>
-    void add_values_to(const BlockView& view, const float* corrections, int m) const {
+    int add_values_to(const BlockView& view, const BlockView& next, int n_next,
+                      const float* corrections, int m) const {
+      // As many dimensions at a time as leave registers for what is added.
+      constexpr int vectors = kQueries <= 4 ? 4 : 2;
+      int d = 0;
+      for (; d + 16 * vectors <= run_.head_dim; d += 16 * vectors) {
+        add_dimensions<kQueries, vectors>(view, next, d == 0 ? n_next : 0, corrections, {m, d});
+      }
+      for (; d < run_.head_dim; d += 16) {
+        add_dimensions<kQueries, 1>(view, next, d == 0 ? n_next : 0, corrections, {m, d});
+      }
+      return kQueries;
+    }
+
+    struct Corner {
+      int first_query;
+      int first_dim;
+    };
+
+    template <int kQueries, int kVectors>
+    void add_dimensions(const BlockView& view, const BlockView& next, int n_next,
+                        const float* corrections, Corner at) const {
       const int64_t state_size = state_floats(run_.head_dim);
-      float* state = run_.states + m * state_size;
-      const uint16_t* pairs = pairs_ + m * kBlockTokens;
       const int64_t row = run_.head_dim;
-      for (int d = 0; d < run_.head_dim; d += 16) {
-        F sums[kQueries];
+      const int64_t row_bytes = row * block_bytes(run_.kv_dtype);
+      float* state = run_.states + at.first_query * state_size + at.first_dim;
+      const uint16_t* pairs = pairs_ + at.first_query * kBlockTokens;
+      F sums[kQueries][kVectors];
+#pragma GCC unroll 8
+      for (int i = 0; i < kQueries; ++i) {
+        const F correction = S::set1(corrections[at.first_query + i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sums[i][v] = S::mul(S::load(state + i * state_size + 16 * v), correction);
+        }
+      }
+      for (int j = 0; j < view.n_keys; j += 2) {
+        if (j < n_next) prefetch_row<S>(next.v + j * row_bytes, 2 * row_bytes);
+        __m512i values[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t from = j * row + at.first_dim + 16 * v;
+          const F odd =
+              j + 1 < view.n_keys ? load_kv(view.v, run_.kv_dtype, from + row) : S::zero();
+          values[v] = pair_up(load_kv(view.v, run_.kv_dtype, from), odd);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < kQueries; ++i) {
-          sums[i] = S::mul(S::load(state + i * state_size + d), S::set1(corrections[m + i]));
+          const __m512i weights = S::broadcast_i(pairs + i * kBlockTokens + j);
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) sums[i][v] = dot2(sums[i][v], weights, values[v]);
         }
-        for (int j = 0; j < view.n_keys; j += 2) {
-          const F a = load_kv(view.v, run_.kv_dtype, j * row + d);
-          const F b = j + 1 < view.n_keys ? load_kv(view.v, run_.kv_dtype, (j + 1) * row + d)
-                                          : S::zero();
-          const __m512i values = pair_up(a, b);
+      }
 #pragma GCC unroll 8
-          for (int i = 0; i < kQueries; ++i) {
-            sums[i] = dot2(sums[i], S::broadcast_i(pairs + i * kBlockTokens + j), values);
-          }
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < kQueries; ++i) S::store(state + i * state_size + d, sums[i]);
+      for (int i = 0; i < kQueries; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) S::store(state + i * state_size + 16 * v, sums[i][v]);
       }
     }
 

@@ -107,9 +107,14 @@ struct FloatMath {
           rows_(scratch->take<float>(int64_t{kBlockTokens} * run.head_dim)),
           keys_(scratch->take<float>(int64_t{kBlockTokens} * run.head_dim)) {}
 
-    void read(const BlockView& view) {
+    /// `next` is asked for meanwhile: a step with few tokens is as fast as the memory.
+    void read(const BlockView& view, const BlockView& next) {
       const int head_dim = run_.head_dim;
-      expand_rows<S>(view.k, run_.kv_dtype, view.n_keys, head_dim, rows_);
+      const int64_t row_bytes = head_dim * block_bytes(run_.kv_dtype);
+      for (int j = 0; j < view.n_keys; ++j) {
+        if (j < next.n_keys) prefetch_row<S>(next.k + j * row_bytes, row_bytes);
+        expand_rows<S>(view.k + j * row_bytes, run_.kv_dtype, 1, head_dim, rows_ + j * head_dim);
+      }
       const int n_padded = (view.n_keys + 15) / 16 * 16;
       std::fill(rows_ + view.n_keys * head_dim, rows_ + n_padded * head_dim, 0.0f);
       for (int j = 0; j < n_padded; j += 16) {
@@ -154,7 +159,8 @@ struct FloatMath {
       }
     }
 
-    void add_values(const BlockView& view, const float* terms, const float* corrections) const {
+    void add_values(const BlockView& view, const BlockView&, const float* terms,
+                    const float* corrections) const {
       const int n_queries = run_.n_tokens * run_.group;
       for (int m = 0; m < n_queries;) {
         const float* first = terms + m * kBlockTokens;

@@ -45,6 +45,12 @@ struct BlockView {
   int visible(int t) const { return own ? std::clamp(n_first + t, 0, n_keys) : n_keys; }
 };
 
+/// Asks for a row that is needed soon.
+template <typename S>
+[[gnu::always_inline]] inline void prefetch_row(const std::byte* row, int64_t row_bytes) {
+  for (int64_t i = 0; i < row_bytes; i += 64) S::prefetch(row + i);
+}
+
 inline BlockView block_view(const AttendRun& run, int block_idx) {
   const int n_context = static_cast<int>(run.context.size());
   BlockView view;
@@ -268,6 +274,7 @@ class Attention {
     typename Math::KeyBlock block(run, &scratch);
     auto* logits = scratch.take<float>(int64_t{kBlockTokens} * n_queries);
     auto* corrections = scratch.take<float>(n_queries);
+    const int n_blocks = static_cast<int>(run.context.size() + run.own.size());
     const int64_t state_size = state_floats(run.head_dim);
     for (int m = 0; m < n_queries; ++m) {
       float* state = run.states + m * state_size;
@@ -275,24 +282,19 @@ class Attention {
       state[run.head_dim] = peak_of_nothing;
     }
     for (int b = run.block_begin; b < run.block_end; ++b) {
-      if (b + 1 < run.block_end) prefetch(run, block_view(run, b + 1));
       const BlockView view = block_view(run, b);
       if (view.n_keys == 0) continue;
-      block.read(view);
+      // The block after the run's last is likely to be this thread's next.
+      const BlockView next = b + 1 < n_blocks ? block_view(run, b + 1) : BlockView{};
+      block.read(view, next);
       for (int m = 0; m < n_queries; ++m) {
         const int n_keys = view.visible(m / run.group);
         float* terms = logits + m * kBlockTokens;
         block.multiply_query(m, view, n_keys, terms);
         corrections[m] = weigh_query(run, b, m, n_keys, terms);
       }
-      block.add_values(view, logits, corrections);
+      block.add_values(view, next, logits, corrections);
     }
-  }
-
-  static void prefetch(const AttendRun& run, const BlockView& view) {
-    const int64_t n_bytes = int64_t{view.n_keys} * run.head_dim * block_bytes(run.kv_dtype);
-    for (int64_t i = 0; i < n_bytes; i += 64) S::prefetch(view.k + i);
-    for (int64_t i = 0; i < n_bytes; i += 64) S::prefetch(view.v + i);
   }
 
   /// As weigh(), for the keys of one query. Returns the correction.
