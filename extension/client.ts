@@ -128,7 +128,9 @@ export class EngineClient implements Engine, Disposable {
   ): Promise<Requests[M][1]> {
     const session = await this.#connected(token);
     try {
-      return await session.client.sendRequest<Requests[M][1]>(method, params, token);
+      // A token that is not there must not be passed: the library would take it for a second parameter.
+      const more = token === undefined ? [] : [token];
+      return await session.client.sendRequest<Requests[M][1]>(method, params, ...more);
     } catch (error) {
       throw isCancellation(error) ? error : failureFrom(error);
     }
