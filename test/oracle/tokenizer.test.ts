@@ -5,10 +5,15 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
-import { getLlama, LlamaLogLevel, type Llama, type LlamaModel } from "node-llama-cpp";
+import { Template } from "@huggingface/jinja";
+import { getLlama, LlamaLogLevel, type Llama, type LlamaModel, type Token } from "node-llama-cpp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { chatTail } from "../../engine/prompts/chat";
+import { promptFormat } from "../../engine/prompts/format";
+import { headerPieces } from "../../engine/prompts/header";
+import { contentPiece, fileHeaderPieces } from "../../engine/prompts/segment";
 import { preTokenizerNames } from "../../engine/tokenizer/preTokenizers";
-import type { Tokenizer } from "../../engine/tokenizer/tokenizer";
+import { joined, type Tokenizer } from "../../engine/tokenizer/tokenizer";
 import { awkwardText, randomUnicode, realCode } from "../support/corpus";
 import { ggufBytes, ggufMetadata } from "../support/ggufHeader";
 import { modelFile } from "../support/models";
@@ -110,6 +115,36 @@ describe.each(["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"])("%s", (i
     expect([...(marked ?? [])]).toEqual([...oracle.tokenize(text, true)]);
     expect([...(plain ?? [])]).toEqual([...oracle.tokenize(text, false)]);
     expect([...(plain ?? [])].filter((token) => tokenizer.controlIds.includes(token))).toEqual([]);
+  });
+});
+
+describe.each(["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"])("a conversation for %s", (id) => {
+  it("has the ids that llama.cpp gives what the model's own template renders", async () => {
+    const modelPath = await modelFile(id);
+    const tokenizer = await workshop.open(modelPath);
+    const oracle = await llama.loadModel({ modelPath, vocabOnly: true });
+    const format = promptFormat(tokenizer);
+    const messages = [
+      { role: "user", content: "Where is the parser?" },
+      { role: "assistant", content: "In src/parse.ts, from line 10 on." },
+      { role: "user", content: "And its tests?" },
+    ] as const;
+    const file = [...fileHeaderPieces(format, "src/parse.ts"), contentPiece("export const x = 1;\n")];
+    const start = [...headerPieces(format, "some repository"), ...file];
+    const ours = joined([
+      await tokenizer.encodeJoined(start),
+      (await chatTail(tokenizer, format, { messages, tokensMax: 1_000 })).tokens,
+    ]);
+    const text = start.map((piece) => piece.text).join("");
+    const system = text.slice(format.template.opening.length);
+    const rendered = new Template(tokenizer.chatTemplate).render({
+      messages: [{ role: "system", content: system }, ...messages],
+      add_generation_prompt: true,
+    });
+    expect([...ours]).toEqual([...oracle.tokenize(rendered, true)]);
+    expect(tokenizer.decode(ours)).toBe(oracle.detokenize([...ours] as Token[], false));
+    await oracle.dispose();
+    await tokenizer.dispose();
   });
 });
 
