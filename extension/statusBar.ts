@@ -66,9 +66,12 @@ function activityText(activity: Activity): string | undefined {
   }
 }
 
-function indexingText(activity: Extract<Activity, { kind: "indexing" }>): string {
-  const left = activity.secondsLeft >= 0 ? `, ${durationText(activity.secondsLeft)} left` : "";
-  return `reading ${activity.percent}% at ${countText(activity.tokensPerSecond)} tokens/s${left}`;
+/** "reading 43% at 351 tokens/s, 2 min left"; speed and time only once they are known. */
+export function indexingText(activity: Extract<Activity, { kind: "indexing" }>): string {
+  const { percent, tokensPerSecond, secondsLeft } = activity;
+  const speed = tokensPerSecond > 0 ? ` at ${countText(tokensPerSecond)} tokens/s` : "";
+  const left = secondsLeft >= 0 ? `, ${durationText(secondsLeft)} left` : "";
+  return `reading ${percent}%${speed}${left}`;
 }
 
 function restingText(status: EngineStatus, roots: readonly string[]): string {

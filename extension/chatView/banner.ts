@@ -1,7 +1,8 @@
 import type { EngineStatus } from "../../engine/protocol";
 import type { ConnectionState } from "../client";
 import { failureView, plainFailure } from "../errors";
-import { countText, durationText, plural } from "../util/format";
+import { indexingText } from "../statusBar";
+import { countText, plural } from "../util/format";
 import type { ViewBanner } from "./messages";
 
 export interface BannerInput {
@@ -32,9 +33,8 @@ export function bannerView(input: BannerInput): ViewBanner {
 function folderBanner(status: EngineStatus, folder: { name: string; root: string }): ViewBanner {
   const model = status.model?.name ?? "";
   if (status.activity.kind === "indexing") {
-    const { percent, tokensPerSecond, secondsLeft } = status.activity;
-    const left = secondsLeft >= 0 ? `, ${durationText(secondsLeft)} left` : "";
-    return { text: `Reading ${percent}% at ${countText(tokensPerSecond)} tokens/s${left}`, action: null };
+    const text = indexingText(status.activity);
+    return { text: text.charAt(0).toUpperCase() + text.slice(1), action: null };
   }
   const context = status.contexts.find((candidate) => candidate.root === folder.root);
   if (context === undefined || context.tokens === 0) {

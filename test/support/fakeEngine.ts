@@ -7,12 +7,12 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import * as path from "node:path";
 import {
+  CancellationToken,
   createMessageConnection,
   ProgressType,
   ResponseError,
   SocketMessageReader,
   SocketMessageWriter,
-  type CancellationToken,
   type MessageConnection,
 } from "vscode-jsonrpc/node";
 import { EngineLock } from "../../engine/lock";
@@ -96,27 +96,35 @@ export class FakeEngine {
   }
 
   #answer(connection: MessageConnection): void {
-    connection.onRequest("initialize", (params: { initializationOptions: ClientHello }) => {
-      if (params.initializationOptions.token !== this.#lock?.token) throw failure("forbidden", "The token is wrong.");
+    const on = <P>(method: string, handle: (params: P, token: CancellationToken) => unknown): void =>
+      connection.onRequest(method, (...received: unknown[]) => {
+        // One object and the token: a client that sends more would break the real engine.
+        const [params, token] = received;
+        if (received.length !== 2 || !CancellationToken.is(token))
+          throw failure("badRequest", `${method}: one object.`);
+        return handle(params as P, token);
+      });
+    on<{ initializationOptions: ClientHello }>("initialize", ({ initializationOptions }) => {
+      if (initializationOptions.token !== this.#lock?.token) throw failure("forbidden", "The token is wrong.");
       return { capabilities: { textDocumentSync: 2, inlineCompletionProvider: true } };
     });
     connection.onRequest("shutdown", () => null);
-    connection.onRequest("nosa/status", () => this.#status());
-    connection.onRequest("nosa/configure", () => ({}));
-    connection.onRequest("nosa/models", () => [this.#model, largeModel]);
-    connection.onRequest("nosa/download", (params: { model: string }, token) => this.#download(params.model, token));
-    connection.onRequest("nosa/index", (params: IndexParams, token) => this.#index(params, token));
-    connection.onRequest("nosa/context", (params: { root: string }) => this.#context(params.root));
-    connection.onRequest("nosa/forget", (params: { root: string }) => this.#forget(params.root));
-    connection.onRequest("nosa/chat", (params: ChatParams, token) => this.#chat(connection, params, token));
-    connection.onRequest("nosa/drain", async () => {
+    on("nosa/status", () => this.#status());
+    on("nosa/configure", () => ({}));
+    on("nosa/models", () => [this.#model, largeModel]);
+    on<{ model: string }>("nosa/download", ({ model: id }, token) => this.#download(id, token));
+    on<IndexParams>("nosa/index", (params, token) => this.#index(params, token));
+    on<{ root: string }>("nosa/context", ({ root }) => this.#context(root));
+    on<{ root: string }>("nosa/forget", ({ root }) => this.#forget(root));
+    on<ChatParams>("nosa/chat", (params, token) => this.#chat(connection, params, token));
+    on("nosa/drain", async () => {
       setTimeout(() => process.exit(0), 50);
       await this.#lock?.release();
       return {};
     });
-    connection.onRequest("textDocument/inlineCompletion", async (params: CompletionParams, token) => {
+    on<CompletionParams>("textDocument/inlineCompletion", async ({ position }, token) => {
       await this.#step(token, 5);
-      return [{ insertText: " this.items.get(key) ?? fallback;", range: emptyRange(params.position) }];
+      return [{ insertText: " this.items.get(key) ?? fallback;", range: emptyRange(position) }];
     });
   }
 
