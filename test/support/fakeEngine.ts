@@ -13,6 +13,7 @@ import {
   ResponseError,
   SocketMessageReader,
   SocketMessageWriter,
+  type Disposable,
   type MessageConnection,
 } from "vscode-jsonrpc/node";
 import { EngineLock } from "../../engine/lock";
@@ -96,7 +97,7 @@ export class FakeEngine {
   }
 
   #answer(connection: MessageConnection): void {
-    const on = <P>(method: string, handle: (params: P, token: CancellationToken) => unknown): void =>
+    const on = <P>(method: string, handle: (params: P, token: CancellationToken) => unknown): Disposable =>
       connection.onRequest(method, (...received: unknown[]) => {
         // One object and the token: a client that sends more would break the real engine.
         const [params, token] = received;
