@@ -1,7 +1,6 @@
 /**
- * A conversation → the tail that follows header and segments.
- *
- * The header left the system turn open; the tail adds what the editor has to say as system, closes it, and goes on with the turns.
+ * A conversation → the tail that follows header and segments: a chat from its very beginning, with our own line as system text and what the editor has to say
+ * as system behind it.
  */
 
 import { EngineError } from "../errors";
@@ -12,6 +11,8 @@ import type { Role } from "./template";
 
 export interface ChatTailOptions {
   readonly messages: readonly ChatMessage[];
+  /** Whether a repository stands before the tail, which the system text speaks of. True unless told. */
+  readonly repository?: boolean;
   /** Most tokens of the tail, the answer not counted. */
   readonly tokensMax: number;
 }
@@ -28,16 +29,15 @@ export type Encoder = Pick<Tokenizer, "encode">;
 
 /** `messages` ends with a user message, else EngineError `badRequest`. */
 export async function chatTail(encoder: Encoder, format: PromptFormat, options: ChatTailOptions): Promise<ChatTail> {
-  const system = options.messages
-    .filter(({ role }) => role === "system")
-    .map(({ content }) => content)
-    .join("\n\n");
+  const line = options.repository === false ? lineWithoutRepository : lineWithRepository;
+  const said = options.messages.filter(({ role }) => role === "system").map(({ content }) => content);
+  const system = [line, ...said].join("\n\n");
   const turns = alternating(options.messages);
   if (turns.at(-1)?.role !== "user") {
     throw new EngineError("badRequest", "A question has to come last in the conversation.");
   }
   const texts = await encoder.encode([
-    { text: system === "" ? "" : `\n${system}`, special: false },
+    { text: system, special: false },
     ...turns.map(({ content }) => ({ text: content, special: false })),
   ]);
   const contents = turns.map(({ role }, at) => ({ role, tokens: texts[at + 1] ?? nothing }));
@@ -49,6 +49,10 @@ export async function chatTail(encoder: Encoder, format: PromptFormat, options: 
   if (whole.length <= options.tokensMax) return { tokens: whole, dropped, cut: false };
   return { tokens: await tails.cutFrom(first, whole.length - options.tokensMax), dropped, cut: true };
 }
+
+const lineWithRepository =
+  "You are Nosa, a coding assistant. You have read the whole repository above: answer from its files and name the paths you rely on.";
+const lineWithoutRepository = "You are Nosa, a coding assistant.";
 
 const nothing = new Uint32Array();
 
@@ -133,9 +137,11 @@ class Tails {
   }
 
   async #joined(system: Uint32Array, contents: readonly Content[]): Promise<Uint32Array> {
-    const between = this.#format.template.between(contents.map(({ role }) => role));
-    const marks = await this.#encoder.encode(between.map((text) => ({ text, special: true })));
-    const pieces = marks.flatMap((mark, at) => [mark, contents[at]?.tokens ?? nothing]);
-    return joined([system, ...pieces]);
+    const { opening, between } = this.#format.template;
+    const marks = await this.#encoder.encode(
+      [opening, ...between(contents.map(({ role }) => role))].map((text) => ({ text, special: true })),
+    );
+    const texts = [system, ...contents.map(({ tokens }) => tokens)];
+    return joined(marks.flatMap((mark, at) => [mark, texts[at] ?? nothing]));
   }
 }

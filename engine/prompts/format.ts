@@ -10,6 +10,8 @@ export type Pieces = readonly EncodeInput[];
 
 export interface PromptFormat {
   readonly template: ChatTemplate;
+  /** Text of the token that begins every sequence, "" when the model wants none. */
+  readonly bos: string;
   /** Token texts, "" where the vocabulary has none and plain words are used. */
   readonly repoName: string;
   readonly fileSep: string;
@@ -53,11 +55,10 @@ export function promptFormat(vocabulary: Vocabulary): PromptFormat {
     "<|im_start|>",
   ];
   const markIds = marks.flatMap((mark) => vocabulary.id(mark) ?? []);
+  const bos = vocabulary.markText(vocabulary.bosId);
   return {
-    template: chatTemplate(vocabulary.chatTemplate, {
-      bos: vocabulary.markText(vocabulary.bosId),
-      eos: vocabulary.markText(vocabulary.eosIds[0]),
-    }),
+    template: chatTemplate(vocabulary.chatTemplate, { bos, eos: vocabulary.markText(vocabulary.eosIds[0]) }),
+    bos,
     repoName,
     fileSep,
     fim,

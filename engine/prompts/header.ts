@@ -4,15 +4,14 @@
 
 import type { Pieces, PromptFormat } from "./format";
 
-const line =
-  "You are Nosa, a coding assistant that has read the whole repository below. Answer from its files and name the paths you rely on.";
-const lineWithoutRepository = "You are Nosa, a coding assistant.";
-
-/** Opens the system turn, states the one fixed line and the repository's name. `repository` "" gives a header without repository. */
-export function headerPieces({ template, repoName }: PromptFormat, repository: string): Pieces {
-  if (repository === "") return [{ text: template.opening + lineWithoutRepository, special: true }];
+/**
+ * The repository's name as the raw repository format has it, and nothing before it but the token that the model wants first. The layout experiment found
+ * this better than a chat turn around the repository: decisions/0001-context-layout.md. `repository` "" gives the least that a context can begin with.
+ */
+export function headerPieces({ bos, repoName }: PromptFormat, repository: string): Pieces {
+  if (repository === "") return [{ text: `${bos}\n`, special: true }];
   return [
-    { text: `${template.opening}${line}\n${repoName === "" ? "Repository: " : repoName}`, special: true },
+    { text: bos + (repoName === "" ? "Repository: " : repoName), special: true },
     { text: `${oneLine(repository)}\n`, special: false },
   ];
 }

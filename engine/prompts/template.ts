@@ -10,7 +10,7 @@ import { Template } from "@huggingface/jinja";
 export type Role = "user" | "assistant";
 
 export interface ChatTemplate {
-  /** From the first token of a sequence to where the system text goes. */
+  /** What opens a conversation, up to where the system text goes; the token that begins a sequence stands elsewhere and is not part of it. */
   readonly opening: string;
   /**
    * What stands before each message's text, and behind the last one; one more than there are roles. The first closes the system text, the last asks for
@@ -40,16 +40,15 @@ export function chatTemplate(source: string, marks: TemplateMarks): ChatTemplate
     const opening = render(["user"])?.[0];
     if (opening === undefined || render(["user", "assistant", "user"]) === undefined) continue;
     return {
-      // Some templates write the begin-of-text token, some leave it to the encoder.
-      opening: opening.startsWith(marks.bos) ? opening : marks.bos + opening,
+      opening: opening.startsWith(marks.bos) ? opening.slice(marks.bos.length) : opening,
       between: (roles) => render(roles)?.slice(1) ?? plainWords.between(roles),
     };
   }
-  return { ...plainWords, opening: marks.bos };
+  return plainWords;
 }
 
 const plainWords: ChatTemplate = {
-  opening: "",
+  opening: "\n",
   between: (roles) => [...roles.map((role) => (role === "user" ? "\n\nQuestion: " : "\n\nAnswer: ")), "\n\nAnswer:"],
 };
 

@@ -8,10 +8,9 @@ export interface Grouped {
   readonly path: string;
 }
 
-/** Files up to this share of a segment are small. */
-const smallShare = 1 / 8;
-/** Groups are up to this share of a segment: an edit has to recompute what follows it in its group. */
-const groupShare = 1 / 2;
+/** Longer files have a segment of their own, and groups grow to no more: an edit has to recompute what follows it in its group. */
+const smallTokens = 1_024;
+const groupTokens = 2_048;
 /** One path in so many ends a group. */
 const groupFilesMean = 8;
 
@@ -21,7 +20,8 @@ export function* groupSiblings<File extends Grouped>(
   tokensOf: (file: File) => number,
   segmentTokensMax: number,
 ): Generator<readonly File[], void, undefined> {
-  const smallTokensMax = segmentTokensMax * smallShare;
+  const smallTokensMax = Math.min(smallTokens, segmentTokensMax / 4);
+  const groupTokensMax = Math.min(groupTokens, segmentTokensMax / 2);
   for (const siblings of folders(files).values()) {
     let group: File[] = [];
     for (const file of siblings) {
@@ -29,11 +29,11 @@ export function* groupSiblings<File extends Grouped>(
       else group.push(file);
       // Also where the file itself is not part of the group: a small file that grows must not join its neighbours.
       if (pathHash(file.path) % groupFilesMean === 0) {
-        yield* fitting(group, tokensOf, segmentTokensMax * groupShare);
+        yield* fitting(group, tokensOf, groupTokensMax);
         group = [];
       }
     }
-    yield* fitting(group, tokensOf, segmentTokensMax * groupShare);
+    yield* fitting(group, tokensOf, groupTokensMax);
   }
 }
 

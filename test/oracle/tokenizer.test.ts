@@ -129,18 +129,19 @@ describe.each(["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"])("a conve
       { role: "assistant", content: "In src/parse.ts, from line 10 on." },
       { role: "user", content: "And its tests?" },
     ] as const;
-    const file = [...fileHeaderPieces(format, "src/parse.ts"), contentPiece("export const x = 1;\n")];
-    const start = [...headerPieces(format, "some repository"), ...file];
-    const ours = joined([
-      await tokenizer.encodeJoined(start),
-      (await chatTail(tokenizer, format, { messages, tokensMax: 1_000 })).tokens,
-    ]);
-    const text = start.map((piece) => piece.text).join("");
-    const system = text.slice(format.template.opening.length);
-    const rendered = new Template(tokenizer.chatTemplate).render({
+    const start = [
+      ...headerPieces(format, "some repository"),
+      ...fileHeaderPieces(format, "src/parse.ts"),
+      contentPiece("export const x = 1;\n"),
+    ];
+    const { tokens } = await chatTail(tokenizer, format, { messages, tokensMax: 1_000 });
+    const ours = joined([await tokenizer.encodeJoined(start), tokens]);
+    const [, system] = /^system\n([^]*?)\nuser\n/.exec(tokenizer.decode(tokens)) ?? [];
+    const conversation = new Template(tokenizer.chatTemplate).render({
       messages: [{ role: "system", content: system }, ...messages],
       add_generation_prompt: true,
     });
+    const rendered = start.map(({ text }) => text).join("") + conversation;
     expect([...ours]).toEqual([...oracle.tokenize(rendered, true)]);
     expect(tokenizer.decode(ours)).toBe(oracle.detokenize([...ours] as Token[], false));
     await oracle.dispose();

@@ -128,23 +128,28 @@ describe.each(Object.keys(models))("prompts for %s", (name) => {
   });
 });
 
-it("make, header and tail together, what the template makes of the whole conversation", async () => {
+it("make, in the tail, what the template makes of the whole conversation", async () => {
   const { qwen } = models;
   if (qwen === undefined) throw new Error("qwen");
   const format = promptFormat(qwen);
-  const header = headerPieces(format, "repo")
-    .map(({ text }) => text)
-    .join("");
-  const file = "<|file_sep|>a.ts\nx\n";
-  const tail = qwen
-    .show((await chatTail(qwen, format, { messages: conversation, tokensMax: 10_000 })).tokens)
-    .replaceAll(/[⟦⟧]/g, "");
-  const system = `${header}${file}`.slice("<|im_start|>system\n".length);
+  const { tokens } = await chatTail(qwen, format, { messages: conversation, tokensMax: 10_000 });
+  const tail = qwen.show(tokens).replaceAll(/[⟦⟧]/g, "");
+  const [, system] = /^<\|im_start\|>system\n(.*)<\|im_end\|>\n<\|im_start\|>user\nWhere/.exec(tail) ?? [];
+  expect(system).toContain("You are Nosa");
   const whole = new Template(chatml).render({
     messages: [{ role: "system", content: system }, ...conversation],
     add_generation_prompt: true,
   });
-  expect(header + file + tail).toBe(whole);
+  expect(tail).toBe(whole);
+});
+
+it("do not speak of a repository where there is none", async () => {
+  const { qwen } = models;
+  if (qwen === undefined) throw new Error("qwen");
+  const options = { messages: [{ role: "user", content: "Hi" }] as const, tokensMax: 1_000 };
+  const within = qwen.show((await chatTail(qwen, promptFormat(qwen), options)).tokens);
+  const without = qwen.show((await chatTail(qwen, promptFormat(qwen), { ...options, repository: false })).tokens);
+  expect([within.includes("repository above"), without.includes("repository")]).toEqual([true, false]);
 });
 
 it("keep a path on its line", async () => {
@@ -183,7 +188,7 @@ describe("a chat that is longer than its budget", () => {
       const { tokens, dropped, cut } = await chatTail(tokenizer, format, { messages, tokensMax });
       const text = tokenizer.show(tokens);
       expect(tokens.length).toBeLessThanOrEqual(tokensMax);
-      expect([text.startsWith("\nSYS⟦<|im_end|>⟧"), text.includes(`\n${long[40]?.content ?? ""}⟦`), cut]).toEqual([
+      expect([text.includes("\n\nSYS⟦<|im_end|>⟧"), text.includes(`\n${long[40]?.content ?? ""}⟦`), cut]).toEqual([
         true,
         true,
         false,
@@ -248,7 +253,7 @@ describe("a chat that is longer than its budget", () => {
       ],
       tokensMax: 1_000,
     });
-    expect(tokenizer.show(tokens)).toBe(
+    expect(tokenizer.show(tokens)).toContain(
       "⟦<|im_end|>⟧\n⟦<|im_start|>⟧user\none\n\ntwo⟦<|im_end|>⟧\n⟦<|im_start|>⟧assistant\n",
     );
   });
