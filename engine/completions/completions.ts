@@ -72,7 +72,7 @@ export class Completions {
   async complete(request: CompletionRequest): Promise<Completion | undefined> {
     const { settings, signal } = request;
     if (request.automatic && !wanted(settings, request.languageId)) return undefined;
-    const shape = shapeAt(request.before, request.after);
+    const shape = shapeFor(request);
     if (shape === "none") return undefined;
     this.#completing += 1;
     try {
@@ -150,6 +150,12 @@ export class Completions {
     this.#options.onAttended(root, generated.attendedBlocks, generated.totalBlocks);
     return generated;
   }
+}
+
+/** Who asks by name gets a line even where typing would get nothing. */
+function shapeFor({ before, after, automatic }: CompletionRequest): Shape {
+  const shape = shapeAt(before, after);
+  return shape === "none" && !automatic ? "line" : shape;
 }
 
 /** Whether segment and live text would show the model two states of the file. */

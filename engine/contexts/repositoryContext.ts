@@ -139,13 +139,14 @@ export class RepositoryContext {
 
   /** A new tail behind the header and every loaded segment that is not left out. */
   async newTail(leftOut: (segment: SegmentRecord) => boolean): Promise<Tail> {
-    const header = await this.header();
+    // Without a repository there is nothing that every tail begins with.
+    const header = this.identity.headerTokens.length > 0 ? [await this.header()] : [];
     const segments = this.loadedSegments.filter((segment) => !leftOut(segment));
     const sequences = segments.map(({ key }) => this.#loaded.get(key)).filter((sequence) => sequence !== undefined);
     const sequence = await this.#scheduler.upkeep((model) =>
       model.createSequence({
         basePosition: this.segmentBase + (segments.length > 0 ? this.identity.segmentPositions : 0),
-        attends: [header, ...sequences],
+        attends: [...header, ...sequences],
       }),
     );
     return { sequence, segments, attends: segments.map(({ key }) => key).join() };

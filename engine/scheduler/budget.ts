@@ -1,7 +1,7 @@
 /** How much work one native command is given. Pure but for the speed it remembers. */
 
-/** Native prefill runs on a grid of this many positions or a divisor of it; whole multiples never split a chunk. */
-const gridTokens = 512;
+/** Native prefill runs on a grid of so many positions (kChunkTokens); whole multiples never split a chunk. */
+const gridTokens = 128;
 
 /** A chunk is never larger, so that progress is seen to move. */
 const chunkTokensMax = 8_192;
