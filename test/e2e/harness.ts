@@ -3,7 +3,7 @@
  *
  * Selectors are VS Code's own, so they belong to the version that scripts/lib/editorHost.mjs pins.
  */
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from "playwright-core";
@@ -79,6 +79,7 @@ export class Editor {
     const home = mkdtempSync(path.join(tmpdir(), "nosa-e2e-"));
     const profile = path.join(home, "profile");
     prepareProfile(profile, { ...quietSettings, ...options.settings });
+    writeMachineSettings(profile, options.settings ?? {});
     if (options.vsix !== undefined) await installExtension(profile, options.vsix);
     if (options.engineFile !== undefined) replaceEngine(profile, options.engineFile);
     const results = inRoot("test-results", options.story);
@@ -229,6 +230,13 @@ function replaceEngine(profile: string, engineFile: string): void {
   const installed = readdirSync(extensions).find((name) => name.startsWith("nosa.nosa-"));
   if (installed === undefined) throw new Error(`The extension is not in ${extensions}.`);
   copyFileSync(engineFile, path.join(extensions, installed, "dist/engine.js"));
+}
+
+/** To the browser this is a remote machine, and settings of machine scope count there only. */
+function writeMachineSettings(profile: string, settings: Readonly<Record<string, unknown>>): void {
+  const folder = path.join(profile, "data/Machine");
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, "settings.json"), JSON.stringify(settings));
 }
 
 function filesBelow(folder: string): string[] {

@@ -2,8 +2,8 @@
  * The story of a newcomer, in a real VS Code with the packaged extension: let it read a repository, stop and go on, ask in
  * both chats, complete a line, restart.
  *
- * The model is the quick one, so the words of an answer are not asserted; that they come, where they come from and what
- * ends up on disk is. Pictures of each step are kept in test-results/story/.
+ * The model is the quick one, so of an answer's words only a number is asserted that it can know from the repository alone;
+ * that they come, where they come from and what ends up on disk is. Pictures of each step are kept in test-results/story/.
  */
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -88,11 +88,12 @@ describe.sequential("a newcomer's first half hour", () => {
     const view = editor.webview();
     const box = view.getByPlaceholder("Ask about the repository");
     await box.waitFor();
-    await box.fill("After how many days is a parcel overdue, and what does storage cost then?");
+    await box.fill("Which port does the service listen on? Answer with the number only.");
     await box.press("Enter");
     const answer = view.locator(".turn-assistant").last();
     const seen = await lengthsUntilDone(answer);
     expect(seen.length, `the answer grows as it is written: ${seen.join(", ")}`).toBeGreaterThan(2);
+    expect(await answer.locator(".turn-body").innerText(), "src/config.ts and README.md say so").toContain("4710");
     const references = answer.locator(".reference-label");
     await references.first().waitFor();
     const files = filesOf(workspace);
@@ -121,13 +122,11 @@ describe.sequential("a newcomer's first half hour", () => {
   });
 
   test("@nosa answers in the editor's own chat", async () => {
-    await editor.chat("@nosa What is the last character of a pickup code for?");
+    await editor.chat("@nosa On which port does the desk listen?");
     const answer = editor.chatAnswer();
     await answer.waitFor({ timeout: 60_000 });
-    await expect.poll(() => answer.innerText(), { timeout: 180_000 }).toMatch(/\w+ \w+ \w+/);
-    await editor.page.locator(".interactive-response:not(.chat-response-loading)").last().waitFor({ timeout: 120_000 });
-    const said = await answer.innerText();
-    expect(said).not.toMatch(/Language model unavailable|Sign in/);
+    await editor.page.locator(".interactive-response:not(.chat-response-loading)").last().waitFor({ timeout: 240_000 });
+    expect(await answer.innerText()).toMatch(/4710/);
     await answer.locator(".chat-inline-anchor-widget").first().waitFor();
     await editor.shot("participant");
   });
@@ -150,7 +149,7 @@ describe.sequential("a newcomer's first half hour", () => {
     await editor.page.keyboard.press("Tab");
     await ghost.first().waitFor({ state: "detached" });
     await editor.page.keyboard.press("Control+S");
-    await expect.poll(() => editor.readFile(file)).not.toBe(before);
+    await expect.poll(() => editor.readFile(file), { timeout: 30_000 }).not.toBe(before);
     const after = editor.readFile(file);
     expect(after.startsWith(before + typed)).toBe(true);
     expect(squeezed(after.slice((before + typed).length))).toContain(squeezed(offered));
@@ -190,7 +189,7 @@ async function lengthsUntilDone(answer: Locator): Promise<number[]> {
       expect(await answer.getAttribute("class")).not.toContain("is-failed");
       return seen;
     }
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, 40));
   }
   throw new Error("The answer did not end in three minutes.");
 }
