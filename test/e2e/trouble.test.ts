@@ -17,6 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { build } from "esbuild";
+import type { Locator } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { readLock } from "../../engine/lockFile";
 import { dataPaths } from "../../engine/paths";
@@ -96,8 +97,7 @@ describe.sequential("when something is missing or breaks", () => {
   });
 
   test("an answer that is stopped by Escape keeps what was written", async () => {
-    await ask("Explain it all.");
-    const answer = editor.webview().locator(".turn-assistant").last();
+    const answer = await ask("Explain it all.");
     await answer.getByText("Requests").waitFor();
     await editor.webview().getByPlaceholder("Ask about the repository").press("Escape");
     await answer.getByText("Stopped").waitFor();
@@ -106,8 +106,7 @@ describe.sequential("when something is missing or breaks", () => {
 
   test("an engine that dies in the middle of an answer is started again, and the answer says what happened", async () => {
     const before = await enginePid();
-    await ask("Explain it again.");
-    const answer = editor.webview().locator(".turn-assistant").last();
+    const answer = await ask("Explain it again.");
     await answer.getByText("Requests").waitFor();
     process.kill(before, "SIGKILL");
     await answer.getByText("The engine stopped. It is started again").waitFor();
@@ -174,10 +173,15 @@ describe.sequential("when something is missing or breaks", () => {
   });
 });
 
-async function ask(question: string): Promise<void> {
+/** Asks in our own view; gives the answer's place once it is there, so that an older one is not taken for it. */
+async function ask(question: string): Promise<Locator> {
+  const answers = editor.webview().locator(".turn-assistant");
+  const before = await answers.count();
   const box = editor.webview().getByPlaceholder("Ask about the repository");
   await box.fill(question);
   await box.press("Enter");
+  await answers.nth(before).waitFor();
+  return answers.nth(before);
 }
 
 async function enginePid(): Promise<number> {
