@@ -46,10 +46,9 @@ class QuantProduct {
 
   static constexpr bool symmetric = Format::grouping != Grouping::kAffine32;
   static constexpr bool by_16 = Format::grouping == Grouping::kSymmetric16;
+  static constexpr int shift = symmetric ? S::level_shift(Format::zero) : 0;
   /// Levels that are not negative and have at most 6 bits: some instruction sets are faster then.
-  static constexpr bool small = !symmetric || (Format::zero != 0 && S::weight_shift == 0);
-  static constexpr int shift = !symmetric ? 0 : (S::weight_shift != 0 ? S::weight_shift
-                                                                      : Format::zero);
+  static constexpr bool small = !symmetric || (Format::zero != 0 && shift == Format::zero);
 
   /// Asks for memory that is needed soon. The product of one token is as fast as the memory, and
   /// sixteen short rows are more streams than the processor foresees by itself.

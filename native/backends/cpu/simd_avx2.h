@@ -15,7 +15,8 @@ struct Avx2 {
   static constexpr int lanes = 8;
   static constexpr int tile_tokens = 4;  // sixteen registers
   static constexpr int broadcast_sums = 8;
-  static constexpr int weight_shift = 0;
+  /// Weights of few bits are moved up to be unsigned, which is faster; `start` undoes it.
+  static constexpr int level_shift(int zero) { return zero; }
 
   using F = __m256;
   using I = __m256i;

@@ -14,8 +14,9 @@ struct Avx512 {
   static constexpr int lanes = 16;
   static constexpr int tile_tokens = 16;   // accumulators that fit beside a block of weights
   static constexpr int broadcast_sums = 16;
-  /// Products are unsigned times signed: signed weights are moved up by this and `start` undoes it.
-  static constexpr int weight_shift = 128;
+  /// Products are unsigned times signed: signed weights are moved up by half the range of a byte, and
+  /// `start` undoes it.
+  static constexpr int level_shift(int) { return 128; }
 
   using F = __m512;
   using I = __m512i;
@@ -95,7 +96,7 @@ struct Avx512 {
   }
   /// What the sum of a symmetric block starts from.
   static I start(const std::byte* p, int) { return broadcast_i(p); }
-  static int32_t start_value(int sum) { return -weight_shift * sum; }
+  static int32_t start_value(int sum) { return -level_shift(0) * sum; }
 
   /// Rounds 32 values times `factor` to int8, stores them; returns their sums by half.
   static void quantize32(const float* x, float factor, std::byte* out, int* sum_lo, int* sum_hi) {

@@ -30,12 +30,12 @@ std::vector<BackendSubject> subjects() {
   const auto add = [&](const std::string& name, KernelChoice kernels, double error) {
     if (!cpu::choose_ops(kernels).ok()) return;
     all.push_back(subject(name, kernels, false, error));
-    all.push_back(subject(name + "Exact", kernels, true, 1e-5));
+    all.push_back(subject(name + "Exact", kernels, true, 2e-6));
   };
-  add("Generic", KernelChoice::kGeneric, 1e-5);
-  add("Avx2", KernelChoice::kAvx2, 1e-5);
-  add("Avx512", KernelChoice::kAvx512, 2e-3);
-  add("Neon", KernelChoice::kNeon, 1e-5);
+  add("Generic", KernelChoice::kGeneric, 2e-6);
+  add("Avx2", KernelChoice::kAvx2, 2e-6);
+  add("Avx512", KernelChoice::kAvx512, 4e-3);
+  add("Neon", KernelChoice::kNeon, 2e-6);
   return all;
 }
 
