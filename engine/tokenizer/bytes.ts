@@ -17,14 +17,20 @@ export function tokenBytesTable(
   bytesOf: (token: string) => Uint8Array,
 ): TokenBytes {
   const offsets = new Uint32Array(tokens.length + 1);
-  const parts = tokens.map((token, id) => {
+  let bytes = new Uint8Array(tokens.length * 8);
+  let end = 0;
+  tokens.forEach((token, id) => {
     const part = partOf(token, types[id] ?? tokenTypes.unused, bytesOf);
-    offsets[id + 1] = (offsets[id] ?? 0) + part.length;
-    return part;
+    if (end + part.length > bytes.length) {
+      const longer = new Uint8Array(2 * (end + part.length));
+      longer.set(bytes);
+      bytes = longer;
+    }
+    bytes.set(part, end);
+    end += part.length;
+    offsets[id + 1] = end;
   });
-  const bytes = new Uint8Array(offsets[tokens.length] ?? 0);
-  parts.forEach((part, id) => bytes.set(part, offsets[id]));
-  return { bytes, offsets };
+  return { bytes: bytes.slice(0, end), offsets };
 }
 
 const nothing = new Uint8Array();
@@ -52,25 +58,39 @@ function byteOf(token: string): Uint8Array {
 }
 
 /** The alphabet in which byte-level vocabularies write bytes: printable ones as themselves, the rest from U+0100 on, in order. */
-const byteOfCharacter: ReadonlyMap<number, number> = (() => {
-  const map = new Map<number, number>();
+const characterOfByte: readonly string[] = (() => {
   let next = 256;
-  for (let byte = 0; byte < 256; byte++) {
+  return Array.from({ length: 256 }, (_, byte) => {
     const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    map.set(printable ? byte : next++, byte);
-  }
-  return map;
+    return String.fromCharCode(printable ? byte : next++);
+  });
 })();
 
-/** Bytes of a token in that alphabet; a character outside of it counts as its own UTF-8. */
+const notInAlphabet = -1;
+const alphabetEnd = 0x144;
+/** By code unit. */
+const byteOfCharacter: Int16Array = (() => {
+  const bytes = new Int16Array(alphabetEnd).fill(notInAlphabet);
+  characterOfByte.forEach((character, byte) => (bytes[character.charCodeAt(0)] = byte));
+  return bytes;
+})();
+
+/** Text as that alphabet writes its UTF-8. */
+export function byteLevelText(text: string): string {
+  let written = "";
+  for (const byte of utf8.encode(text)) written += characterOfByte[byte] ?? "";
+  return written;
+}
+
+/** Bytes of a token in that alphabet; a token with a character outside of it counts as its own UTF-8. */
 export function byteLevelBytes(token: string): Uint8Array {
-  const bytes: number[] = [];
-  for (const character of token) {
-    const byte = byteOfCharacter.get(character.codePointAt(0) ?? 0);
-    if (byte === undefined) bytes.push(...utf8.encode(character));
-    else bytes.push(byte);
+  const bytes = new Uint8Array(token.length);
+  for (let at = 0; at < token.length; at++) {
+    const byte = byteOfCharacter[token.charCodeAt(at)] ?? notInAlphabet;
+    if (byte === notInAlphabet) return utf8.encode(token);
+    bytes[at] = byte;
   }
-  return Uint8Array.from(bytes);
+  return bytes;
 }
 
 /** Bytes of a SentencePiece token, which writes a space as U+2581. */

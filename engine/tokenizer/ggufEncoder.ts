@@ -2,8 +2,8 @@
  * An encoder from the vocabulary of a GGUF file.
  */
 
-import { BPE, ByteLevelPreTokenizer } from "@huggingface/tokenizers";
 import { EngineError } from "../errors";
+import { byteLevelEncoder } from "./byteLevelBpe";
 import { Encoder, type Scheme } from "./encoder";
 import { preTokenizer, type PreTokenizer } from "./preTokenizers";
 import { sentencePieceEncoder } from "./sentencePiece";
@@ -25,16 +25,7 @@ export function ggufEncoder(vocabulary: GgufVocabulary): Encoder {
 }
 
 function byteLevelScheme(vocabulary: GgufVocabulary, cutting: PreTokenizer): Scheme {
-  const ids = new Map(vocabulary.tokens.map((token, id) => [token, id]));
-  const bytes = new ByteLevelPreTokenizer({ type: "ByteLevel", add_prefix_space: false, use_regex: false });
-  const bpe = new BPE({
-    type: "BPE",
-    vocab: Object.fromEntries(ids),
-    merges: [...vocabulary.merges],
-    ignore_merges: cutting.ignoreMerges,
-  });
-  const encodeWord = (word: string): number[] =>
-    bpe.encode(bytes.pre_tokenize(word)).flatMap((token) => ids.get(token) ?? []);
+  const encodeWord = byteLevelEncoder(vocabulary, cutting);
   return {
     chunks: chunksOf,
     words: (chunk) => cutWords(chunk, cutting.patterns),
