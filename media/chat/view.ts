@@ -100,7 +100,7 @@ export class View {
       "welcome",
       mark(),
       element("h1", "", "Ask the whole repository"),
-      element("p", "", "Answers come from a model on this machine that has read every file. Nothing leaves it."),
+      element("p", "", "Answers come from a model on this machine that reads every file. Nothing leaves it."),
       element("div", "examples", ...asks),
     );
   }
