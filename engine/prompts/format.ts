@@ -46,14 +46,8 @@ export function promptFormat(vocabulary: Vocabulary): PromptFormat {
   const repoName = repoNames.find(has) ?? "";
   const fileSep = fileSeps.find(has) ?? "";
   const fim = fims.find(({ prefix, suffix, middle }) => has(prefix) && has(suffix) && has(middle));
-  const marks = [
-    repoName,
-    fileSep,
-    ...(fim === undefined ? [] : (Object.values(fim) as string[])),
-    "<|fim_pad|>",
-    "<fim_pad>",
-    "<|im_start|>",
-  ];
+  const fimMarks = fim === undefined ? [] : [fim.prefix, fim.suffix, fim.middle];
+  const marks = [repoName, fileSep, ...fimMarks, "<|fim_pad|>", "<fim_pad>", "<|im_start|>"];
   const markIds = marks.flatMap((mark) => vocabulary.id(mark) ?? []);
   const bos = vocabulary.markText(vocabulary.bosId);
   return {

@@ -174,4 +174,46 @@ describe("the cutting of words, by name", () => {
     await oracle.dispose();
     await tokenizer.dispose();
   });
+
+  it("SentencePiece merges are llama.cpp's, for a vocabulary of random words and scores", async () => {
+    const draw = random(seed + 3);
+    const letters = ["\u2581", ..."abcé日"];
+    const words = new Set(letters);
+    while (words.size < 300) words.add(Array.from({ length: draw.between(2, 5) }, () => draw.pick(letters)).join(""));
+    const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+    const tokens = ["<unk>", "<s>", "</s>", ...bytes, ...words];
+    const kinds = [2, 3, 3, ...bytes.map(() => 6), ...[...words].map(() => 1)];
+    // Few different scores, so that equals meet.
+    const scores = tokens.map(() => -draw.between(1, 60) - 0.5);
+    const { scalars } = ggufMetadata(await modelFile("smollm2-135m-instruct"));
+    const kept = Object.entries(scalars).filter(
+      ([key]) => !key.startsWith("tokenizer.") && !key.endsWith("vocab_size"),
+    );
+    const modelPath = path.join(folder, "sentencePiece.gguf");
+    const ids = {
+      "tokenizer.ggml.bos_token_id": 1,
+      "tokenizer.ggml.eos_token_id": 2,
+      "tokenizer.ggml.unknown_token_id": 0,
+    };
+    await writeFile(
+      modelPath,
+      ggufBytes({
+        scalars: { ...Object.fromEntries(kept), "tokenizer.ggml.model": "llama", ...ids },
+        arrays: {
+          "tokenizer.ggml.tokens": tokens,
+          "tokenizer.ggml.token_type": kinds,
+          "tokenizer.ggml.scores": scores,
+        },
+      }),
+    );
+    const tokenizer = await workshop.open(modelPath);
+    const oracle = await llama.loadModel({ modelPath, vocabOnly: true });
+    const some = [...letters.slice(1), " ", " ", "\n", "x", "👍"];
+    for (let round = 0; round < 20; round++) {
+      const text = Array.from({ length: draw.between(1, 2_000) }, () => draw.pick(some)).join("");
+      await expectSame(`sentencePiece ${round}`, tokenizer, oracle, text);
+    }
+    expect(tokenizer.bosId).toBe(1);
+    await oracle.dispose();
+  });
 });
