@@ -22,7 +22,7 @@ const builtFiles = ["cli.js", "engine.js", "extension.js", "media/chat.css", "me
 /** Everything the package may and must hold, as the names inside it. */
 export function expectedFiles() {
   const workers = readdirSync(inRoot("dist")).filter((name) => name.endsWith("Worker.js"));
-  const assets = ["media/icons", "media/walkthrough"].flatMap((folder) =>
+  const assets = ["docs/img", "media/icons", "media/walkthrough"].flatMap((folder) =>
     readdirSync(inRoot(folder), { recursive: true })
       .map((name) => path.posix.join(folder, name.split(path.sep).join("/")))
       .filter((name) => statSync(inRoot(name)).isFile()),
@@ -53,6 +53,8 @@ export async function packageVsix() {
       vsixTarget,
       "--no-dependencies",
       "--allow-missing-repository",
+      // The pictures of the README are in the package; there is no public address to point at.
+      "--no-rewrite-relative-links",
       "--out",
       vsixFile,
     ],
