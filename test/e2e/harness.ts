@@ -90,14 +90,7 @@ export class Editor {
       profile,
       folder: options.workspace,
       port: await freePort(),
-      env: {
-        HOME: home,
-        XDG_CONFIG_HOME: "",
-        XDG_DATA_HOME: "",
-        XDG_CACHE_HOME: "",
-        XDG_STATE_HOME: "",
-        ...options.env,
-      },
+      env: { ...ownHome(home), ...options.env },
       // Without this a closed page would keep its extension host for three hours.
       extraArguments: ["--reconnection-grace-time", "1"],
       onOutput: (text: string) => serverOutput.push(text),
@@ -230,6 +223,17 @@ function replaceEngine(profile: string, engineFile: string): void {
   const installed = readdirSync(extensions).find((name) => name.startsWith("nosa.nosa-"));
   if (installed === undefined) throw new Error(`The extension is not in ${extensions}.`);
   copyFileSync(engineFile, path.join(extensions, installed, "dist/engine.js"));
+}
+
+/** Whatever looks for a place of its own finds it in the scratch folder. */
+function ownHome(home: string): Record<string, string> {
+  return {
+    HOME: home,
+    XDG_CONFIG_HOME: path.join(home, ".config"),
+    XDG_DATA_HOME: path.join(home, ".local/share"),
+    XDG_STATE_HOME: path.join(home, ".local/state"),
+    XDG_CACHE_HOME: path.join(home, ".cache"),
+  };
 }
 
 /** To the browser this is a remote machine, and settings of machine scope count there only. */

@@ -122,6 +122,8 @@ describe.sequential("a newcomer's first half hour", () => {
   });
 
   test("@nosa answers in the editor's own chat", async () => {
+    // The editor's chat adds what is open to the question.
+    await editor.command("View: Close All Editors");
     await editor.chat("@nosa On which port does the desk listen?");
     const answer = editor.chatAnswer();
     await answer.waitFor({ timeout: 60_000 });
