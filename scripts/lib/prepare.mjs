@@ -16,6 +16,7 @@ const bundleInputs = ["extension", "engine", "media", "package.json", "package-l
 
 /** Files beside dist/ that end up in the package. */
 const packageInputs = [
+  "docs/img",
   "media",
   "package.json",
   "package.nls.json",

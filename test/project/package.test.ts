@@ -10,7 +10,7 @@ const bytesOf = (name: string): number => entries.find((entry) => entry.name ===
 
 describe("the packaged extension", () => {
   test("holds exactly these files", () => {
-    const assets = /^extension\/media\/(icons|walkthrough)\/[\w-]+\.(svg|png)$/;
+    const assets = /^extension\/(docs\/img|media\/icons|media\/walkthrough)\/[\w-]+\.(svg|png)$/;
     expect(names.filter((name) => !assets.test(name))).toEqual([
       "[Content_Types].xml",
       "extension.vsixmanifest",
