@@ -73,7 +73,7 @@ export class Engine {
       onNotice: (line) => log.info(line),
     });
     this.indexing = new Indexing({ sessions, store, log, openFiles, onChange });
-    this.chat = new Chat({ sessions, onAttended });
+    this.chat = new Chat({ sessions, log, onAttended });
     this.completions = new Completions({ sessions, onAttended });
   }
 
@@ -110,7 +110,7 @@ export class Engine {
     const id = "problem" in resolved ? undefined : resolved.id;
     const record = context?.record ?? this.#records(id).find((each) => each.root === canonical);
     if (record === undefined) return { root, files: [], tokens: 0, bytesInMemory: 0, bytesOnDisk: 0 };
-    const keys = [record.header.key, ...record.segments.map(({ key }) => key)];
+    const keys = [record.header.key, ...record.segments.map(({ key }) => key), ...record.tails];
     return {
       root,
       files: [

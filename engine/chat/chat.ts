@@ -6,9 +6,11 @@ import type { Tail } from "../contexts/tails";
 import { Cancelled, EngineError } from "../errors";
 import { generate, type Generated } from "../generation/generate";
 import { references } from "../generation/references";
+import type { Log } from "../log";
 import type { SamplingOptions } from "../native/addon";
 import type { ChatDelta, ChatParams, ChatResult, EngineSettings, Usage } from "../protocol";
 import type { Job } from "../scheduler/scheduler";
+import { computeChatBase, loadChatBase } from "../sessions/prepareChats";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
@@ -16,6 +18,7 @@ import { joinTokens } from "../util/joinTokens";
 
 export interface ChatOptions {
   readonly sessions: Sessions;
+  readonly log: Log;
   /** A request is over; what it attended to is of interest to the status. */
   readonly onAttended: (root: string, attendedBlocks: number, totalBlocks: number) => void;
 }
@@ -74,6 +77,7 @@ export class Chat {
       onDelta({ kind: "stage", stage: "restoring" });
       await abortable(context.restore(), signal);
     }
+    await abortable(loadChatBase(session, context), signal);
     const restoredAt = performance.now();
 
     const room = session.info.contextLength - context.segmentBase - session.segmentPositions;
@@ -105,6 +109,7 @@ export class Chat {
       else context.chatTails.release(tail, joinTokens(tokens, generated.ids));
     }
     this.#options.onAttended(root, generated.attendedBlocks, generated.totalBlocks);
+    if (generated.finish !== "cancelled") void computeChatBase(session, context, this.#options.log);
     return {
       text: generated.text,
       finish: generated.finish,

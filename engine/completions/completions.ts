@@ -21,6 +21,7 @@ import { joinTokens } from "../util/joinTokens";
 import { CompletionCache, type Place } from "./cache";
 import { postprocess } from "./postprocess/index";
 import { shapeAt, type Shape } from "./shape";
+import { CompletionWindow } from "./window";
 
 export interface CompletionsOptions {
   readonly sessions: Sessions;
@@ -49,15 +50,13 @@ export interface Completion {
 
 const greedy: SamplingOptions = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
-const prefixTokensMax = 1_024;
-const suffixTokensMax = 96;
-
 /** An offer that takes longer to write is offered as far as it got. */
 const decodeMsMax = 2_500;
 
 export class Completions {
   readonly #options: CompletionsOptions;
   readonly #cache = new CompletionCache(limits.completionCacheEntriesMax);
+  readonly #window = new CompletionWindow();
   #completing = 0;
 
   constructor(options: CompletionsOptions) {
@@ -98,10 +97,11 @@ export class Completions {
       path,
       prefix: before,
       suffix: after,
-      prefixTokensMax,
-      suffixTokensMax,
+      prefixTokensMax: this.#window.prefixTokensMax,
+      suffixTokensMax: this.#window.suffixTokensMax,
     });
     const generated = await this.#generate(session, context, request, shape, tokens);
+    this.#window.measured(generated.promptTokensRead, generated.millis.prefill);
     if (generated.finish === "cancelled") return undefined;
     const text = postprocess({ text: generated.text, before, after, shape, cutShort: generated.finish === "length" });
     this.#cache.put(place, text);

@@ -40,6 +40,13 @@ export function segmentKey(identity: Identity, contentKey: string): string {
   return hash.digest("hex");
 }
 
+/** Of a tail's own KV, which depends on everything it attends to. */
+export function tailKey(identity: Identity, attends: string, tokens: Uint32Array): string {
+  const hash = createHash("sha256");
+  hash.update(Buffer.from(tokens.buffer, tokens.byteOffset, tokens.byteLength));
+  return segmentKey(identity, `tail ${attends} ${hash.digest("hex")}`);
+}
+
 const count = z.number().check(z.int(), z.minimum(0));
 const leftOutReasons = [
   "ignored",
@@ -77,6 +84,8 @@ const recordSchema = z.object({
       blockLines: z.array(z.array(z.object({ path: z.string(), startLine: count, endLine: count }))),
     }),
   ),
+  /** Keys of saved tails behind exactly these segments: what every chat begins with. */
+  tails: z.array(z.string()),
   files: z.array(z.object({ path: z.string(), tokens: count, bytes: count, mtimeMs: z.number(), hash: z.string() })),
   leftOut: z.array(z.object({ path: z.string(), reason: z.enum(leftOutReasons) })),
 });

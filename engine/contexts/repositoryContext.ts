@@ -10,8 +10,8 @@ import { limits } from "../config";
 import type { Log } from "../log";
 import type { NativeSequence } from "../native/addon";
 import { prefillAll } from "../generation/prefill";
-import type { Job, Scheduler } from "../scheduler/scheduler";
-import { segmentKey, tokensOf, type ContextRecord, type Identity, type SegmentRecord } from "./context";
+import type { Job, JobKind, Scheduler } from "../scheduler/scheduler";
+import { segmentKey, tailKey, tokensOf, type ContextRecord, type Identity, type SegmentRecord } from "./context";
 import type { ContextStore } from "./store";
 import { free, TailPool, type Tail } from "./tails";
 
@@ -35,6 +35,7 @@ export class RepositoryContext {
   readonly #stop = new AbortController();
   #header: Promise<NativeSequence> | undefined;
   #restoring: Promise<void> | undefined;
+  #preparing: Promise<void> | undefined;
   #record: ContextRecord | undefined;
   #bytes = 0;
 
@@ -152,10 +153,39 @@ export class RepositoryContext {
     return { sequence, segments, attends: segments.map(({ key }) => key).join() };
   }
 
+  /**
+   * Makes ready what every chat begins with, so that a question costs its own words alone: from disk, or computed and
+   * saved when there is time for that.
+   */
+  prepareChats(kind: JobKind, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
+    // Whoever comes while it is being made ready does without.
+    if (this.#preparing !== undefined) return Promise.resolve();
+    const job: Job = { kind, signal: this.#stop.signal };
+    this.#preparing = this.#prepareChats(job, tokens, mayCompute).finally(() => {
+      this.#preparing = undefined;
+    });
+    return this.#preparing;
+  }
+
+  async #prepareChats(job: Job, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
+    const all = (): boolean => false;
+    const attends = this.attendsWithout(all);
+    const key = tailKey(this.identity, attends, tokens);
+    if (attends === "" || this.chatTails.hasBase(attends) || !(mayCompute || this.#store.has(key))) return;
+    const tail = await this.newTail(all);
+    if (tail.attends !== attends || !(await this.#fillTail(job, tail, key, tokens, mayCompute))) {
+      this.chatTails.drop(tail);
+      return;
+    }
+    this.chatTails.setBase(tail, tokens);
+    this.#dropOldTails();
+  }
+
   /** Lets go of everything native. What is on disk stays. */
   async dispose(): Promise<void> {
     this.#stop.abort();
     await this.#restoring?.catch(() => undefined);
+    await this.#preparing?.catch(() => undefined);
     this.chatTails.close();
     this.completionTails.close();
     for (const sequence of this.#loaded.values()) free(this.#scheduler, sequence);
@@ -195,6 +225,26 @@ export class RepositoryContext {
     }
   }
 
+  /** Whether the tail holds `tokens` now. */
+  async #fillTail(job: Job, tail: Tail, key: string, tokens: Uint32Array, mayCompute: boolean): Promise<boolean> {
+    try {
+      if (this.#store.has(key) && (await this.#loadInto(job, tail.sequence, key))) return true;
+      if (!mayCompute) return false;
+      await this.#scheduler.run(job, () => tail.sequence.setTokens(tokens));
+      await prefillAll(this.#scheduler, job, tail.sequence);
+      await this.#save(job, key, tail.sequence);
+      const record = this.#record;
+      if (record !== undefined) {
+        this.#record = { ...record, tails: [key] };
+        await this.#store.put(this.#record);
+      }
+      return true;
+    } catch (error) {
+      this.chatTails.drop(tail);
+      throw error;
+    }
+  }
+
   /** Undefined when there is nothing saved or it does not check out; that is then set aside, to be read again. */
   async #load(
     job: Job,
@@ -204,15 +254,26 @@ export class RepositoryContext {
     if (!this.#store.has(key)) return undefined;
     const sequence = await this.#scheduler.upkeep((model) => model.createSequence(options));
     try {
-      await this.#scheduler.run(job, () => sequence.load({ path: this.#store.pathOf(key), key }));
-      return sequence;
+      if (await this.#loadInto(job, sequence, key)) return sequence;
     } catch (error) {
       free(this.#scheduler, sequence);
+      throw error;
+    }
+    free(this.#scheduler, sequence);
+    return undefined;
+  }
+
+  /** False when the file does not check out; it is then set aside. */
+  async #loadInto(job: Job, sequence: NativeSequence, key: string): Promise<boolean> {
+    try {
+      await this.#scheduler.run(job, () => sequence.load({ path: this.#store.pathOf(key), key }));
+      return true;
+    } catch (error) {
       const code = codeOf(error);
       if (code !== "corrupt" && code !== "invalidArgument" && code !== "notFound" && code !== "io") throw error;
       this.#log.warn(`Segment ${key} does not check out (${code})`);
       await this.#store.setAside(key);
-      return undefined;
+      return false;
     }
   }
 

@@ -191,7 +191,7 @@ export class ContextStore {
 }
 
 function keysOf(record: ContextRecord): readonly string[] {
-  return [record.header.key, ...record.segments.map(({ key }) => key)];
+  return [record.header.key, ...record.segments.map(({ key }) => key), ...record.tails];
 }
 
 function recordName(root: string, fingerprint: string): string {

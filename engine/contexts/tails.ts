@@ -30,6 +30,8 @@ export class TailPool {
   readonly #scheduler: Scheduler;
   readonly #tailsMax: number;
   #kept: Kept[] = [];
+  /** What every prompt begins with; copied, never given away. */
+  #base: Kept | undefined;
   #closed = false;
 
   constructor(scheduler: Scheduler, tailsMax: number) {
@@ -50,15 +52,27 @@ export class TailPool {
       const shared = sharedPrefix(kept.tokens, tokens);
       if (shared > bestShared) [best, bestShared] = [kept, shared];
     }
+    const base = this.#base?.tail.attends === attends ? this.#base : undefined;
+    if (base !== undefined && sharedPrefix(base.tokens, tokens) >= bestShared) return this.#copyOf(base.tail);
     if (best === undefined || bestShared < Math.min(sharedTokensMin, best.tokens.length / 2)) return create();
     if (bestShared >= best.tokens.length / 2) {
       const taken = best;
       this.#kept = this.#kept.filter((kept) => kept !== taken);
       return taken.tail;
     }
-    const { tail } = best;
-    const sequence = await this.#scheduler.upkeep(() => tail.sequence.fork());
-    return { ...tail, sequence };
+    return this.#copyOf(best.tail);
+  }
+
+  /** Keeps a tail that holds what every prompt begins with: new prompts start from copies of it. */
+  setBase(tail: Tail, tokens: Uint32Array): void {
+    if (this.#closed) return this.drop(tail);
+    if (this.#base !== undefined) this.drop(this.#base.tail);
+    this.#base = { tail, tokens };
+  }
+
+  /** Whether there is a base for what attends to `attends`. */
+  hasBase(attends: string): boolean {
+    return this.#base?.tail.attends === attends;
   }
 
   /** `tokens`: what the sequence holds now, as far as it is known. */
@@ -83,6 +97,13 @@ export class TailPool {
     const old = this.#kept.filter(({ tail }) => !wanted(tail.attends));
     this.#kept = this.#kept.filter(({ tail }) => wanted(tail.attends));
     for (const { tail } of old) this.drop(tail);
+    if (this.#base === undefined || wanted(this.#base.tail.attends)) return;
+    this.drop(this.#base.tail);
+    this.#base = undefined;
+  }
+
+  async #copyOf(tail: Tail): Promise<Tail> {
+    return { ...tail, sequence: await this.#scheduler.upkeep(() => tail.sequence.fork()) };
   }
 }
 

@@ -4,8 +4,10 @@ import { type ContextRecord, type SegmentRecord } from "../contexts/context";
 import type { RepositoryContext } from "../contexts/repositoryContext";
 import { pathWithin } from "../documents/documents";
 import { Cancelled, EngineError } from "../errors";
+import type { Log } from "../log";
 import type { EngineSettings, IndexSummary } from "../protocol";
 import { scan, type ScanResult } from "../repository/scanner";
+import { computeChatBase } from "../sessions/prepareChats";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
 import { plan } from "./plan";
@@ -35,6 +37,7 @@ export interface IndexMemory {
 
 export interface IndexRunOptions {
   readonly sessions: Sessions;
+  readonly log: Log;
   readonly memory: IndexMemory;
   readonly request: Pick<IndexRequest, "root" | "editorExcludes" | "settings">;
   readonly signal: AbortSignal;
@@ -94,6 +97,8 @@ export class IndexRun {
       await context.header();
       if (!this.#unchanged(context, scanned)) await this.#read(session, context, scanned);
       else this.#summarise(context);
+      // Not waited for: it goes on behind whatever comes next, unless it was all to stop.
+      void computeChatBase(session, context, this.#options.log);
     });
     for (const path of stale) this.#options.memory.stale.delete(path);
   }

@@ -129,7 +129,7 @@ export class Indexing {
   }
 
   #start(state: RootState, request: IndexRequest): Run {
-    const { sessions, openFiles, onChange } = this.#options;
+    const { sessions, log, openFiles, onChange } = this.#options;
     const report = new ProgressReport((progress) => {
       run.work.tell(progress);
       this.#options.onChange();
@@ -138,7 +138,7 @@ export class Indexing {
       run.reading = segment;
     };
     const work = new SharedWork<Summary, ProgressState>((signal) =>
-      new IndexRun({ sessions, openFiles, onChange, memory: state, request, signal, report, onReading })
+      new IndexRun({ sessions, log, openFiles, onChange, memory: state, request, signal, report, onReading })
         .result()
         .finally(() => {
           if (state.run === run) state.run = undefined;

@@ -67,6 +67,7 @@ export async function plan(
       segmentPositions: session.segmentPositions,
       header: { key: context.headerKey, tokens: context.identity.headerTokens.length },
       segments: unique.map(({ record }) => record),
+      tails: [],
       files: read.files.map(({ record }) => record).sort((a, b) => (a.path < b.path ? -1 : 1)),
       leftOut: [...input.leftOut, ...read.leftOut],
     },

@@ -36,6 +36,14 @@ async function eventually(check: () => boolean | Promise<boolean>): Promise<void
   }
 }
 
+/** What every chat begins with is made ready, and saved, behind the reading. */
+async function chatBeginningSaved(harness: EngineHarness): Promise<void> {
+  const records = path.join(dataPaths(harness.folder).contexts, "records");
+  const texts = (): string[] =>
+    fs.readdirSync(records).map((name) => fs.readFileSync(path.join(records, name), "utf8"));
+  await eventually(() => texts().some((text) => !text.includes('"tails":[]')));
+}
+
 describe("handshake", () => {
   it("tells a client what it can do and how it is", async () => {
     const harness = await EngineHarness.start();
@@ -106,7 +114,8 @@ describe("indexing", () => {
     expect(progress.every((each) => each.root === root)).toBe(true);
     const computed = harness.workshop.tokensComputed;
     expect(await client.index(root)).toMatchObject({ files: 4, tokens: first.tokens, tokensRead: 0, complete: true });
-    expect(harness.workshop.tokensComputed).toBe(computed);
+    // What chats begin with may have been made ready in between.
+    expect(harness.workshop.tokensComputed - computed).toBeLessThan(300);
   });
 
   it("lists files with their state, and what was left out with the reason", async () => {
@@ -152,9 +161,9 @@ describe("indexing", () => {
     const rest = await client.index(root);
     expect(rest.complete).toBe(true);
     // Not even the segment that was under way when it was cancelled is begun again.
-    const header = harness.workshop.tokensComputed - rest.tokens;
-    expect(header).toBeGreaterThan(0);
-    expect(header).toBeLessThan(60);
+    const besides = harness.workshop.tokensComputed - rest.tokens;
+    expect(besides).toBeGreaterThan(0);
+    expect(besides).toBeLessThan(350);
   });
 
   it("goes on after the engine died, from what is on disk", async () => {
@@ -314,6 +323,7 @@ describe("chat", () => {
     const root = repository();
     writeFiles(root, { "long.txt": `the long story goes ${"on and ".repeat(100)}\n` });
     await client.index(root);
+    await chatBeginningSaved(harness);
     harness.workshop.millisPerToken = 2;
     const cancel = new CancellationTokenSource();
     const asking = client.ask(root, "the long story goes ", {}, cancel.token);
@@ -364,6 +374,7 @@ describe("chat", () => {
     const root = repository();
     const first = await EngineHarness.start();
     await (await first.connect()).index(root);
+    await chatBeginningSaved(first);
     await first.stop();
     const second = await EngineHarness.start({ folder: first.folder });
     const client = await second.connect();

@@ -10,6 +10,9 @@ function joined(...parts: readonly (Uint32Array | readonly number[])[]): Uint32A
 /** So many characters before the cursor are the cue of a completion. */
 const completionCue = 12;
 
+/** As a chat template's system turn: the same in front of every conversation. */
+const chatBeginning = `system: ${"you copy what you have read. ".repeat(8)}\n`;
+
 export function copyText(): ModelText {
   const newlines = new Uint8Array(259);
   const endsLine = new Uint8Array(259);
@@ -30,7 +33,11 @@ export function copyText(): ModelText {
     chat: async ({ messages }) => {
       const turns = messages.slice(0, -1).map(({ role, content }) => bytesToTokens(`${role}: ${content}\n`));
       const last = messages.at(-1)?.content ?? "";
-      return { tokens: joined(...turns, [cueStart], bytesToTokens(last), [cueEnd]), dropped: 0, cut: false };
+      return {
+        tokens: joined(bytesToTokens(chatBeginning), ...turns, [cueStart], bytesToTokens(last), [cueEnd]),
+        dropped: 0,
+        cut: false,
+      };
     },
     completion: async ({ path, prefix }) => ({
       tokens: joined(

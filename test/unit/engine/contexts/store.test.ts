@@ -16,6 +16,7 @@ function record(root: string, keys: readonly string[], fingerprint = "f1"): Cont
     fingerprint,
     segmentPositions: 8_192,
     header: { key: "header", tokens: 12 },
+    tails: [],
     segments: keys.map((key) => ({
       key,
       tokens: 64,
