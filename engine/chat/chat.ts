@@ -82,7 +82,11 @@ export class Chat {
 
     const room = session.info.contextLength - context.segmentBase - session.segmentPositions;
     const answerTokensMax = Math.min(params.tokensMax, Math.max(answerTokensMin, Math.floor(room / 2)));
-    const { tokens } = await session.text.chat({ messages: params.messages, tokensMax: room - answerTokensMax });
+    const { tokens } = await session.text.chat({
+      messages: params.messages,
+      tokensMax: room - answerTokensMax,
+      repository: root !== "",
+    });
     onDelta({ kind: "stage", stage: "reading" });
 
     const all = (): boolean => false;

@@ -96,7 +96,8 @@ export class Completions {
     const { tokens } = await session.text.completion({
       path,
       prefix: before,
-      suffix: after,
+      // Where the line ends at the cursor, what is missing is the rest of it with its end: so models were trained.
+      suffix: after.startsWith("\n") ? after.slice(1) : after,
       prefixTokensMax: this.#window.prefixTokensMax,
       suffixTokensMax: this.#window.suffixTokensMax,
     });
