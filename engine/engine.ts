@@ -97,7 +97,7 @@ export class Engine {
       activity: this.#activity(),
       clients,
       kvBytes: bytes.reduce((total, each) => total + each, 0),
-      problem: "problem" in resolved ? resolved.problem : this.#sessions.problem,
+      problem: "problem" in resolved ? resolved.problem : this.#sessions.problemOf(resolved.path),
     };
   }
 

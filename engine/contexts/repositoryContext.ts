@@ -11,7 +11,7 @@ import type { Log } from "../log";
 import type { NativeSequence } from "../native/addon";
 import { prefillAll } from "../generation/prefill";
 import type { Job, JobKind, Scheduler } from "../scheduler/scheduler";
-import { segmentKey, tailKey, tokensOf, type ContextRecord, type Identity, type SegmentRecord } from "./context";
+import { segmentKey, tailKey, type ContextRecord, type Identity, type SegmentRecord } from "./context";
 import type { ContextStore } from "./store";
 import { free, TailPool, type Tail } from "./tails";
 
@@ -321,11 +321,4 @@ function noSpace(cause: unknown): EngineError {
     "The disk is full: free some space, or forget a repository, and index again; what was read so far is kept.",
     { cause },
   );
-}
-
-/** Tokens of the record's segments that are there, loaded or saved. */
-export function tokensReady(context: RepositoryContext): number {
-  const record = context.record;
-  if (record === undefined) return 0;
-  return tokensOf({ ...record, segments: record.segments.filter(({ key }) => context.has(key)) });
 }

@@ -36,16 +36,17 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #holders = new Map<string, Holder>();
   #clock = 0;
-  #problem = "";
+  /** By path of the model. */
+  readonly #problems = new Map<string, string>();
   #closed = false;
 
   constructor(options: SessionsOptions) {
     this.#options = options;
   }
 
-  /** Why no model could be loaded the last time one was wanted; "" when one could. */
-  get problem(): string {
-    return this.#problem;
+  /** Why the model in `path` could not be loaded the last time it was wanted; "" when it could. */
+  problemOf(path: string): string {
+    return this.#problems.get(path) ?? "";
   }
 
   get loaded(): readonly Session[] {
@@ -54,11 +55,6 @@ export class Sessions {
 
   get loading(): boolean {
     return [...this.#holders.values()].some(({ session }) => session === undefined);
-  }
-
-  /** Whether using this choice now would have to load a model first. */
-  needsLoading(choice: ModelChoice, resolvedPath: string): boolean {
-    return this.#holders.get(keyOf(resolvedPath, choice.threads))?.session === undefined;
   }
 
   /** Runs `work` with the chosen model, which stays loaded at least until it is done. */
@@ -81,9 +77,7 @@ export class Sessions {
   }
 
   async #hold(choice: ModelChoice): Promise<Holder> {
-    const resolved = await this.#options.registry.resolve(choice.model).catch((error: unknown) => {
-      throw this.#failed(error);
-    });
+    const resolved = await this.#options.registry.resolve(choice.model);
     if (this.#closed) throw new Cancelled();
     const key = keyOf(resolved.path, choice.threads);
     const known = this.#holders.get(key);
@@ -116,19 +110,19 @@ export class Sessions {
       // What nobody uses goes first, so that two models are not in memory at once without need.
       await Promise.all(this.#idle().map((holder) => this.#close(holder)));
       const session = await this.#options.open(resolved, threads);
-      this.#problem = "";
+      this.#problems.delete(resolved.path);
       this.#options.log.info(`Loaded ${resolved.id} on ${session.info.device}`);
       return session;
     } catch (error) {
       this.#holders.delete(key);
-      throw this.#failed(error);
+      throw this.#failed(resolved, error);
     }
   }
 
-  #failed(error: unknown): Error {
+  #failed(resolved: ResolvedModel, error: unknown): Error {
     const failure = toEngineError(error);
-    this.#problem = failure.message;
-    this.#options.log.warn("No model could be loaded", error);
+    this.#problems.set(resolved.path, failure.message);
+    this.#options.log.warn(`${resolved.id} could not be loaded`, error);
     this.#options.onChange();
     return failure;
   }

@@ -80,10 +80,11 @@ describe("Sessions", () => {
     await expect(sessions.use(choose("a"), never, async () => undefined)).rejects.toMatchObject({
       kind: "modelBroken",
     });
-    expect(sessions.problem).toBe("The file is cut off.");
+    expect(sessions.problemOf("/a")).toBe("The file is cut off.");
+    expect(sessions.problemOf("/b")).toBe("");
     heal();
     await sessions.use(choose("a"), never, async () => undefined);
-    expect(sessions.problem).toBe("");
+    expect(sessions.problemOf("/a")).toBe("");
   });
 
   it("lets a caller leave while a model is loading, which goes on for the next one", async () => {
@@ -102,7 +103,7 @@ describe("Sessions", () => {
       throw new EngineError("notIndexed", "Index first.");
     });
     await expect(failing).rejects.toMatchObject({ kind: "notIndexed" });
-    expect(sessions.problem).toBe("");
+    expect(sessions.problemOf("/a")).toBe("");
     expect(sessions.loaded).toHaveLength(1);
   });
 
