@@ -41,7 +41,10 @@ async function compareSpeed(figures, { model, file, rounds, threads }) {
   const times = { llama: { prefill: [], decode: [] }, nosa: { prefill: [], decode: [] } };
   // One round for nothing: files come into memory, code and threads warm up.
   for (let round = -1; round < rounds; round += 1) {
-    for (const [name, engine] of [["llama", llama], ["nosa", nosa]]) {
+    for (const [name, engine] of [
+      ["llama", llama],
+      ["nosa", nosa],
+    ]) {
       const prefill = await engine.prefill(prompt);
       const decode = await engine.decode(tokens[promptTokens], decodeSteps);
       if (round < 0) continue;
@@ -53,8 +56,16 @@ async function compareSpeed(figures, { model, file, rounds, threads }) {
   await nosa.dispose();
   const name = path.basename(model);
   const ratio = (kind) => median(times.llama[kind].map((ms, i) => ms / times.nosa[kind][i]));
-  figures.add(`${name}: prefill of ${promptTokens}, nosa`, (promptTokens / median(times.nosa.prefill)) * 1000, "tokens/s");
-  figures.add(`${name}: prefill of ${promptTokens}, llama.cpp`, (promptTokens / median(times.llama.prefill)) * 1000, "tokens/s");
+  figures.add(
+    `${name}: prefill of ${promptTokens}, nosa`,
+    (promptTokens / median(times.nosa.prefill)) * 1000,
+    "tokens/s",
+  );
+  figures.add(
+    `${name}: prefill of ${promptTokens}, llama.cpp`,
+    (promptTokens / median(times.llama.prefill)) * 1000,
+    "tokens/s",
+  );
   figures.add(`${name}: prefill of ${promptTokens}, ratio`, ratio("prefill"), "x", { goal: 1 });
   figures.add(`${name}: decode at ${promptTokens}, nosa`, 1000 / median(times.nosa.decode), "tokens/s");
   figures.add(`${name}: decode at ${promptTokens}, llama.cpp`, 1000 / median(times.llama.decode), "tokens/s");
@@ -109,7 +120,10 @@ async function measureAnswering(figures, { model, threads }) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   figures.add("round trip while indexing, p95", percentile(busy, 0.95), "ms", { goal: 5, better: "lower" });
-  figures.add("round trip while indexing, longest: the engine's JS thread was held up", Math.max(...busy), "ms", { goal: 20, better: "lower" });
+  figures.add("round trip while indexing, longest: the engine's JS thread was held up", Math.max(...busy), "ms", {
+    goal: 20,
+    better: "lower",
+  });
 
   const cancels = [];
   const start = performance.now();

@@ -6,7 +6,9 @@ import path from "node:path";
 const modules = fileURLToPath(new URL("../../node_modules/", import.meta.url));
 
 /** JavaScript files of `packages`, in path order: `{path, text}`. */
-export function packageSources(packages = ["vscode-jsonrpc", "vscode-languageserver", "vscode-languageserver-protocol"]) {
+export function packageSources(
+  packages = ["vscode-jsonrpc", "vscode-languageserver", "vscode-languageserver-protocol"],
+) {
   return packages.flatMap((name) => filesBelow(path.join(modules, name, "lib")).map((file) => read(file)));
 }
 

@@ -3,4 +3,9 @@ export { connectToEngine } from "../../engine/connect";
 export { downloadModel } from "../../engine/models/download";
 export { dataFolder, dataPaths } from "../../engine/paths";
 export { protocolVersion } from "../../engine/protocol";
-export { createMessageConnection, SocketMessageReader, SocketMessageWriter, CancellationTokenSource } from "vscode-jsonrpc/node";
+export {
+  createMessageConnection,
+  SocketMessageReader,
+  SocketMessageWriter,
+  CancellationTokenSource,
+} from "vscode-jsonrpc/node";

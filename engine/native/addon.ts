@@ -11,14 +11,7 @@
  */
 
 export type NativeErrorCode =
-  | "invalidArgument"
-  | "notFound"
-  | "io"
-  | "corrupt"
-  | "unsupported"
-  | "outOfMemory"
-  | "disposed"
-  | "noSpace";
+  "invalidArgument" | "notFound" | "io" | "corrupt" | "unsupported" | "outOfMemory" | "disposed" | "noSpace";
 
 /** `auto` takes the best kernels this CPU can run. */
 export type KernelChoice = "auto" | "generic" | "avx2" | "avx512" | "neon";
@@ -168,7 +161,9 @@ export interface NativeSequence {
   /** Appends tokens. Waiting tokens are computed first. With no attended and no own token it rejects. */
   decode(options: DecodeOptions): Promise<DecodeResult>;
   /** Log-probability of each token given all before it, from index `from` on (at least 1). Computes what is waiting. For measuring. */
-  score(options: { readonly from: number }): Promise<{ readonly logprobs: Float32Array; readonly interrupted: boolean }>;
+  score(options: {
+    readonly from: number;
+  }): Promise<{ readonly logprobs: Float32Array; readonly interrupted: boolean }>;
   /** A copy that shares every full block; both may then grow apart. */
   fork(): Promise<NativeSequence>;
   /** Writes computed KV and tokens to `path` (aside, then renamed; owner-only). `key` is stored and must match on load. */

@@ -58,7 +58,11 @@ describe("FileReader", () => {
   });
 
   it("fills the budget with the most useful files, and small ones may still fit behind a large one", async () => {
-    const { read } = setUp({ "first.ts": "let x;\n".repeat(40), "large.ts": "let x;\n".repeat(700), "small.ts": "x\n" });
+    const { read } = setUp({
+      "first.ts": "let x;\n".repeat(40),
+      "large.ts": "let x;\n".repeat(700),
+      "small.ts": "x\n",
+    });
     const { files, leftOut } = await read({ tokensMax: 1_000 });
     expect(files.map(({ record }) => record.path)).toEqual(["first.ts", "small.ts"]);
     expect(leftOut).toEqual([{ path: "large.ts", reason: "budget" }]);
