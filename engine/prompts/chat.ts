@@ -137,9 +137,12 @@ class Tails {
   }
 
   async #joined(system: Uint32Array, contents: readonly Content[]): Promise<Uint32Array> {
-    const { opening, between } = this.#format.template;
+    const { template } = this.#format;
     const marks = await this.#encoder.encode(
-      [opening, ...between(contents.map(({ role }) => role))].map((text) => ({ text, special: true })),
+      [template.opening, ...template.between(contents.map(({ role }) => role))].map((text) => ({
+        text,
+        special: true,
+      })),
     );
     const texts = [system, ...contents.map(({ tokens }) => tokens)];
     return joined(marks.flatMap((mark, at) => [mark, texts[at] ?? nothing]));
