@@ -11,6 +11,7 @@
 
 #include "backends/cpu/ops.h"
 #include "backends/cpu/token_tiles.h"
+#include "backends/cpu/unpack.h"
 #include "core/dequantize.h"
 
 namespace nosa::cpu {
@@ -50,6 +51,36 @@ class FloatProduct {
     int64_t n_cols;
   };
 
+  /// Fills panel [n_cols][16] with a piece of the weight.
+  static void pack(const WeightView& weight, const Piece& piece, float* rows, float* panel) {
+    switch (weight.dtype) {
+      case DType::kQ8_0: return unpack<FormatQ8_0>(weight, piece, rows, panel);
+      case DType::kQ4_0: return unpack<FormatQ4_0>(weight, piece, rows, panel);
+      case DType::kQ4_1: return unpack<FormatQ4_1>(weight, piece, rows, panel);
+      case DType::kQ5_0: return unpack<FormatQ5_0>(weight, piece, rows, panel);
+      case DType::kQ5_1: return unpack<FormatQ5_1>(weight, piece, rows, panel);
+      case DType::kQ4_K: return unpack<FormatQ4_K>(weight, piece, rows, panel);
+      case DType::kQ5_K: return unpack<FormatQ5_K>(weight, piece, rows, panel);
+      case DType::kQ6_K: return unpack<FormatQ6_K>(weight, piece, rows, panel);
+      case DType::kF32:
+      case DType::kF16:
+      case DType::kBF16: break;
+    }
+    for (int r = 0; r < panel_rows; ++r) {
+      float* to = rows + r * stretch_cols;
+      if (r < piece.n_rows) {
+        expand(weight, weight.row(piece.row + r), piece.col, piece.n_cols, to);
+      } else {
+        std::memset(to, 0, stretch_cols * sizeof(float));
+      }
+    }
+    for (int64_t c = 0; c < piece.n_cols; c += 8) {
+      S::transpose_16x8_to(reinterpret_cast<const std::byte*>(rows + c), stretch_cols * 4,
+                           reinterpret_cast<std::byte*>(panel + c * panel_rows));
+    }
+  }
+
+  /// A plain row as floats.
   static void expand(const WeightView& weight, const std::byte* row, int64_t col, int64_t n_cols,
                      float* out) {
     const std::byte* at = row + row_bytes(weight.dtype, col);
@@ -67,18 +98,41 @@ class FloatProduct {
     dequantize_row(weight.dtype, at + row_bytes(weight.dtype, i), n_cols - i, out + i);
   }
 
-  static void pack(const WeightView& weight, const Piece& piece, float* rows, float* panel) {
-    for (int r = 0; r < panel_rows; ++r) {
-      float* to = rows + r * stretch_cols;
-      if (r < piece.n_rows) {
-        expand(weight, weight.row(piece.row + r), piece.col, piece.n_cols, to);
-      } else {
-        std::memset(to, 0, stretch_cols * sizeof(float));
+  /// Quantised rows. `levels`: scratch of a block's panel.
+  template <typename Format>
+  static void unpack(const WeightView& weight, const Piece& piece, float* levels, float* panel) {
+    constexpr int64_t values = Format::groups * quant_values;
+    constexpr int64_t block_size = sizeof(typename Format::Block);
+    auto* block_panel = reinterpret_cast<std::byte*>(levels);
+    const std::byte* at = weight.row(piece.row) + piece.col / values * block_size;
+    for (int64_t col = 0; col < piece.n_cols; col += values, at += block_size) {
+      unpack_rows<S, Format, 0>({at, weight.row_bytes()}, piece.n_rows, block_panel);
+      for (int g = 0; g < Format::groups; ++g) {
+        scale_levels<Format>(block_panel + g * panel_block_bytes,
+                             panel + (col + g * quant_values) * panel_rows);
       }
     }
-    for (int64_t c = 0; c < piece.n_cols; c += 8) {
-      S::transpose_16x8_to(reinterpret_cast<const std::byte*>(rows + c), stretch_cols * 4,
-                           reinterpret_cast<std::byte*>(panel + c * panel_rows));
+  }
+
+  /// panel [32][16] = scale level + offset of 32 columns
+  template <typename Format>
+  static void scale_levels(const std::byte* block, float* panel) {
+    constexpr bool affine = Format::grouping == Grouping::kAffine32;
+    constexpr bool by_16 = Format::grouping == Grouping::kSymmetric16;
+    const auto* scales = reinterpret_cast<const float*>(block + panel_levels_bytes);
+    for (int lane = 0; lane < panel_rows; lane += S::lanes) {
+      const F first = S::load(scales + lane);
+      F second = S::zero();
+      if constexpr (affine || by_16) second = S::load(scales + panel_rows + lane);
+      for (int word = 0; word < 8; ++word) {
+        const typename S::I levels = S::load_i(block + 64 * word + 4 * lane);
+        for (int byte = 0; byte < 4; ++byte) {
+          const F level = S::to_float(S::signed_byte(levels, byte));
+          const F value = affine ? S::fma(level, first, second)
+                                 : S::mul(level, by_16 && word >= 4 ? second : first);
+          S::store(panel + (4 * word + byte) * panel_rows + lane, value);
+        }
+      }
     }
   }
 

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "backends/cpu/ops.h"
 #include "backends/cpu/token_tiles.h"
@@ -65,16 +64,7 @@ class QuantProduct {
     for (int64_t block = 0; block < weight.cols / values; ++block) {
       prefetch(next_panel, panel_rows * block_size);
       next_panel += panel_rows * block_size;
-      if (n_rows == panel_rows) {
-        Format::template unpack<S, shift>(blocks, panel);
-      } else {
-        std::byte copies[panel_rows * block_size];
-        for (int r = 0; r < panel_rows; ++r) {
-          std::memcpy(copies + r * block_size,
-                      blocks.at + std::min(r, n_rows - 1) * blocks.stride, block_size);
-        }
-        Format::template unpack<S, shift>({copies, block_size}, panel);
-      }
+      unpack_rows<S, Format, shift>(blocks, n_rows, panel);
       blocks.at += block_size;
       panel += Format::groups * panel_block_bytes;
     }

@@ -290,5 +290,18 @@ struct FormatQ6_K {
   }
 };
 
+/// Format::unpack for `n_rows` rows; those missing to 16 repeat the last, and nothing after it is read.
+template <typename S, typename Format, int kShift>
+void unpack_rows(BlockColumn blocks, int n_rows, std::byte* panel) {
+  constexpr int64_t block_size = sizeof(typename Format::Block);
+  if (n_rows == panel_rows) return Format::template unpack<S, kShift>(blocks, panel);
+  std::byte copies[panel_rows * block_size];
+  for (int r = 0; r < panel_rows; ++r) {
+    const std::byte* from = blocks.at + (r < n_rows ? r : n_rows - 1) * blocks.stride;
+    std::memcpy(copies + r * block_size, from, block_size);
+  }
+  Format::template unpack<S, kShift>({copies, block_size}, panel);
+}
+
 }  // namespace
 }  // namespace nosa::cpu
