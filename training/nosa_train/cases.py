@@ -45,7 +45,7 @@ def windows(repository: Repository, count: Callable[[str], int], low: int, high:
 
 
 def make_cases(repositories: Sequence[Repository], count: Callable[[str], int], low: int, high: int, contexts: int,
-               lookups: int, infills: int, seed: int, per_repository: int = 2) -> list[ContextCase]:  # fmt: skip
+               lookups: int, infills: int, seed: int, per_repository: int = 2, per_file: int = 4) -> list[ContextCase]:  # fmt: skip
     """Contexts taken in turn from all repositories (first every repository's first window), until there are enough."""
     pools = [windows(r, count, low, high)[:per_repository] for r in repositories]
     cases: list[ContextCase] = []
@@ -54,7 +54,7 @@ def make_cases(repositories: Sequence[Repository], count: Callable[[str], int], 
             if turn >= len(pool) or len(cases) >= contexts:
                 continue
             tokens, files = pool[turn]
-            asked, holes = make_lookups(files, lookups, seed), make_infills(files, infills, seed)
+            asked, holes = make_lookups(files, lookups, seed), make_infills(files, infills, seed, per_file)
             if len(asked) == lookups and len(holes) == infills:
                 cases.append(ContextCase(repository.key, tokens, files, tuple(asked), tuple(holes)))
     return cases
@@ -87,11 +87,12 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=20)
     parser.add_argument("--lookups", type=int, default=10)
     parser.add_argument("--infills", type=int, default=10)
+    parser.add_argument("--per-file", type=int, default=4, help="most holes of one file")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     tokenizer = load_tokenizer(args.model)
     cases = make_cases(repos.load(args.repos), lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), args.low, args.high,
-                       args.contexts, args.lookups, args.infills, args.seed)  # fmt: skip
+                       args.contexts, args.lookups, args.infills, args.seed, per_file=args.per_file)  # fmt: skip
     save_cases(args.out, cases)
     for case in cases:
         print(f"{case.repository}: {case.tokens} tokens, {len(case.files)} files, {len(case.lookups)} look-ups, {len(case.infills)} holes")

@@ -87,7 +87,7 @@ def chunked_loss(hidden: Tensor, head: Tensor, teacher_hidden: Tensor, rows: Ten
         ce = -(ours.gather(-1, target[:, None])[:, 0] * asked).sum() / max(1, answers)
         loss = kl + answer_weight * ce
         loss.backward()
-        total, kl_sum, ce_sum = total + float(loss), kl_sum + float(kl), ce_sum + float(ce)
+        total, kl_sum, ce_sum = total + float(loss.detach()), kl_sum + float(kl.detach()), ce_sum + float(ce.detach())
     assert leaf.grad is not None
     surrogate = (hidden * leaf.grad).sum()
     return surrogate - surrogate.detach() + total, {"kl": kl_sum, "answer": ce_sum}
@@ -119,11 +119,11 @@ def step_loss(model: Decoder, step: Step, policy: str, budget: Budget, weights: 
         for ours, theirs in zip(context.outputs, taught.outputs, strict=True)
     ]).mean()  # fmt: skip
     loss = loss + weights.align * align
-    parts["align"] = float(align)
+    parts["align"] = float(align.detach())
     if context.shares:
         rank = rank_loss(context)
         loss = loss + weights.rank * rank
-        parts["rank"] = float(rank)
+        parts["rank"] = float(rank.detach())
     return loss, parts
 
 

@@ -8,14 +8,14 @@ import torch
 
 from nosa_train import adapter, attention
 from nosa_train.cases import ContextCase
+from nosa_train.evaluate import Evaluator, ExpectedAttention, settings, summarise
 from nosa_train.gguf_weights import ModelConfig
 from nosa_train.layouts import QWEN, Layout
 from nosa_train.lookups import make_infills, make_lookups
 from nosa_train.model import Decoder, random_tensors
 from nosa_train.repos import SourceFile
-from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
-from nosa_train.evaluate import ExpectedAttention, Evaluator, settings, summarise
 from nosa_train.samples import split_case
+from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
 from nosa_train.train import Weights, build_step, step_loss
 
 CONFIG = ModelConfig(layers=2, hidden=48, heads=6, kv_heads=2, head_dim=8, ffn=64, vocab=256, rope_theta=10000.0, norm_eps=1e-6, context=4096)
@@ -141,7 +141,7 @@ def test_a_budget_that_holds_everything_is_full_attention_and_a_smaller_one_is_n
 
 
 FILES = tuple(
-    SourceFile(f"pkg/m{i}.py", f"def compute_{w}(value):\n    return value * {i} + {i}\n\n\ndef run_{w}(items):\n    for item in items:\n        result = compute_{v}(item)\n    return result\n" * 1)
+    SourceFile(f"pkg/m{i}.py", f"def compute_{w}(value):\n    return value * {i} + {i}\n\n\ndef run_{w}(items):\n    for item in items:\n        result = compute_{v}(item)\n    return result\n")
     for i, (w, v) in enumerate([("alpha", "gamma"), ("gamma", "delta"), ("delta", "alpha"), ("omega", "gamma")])
 )
 
