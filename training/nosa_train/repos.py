@@ -131,16 +131,20 @@ def _from_npm(name: str, work: Path) -> Repository:
     _run(["npm", "pack", "--silent", "--ignore-scripts", name], work)
     entries = list(unpack(next(work.glob("*.tgz"))))
     manifest = json.loads(dict(entries)["package.json"])
-    files, digest = files_of((p, r) for p, r in entries if not re.match(r"(dist|umd|cjs|esm|build|bundles?)/", p) or manifest.get("main", "").startswith(("dist", "./dist", "cjs", "lib")) and p.startswith("lib/"))
+    files, digest = files_of((p, r) for p, r in entries if not re.match(r"(dist|umd|cjs|esm|build|bundles?)/", p))  # built, not written
     return Repository("npm", name, manifest["version"], str(manifest.get("license", "")), digest, files)
+
+
+_LICENCE_TEXTS = [("Apache License", "Apache-2.0"), ("Permission is hereby granted", "MIT"), ("Redistribution and use", "BSD"), ("Mozilla Public", "MPL-2.0")]
 
 
 def _from_go(module: str, work: Path) -> Repository:
     _run(["go", "mod", "init", "fetch"], work)
     info = json.loads(_run(["go", "mod", "download", "-json", f"{module}@latest"], work))
     root = Path(info["Dir"])
-    text = next((p.read_text("utf-8", "replace") for p in sorted(root.iterdir()) if p.name.upper().startswith(("LICENSE", "COPYING", "LICENCE"))), "")
-    licence = "Apache-2.0" if "Apache License" in text else "MIT" if "Permission is hereby granted" in text else "BSD" if "Redistribution and use" in text else "MPL-2.0" if "Mozilla Public" in text else ""
+    named = (p for p in sorted(root.iterdir()) if p.name.upper().startswith(("LICENSE", "COPYING", "LICENCE")))
+    text = next((p.read_text("utf-8", "replace") for p in named), "")
+    licence = next((name for phrase, name in _LICENCE_TEXTS if phrase in text), "")
     files, digest = files_of(walk(root))
     return Repository("go", module, info["Version"], licence, digest, files)
 
