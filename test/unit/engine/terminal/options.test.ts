@@ -3,8 +3,8 @@ import { parseOptions, parsePlace } from "../../../../engine/terminal/options";
 
 describe("parseOptions", () => {
   it("takes the current folder and the defaults", () => {
-    const options = parseOptions("ask", ["what", "is this?"], "/work/here");
-    expect(options).toMatchObject({ repo: "/work/here", words: ["what", "is this?"], json: false, temperature: 0 });
+    const options = parseOptions("ask", ["what", "is this?"], "/srv/here");
+    expect(options).toMatchObject({ repo: "/srv/here", words: ["what", "is this?"], json: false, temperature: 0 });
     expect(options.settings.model).toBe("");
   });
 
