@@ -1,10 +1,11 @@
 // Times the operations of CpuBackend at the shapes of the models that Nosa runs by default.
 //
-//   bench_ops [all|matmul|attention|small] [n_threads] [best|avx512|avx2|neon|generic] [exact] [cached]
+//   bench_ops [all|matmul|attention|small] [n_threads] [best|avx512|avx2|neon|generic] [exact]
+//   [cached]
 //
 // Each line is the best of several runs, as other programs only ever make a run slower. Weights and
-// keys are walked through in a memory much larger than the processor's caches, as a model does; with
-// `cached` they are not, which shows what the memory costs.
+// keys are walked through in a memory much larger than the processor's caches, as a model does;
+// with `cached` they are not, which shows what the memory costs.
 
 #include <algorithm>
 #include <chrono>
@@ -89,8 +90,8 @@ void bench_matmul(CpuBackend& backend) {
       {"1.5B down", DType::kQ6_K, 1536, 8960},   {"1.5B down", DType::kQ4_K, 1536, 8960},
       {"1.5B up", DType::kQ5_K, 8960, 1536},     {"1.5B up", DType::kF16, 8960, 1536},
   };
-  std::printf("%-11s %-5s %7s %5s  %22s  %22s  %22s\n", "matmul", "type", "rows", "cols",
-              "1 token", "4 tokens", "256 tokens");
+  std::printf("%-11s %-5s %7s %5s  %22s  %22s  %22s\n", "matmul", "type", "rows", "cols", "1 token",
+              "4 tokens", "256 tokens");
   for (const MatmulShape& shape : shapes) {
     const int64_t bytes = shape.rows * row_bytes(shape.dtype, shape.cols);
     const int64_t n_copies = std::max<int64_t>(1, walked_bytes / bytes);
@@ -102,18 +103,22 @@ void bench_matmul(CpuBackend& backend) {
     for (const int n_tokens : {1, 4, 256}) {
       if (n_tokens == 256 && shape.rows > 16384) continue;
       const int64_t n_calls = n_tokens == 256 ? 2 : std::min<int64_t>(n_copies, 64);
-      const double time = best_seconds(5, [&] {
-        for (int64_t call = 0; call < n_calls; ++call) {
-          const WeightView weight = {data.data() + call * (n_copies / n_calls) * bytes, shape.dtype,
-                                     shape.rows, shape.cols};
-          const MatmulTarget target{&weight, nullptr, out.data()};
-          backend.matmul({&target, 1}, x.data(), n_tokens);
-        }
-      }) / static_cast<double>(n_calls);
+      const double time = best_seconds(5,
+                                       [&] {
+                                         for (int64_t call = 0; call < n_calls; ++call) {
+                                           const WeightView weight = {
+                                               data.data() + call * (n_copies / n_calls) * bytes,
+                                               shape.dtype, shape.rows, shape.cols};
+                                           const MatmulTarget target{&weight, nullptr, out.data()};
+                                           backend.matmul({&target, 1}, x.data(), n_tokens);
+                                         }
+                                       }) /
+                          static_cast<double>(n_calls);
       const double products = static_cast<double>(shape.rows * shape.cols) * n_tokens;
-      std::printf("  %7.1f us %5.1f %s", time * 1e6,
-                  n_tokens == 256 ? products / time * 1e-9 : static_cast<double>(bytes) / time * 1e-9,
-                  n_tokens == 256 ? "GMAC/s" : "GB/s  ");
+      std::printf(
+          "  %7.1f us %5.1f %s", time * 1e6,
+          n_tokens == 256 ? products / time * 1e-9 : static_cast<double>(bytes) / time * 1e-9,
+          n_tokens == 256 ? "GMAC/s" : "GB/s  ");
     }
     std::printf("\n");
   }
@@ -127,8 +132,7 @@ struct HeadShape {
 };
 
 void bench_attention(CpuBackend& backend) {
-  constexpr HeadShape shapes[] = {
-      {"135M", 9, 3, 64}, {"0.5B", 14, 2, 64}, {"1.5B", 12, 2, 128}};
+  constexpr HeadShape shapes[] = {{"135M", 9, 3, 64}, {"0.5B", 14, 2, 64}, {"1.5B", 12, 2, 128}};
   std::printf("%-9s %6s %8s %11s %10s\n", "attention", "tokens", "context", "us", "GMAC/s");
   for (const HeadShape& shape : shapes) {
     for (const int n_tokens : {1, 4, 256}) {
@@ -142,21 +146,33 @@ void bench_attention(CpuBackend& backend) {
         for (uint16_t& value : kv) value = static_cast<uint16_t>(random_bits() & 0xbbff);
         const auto q = normals(int64_t{n_tokens} * shape.n_heads * shape.head_dim);
         std::vector<float> out(q.size());
-        const double time = best_seconds(n_tokens > 4 ? 3 : 5, [&] {
-          for (int64_t layer = 0; layer < n_layers; ++layer) {
-            std::vector<KvBlockRef> own;
-            for (int b = 0; b < shape.n_kv_heads * n_blocks; ++b) {
-              const auto* at = kv.data() + layer * layer_values + b * extent_values;
-              own.push_back({reinterpret_cast<const std::byte*>(at), nullptr, kBlockTokens});
-            }
-            backend.attend({.q = q.data(), .out = out.data(), .n_tokens = n_tokens,
-                            .n_heads = shape.n_heads, .n_kv_heads = shape.n_kv_heads,
-                            .head_dim = shape.head_dim, .own_start = n_context - n_tokens,
-                            .scale = 0.125f, .kv_dtype = DType::kF16, .context = {}, .own = own});
-          }
-        }) / static_cast<double>(n_layers);
-        const double products = 2.0 * shape.n_heads * shape.head_dim * n_tokens *
-                                (n_context - n_tokens / 2.0);
+        const double time =
+            best_seconds(n_tokens > 4 ? 3 : 5,
+                         [&] {
+                           for (int64_t layer = 0; layer < n_layers; ++layer) {
+                             std::vector<KvBlockRef> own;
+                             for (int b = 0; b < shape.n_kv_heads * n_blocks; ++b) {
+                               const auto* at =
+                                   kv.data() + layer * layer_values + b * extent_values;
+                               own.push_back(
+                                   {reinterpret_cast<const std::byte*>(at), nullptr, kBlockTokens});
+                             }
+                             backend.attend({.q = q.data(),
+                                             .out = out.data(),
+                                             .n_tokens = n_tokens,
+                                             .n_heads = shape.n_heads,
+                                             .n_kv_heads = shape.n_kv_heads,
+                                             .head_dim = shape.head_dim,
+                                             .own_start = n_context - n_tokens,
+                                             .scale = 0.125f,
+                                             .kv_dtype = DType::kF16,
+                                             .context = {},
+                                             .own = own});
+                           }
+                         }) /
+            static_cast<double>(n_layers);
+        const double products =
+            2.0 * shape.n_heads * shape.head_dim * n_tokens * (n_context - n_tokens / 2.0);
         std::printf("%-9s %6d %8d %11.1f %10.1f\n", shape.name, n_tokens, n_context, time * 1e6,
                     products / time * 1e-9);
       }
@@ -179,13 +195,18 @@ void bench_small(CpuBackend& backend) {
       });
       std::printf("%-10s %6d %10.2f\n", name, n_tokens, time / 50 * 1e6);
     };
-    print("rms_norm", [&] {
-      backend.rms_norm(x.data(), y.data(), n_tokens, n_embd, 1e-5f, out.data());
-    });
+    print("rms_norm",
+          [&] { backend.rms_norm(x.data(), y.data(), n_tokens, n_embd, 1e-5f, out.data()); });
     print("rope", [&] {
-      backend.rope({.x = out.data(), .n_tokens = n_tokens, .n_heads = 9, .head_dim = 64,
-                    .first_position = 100, .inv_freq = inv_freq.data(), .n_rotated = 64,
-                    .magnitude = 1.0f, .pairing = RopePairing::kAdjacent});
+      backend.rope({.x = out.data(),
+                    .n_tokens = n_tokens,
+                    .n_heads = 9,
+                    .head_dim = 64,
+                    .first_position = 100,
+                    .inv_freq = inv_freq.data(),
+                    .n_rotated = 64,
+                    .magnitude = 1.0f,
+                    .pairing = RopePairing::kAdjacent});
     });
     print("silu_mul", [&] {
       std::copy(x.begin(), x.end(), out.begin());
@@ -213,8 +234,7 @@ int run(int argc, char** argv) {
     exact |= std::string(argv[i]) == "exact";
     if (std::string(argv[i]) == "cached") walked_bytes = 0;
   }
-  auto backend =
-      CpuBackend::create({.n_threads = n_threads, .kernels = kernels, .exact = exact});
+  auto backend = CpuBackend::create({.n_threads = n_threads, .kernels = kernels, .exact = exact});
   if (!backend.ok()) {
     std::fprintf(stderr, "%s\n", backend.status().message().c_str());
     return 1;

@@ -40,7 +40,8 @@ void finish(const float* total, int head_dim, float* out) {
 }
 
 /// The part of the call that one item or run is about; `states` and block borders are still open.
-AttendRun run_of(const AttentionArgs& args, const AttentionPlan& plan, int kv_head, int first_token) {
+AttendRun run_of(const AttentionArgs& args, const AttentionPlan& plan, int kv_head,
+                 int first_token) {
   const size_t n_context = args.context.size() / static_cast<size_t>(args.n_kv_heads);
   const size_t n_own = args.own.size() / static_cast<size_t>(args.n_kv_heads);
   const auto head = static_cast<size_t>(kv_head);
@@ -116,8 +117,8 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
     run.block_end = std::min(run.block_end, std::max(run.block_begin, visible_blocks(run)));
     attend(run);
     for (int64_t i = 0; i < n_states; ++i) {
-      const int64_t query = (first_token + i / plan.group) * args.n_heads + run.first_head +
-                            i % plan.group;
+      const int64_t query =
+          (first_token + i / plan.group) * args.n_heads + run.first_head + i % plan.group;
       float* to = states + (run_idx * int64_t{args.n_tokens} * args.n_heads + query) * state;
       std::copy(part + i * state, part + (i + 1) * state, to);
     }
@@ -133,8 +134,8 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
     for (int64_t i = 0; i < n_states; ++i) join(total + i * state, part + i * state, args.head_dim);
   }
   for (int64_t i = 0; i < n_states; ++i) {
-    const int64_t query = (first_token + i / plan.group) * args.n_heads + run.first_head +
-                          i % plan.group;
+    const int64_t query =
+        (first_token + i / plan.group) * args.n_heads + run.first_head + i % plan.group;
     finish(total + i * state, args.head_dim, args.out + query * args.head_dim);
   }
 }
@@ -156,7 +157,8 @@ void merge_runs(const AttentionArgs& args, const AttentionPlan& plan, const floa
   }
 }
 
-void add_block_mass(const AttentionArgs& args, const AttentionPlan& plan, const BlockShare* shares) {
+void add_block_mass(const AttentionArgs& args, const AttentionPlan& plan,
+                    const BlockShare* shares) {
   for (int head = 0; head < args.n_heads; ++head) {
     const BlockShare* of_head = shares + int64_t{head} * plan.n_blocks;
     float* mass = args.block_mass + int64_t{head / plan.group} * plan.n_blocks;

@@ -1,8 +1,8 @@
 // How attention is cut into work that threads share, and put together again.
 //
 // The blocks of a KV head, context then own, form runs whose borders depend on the block's index
-// alone. Each run is summed from nothing and the runs' states are joined in order, whether one thread
-// went through all of them or several did: so the result has the same bits.
+// alone. Each run is summed from nothing and the runs' states are joined in order, whether one
+// thread went through all of them or several did: so the result has the same bits.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +23,9 @@ constexpr int run_end(int begin, int n_blocks) {
 
 /// The items of one call, and the memory that they need.
 struct AttentionPlan {
-  int group = 0;         // heads of a KV head
-  int n_blocks = 0;      // context and own
-  int n_tiles = 0;       // of tokens
+  int group = 0;     // heads of a KV head
+  int n_blocks = 0;  // context and own
+  int n_tiles = 0;   // of tokens
   int tile_tokens = 0;
   int n_runs = 0;
   bool runs_apart = false;  // an item is one run, and its state is joined later

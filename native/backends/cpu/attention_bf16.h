@@ -1,14 +1,14 @@
-// The arithmetic of attention with the bfloat16 dot products of AVX-512, twice as many a second as in
-// float32. Only ops_avx512.cpp includes this.
+// The arithmetic of attention with the bfloat16 dot products of AVX-512, twice as many a second as
+// in float32. Only ops_avx512.cpp includes this.
 //
 // Logits are differences to the block's first key,
 //
 //   q . k[j] = q . k[0] + bf16(q) . bf16(k[j] - k[0])
 //
 // with the first product in float32: what all keys share, such as the bias that some models add to
-// their keys and that is much larger than the rest, is not rounded. The first key is seen by whoever
-// sees any key of the block and never changes, so a token's result does not depend on later ones.
-// Weights and values are rounded, sums are float32.
+// their keys and that is much larger than the rest, is not rounded. The first key is seen by
+// whoever sees any key of the block and never changes, so a token's result does not depend on later
+// ones. Weights and values are rounded, sums are float32.
 #pragma once
 
 #include <immintrin.h>
@@ -37,9 +37,9 @@ struct Bf16Math {
   /// Words of the bfloat16 pairs (a[0], b[0]), (a[1], b[1]), ...
   static __m512i pair_up(F a, F b) {
     const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
-                                           24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-                                           16, 0);
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, halves);
   }
 
@@ -72,7 +72,8 @@ struct Bf16Math {
                 static_cast<size_t>(n_padded - view.n_keys) * static_cast<size_t>(head_dim) * 2);
   }
 
-  /// values [32, head_dim]: pairs of the values of keys 2i and 2i + 1; zero for a key that is not there.
+  /// values [32, head_dim]: pairs of the values of keys 2i and 2i + 1; zero for a key that is not
+  /// there.
   static void read_values(const AttendRun& run, const BlockView& view, uint32_t* values) {
     const int head_dim = run.head_dim;
     for (int j = 0; j < view.n_keys; j += 2) {
@@ -193,9 +194,9 @@ struct Bf16Math {
     }
 
     const AttendRun& run_;
-    uint16_t* rows_;      // [64, head_dim]
-    uint32_t* values_;    // [32, head_dim]
-    float* first_;        // [head_dim]
+    uint16_t* rows_;    // [64, head_dim]
+    uint32_t* values_;  // [32, head_dim]
+    float* first_;      // [head_dim]
     uint32_t* queries_ = nullptr;
   };
 
@@ -260,21 +261,38 @@ struct Bf16Math {
       for (int m = 0; m < n_queries;) {
         const int n_next = m == 0 ? next.n_keys : 0;
         switch (std::min(n_queries - m, 8)) {
-          case 8: m += add_values_to<8>(view, next, n_next, corrections, m); break;
-          case 7: m += add_values_to<7>(view, next, n_next, corrections, m); break;
-          case 6: m += add_values_to<6>(view, next, n_next, corrections, m); break;
-          case 5: m += add_values_to<5>(view, next, n_next, corrections, m); break;
-          case 4: m += add_values_to<4>(view, next, n_next, corrections, m); break;
-          case 3: m += add_values_to<3>(view, next, n_next, corrections, m); break;
-          case 2: m += add_values_to<2>(view, next, n_next, corrections, m); break;
-          default: m += add_values_to<1>(view, next, n_next, corrections, m); break;
+          case 8:
+            m += add_values_to<8>(view, next, n_next, corrections, m);
+            break;
+          case 7:
+            m += add_values_to<7>(view, next, n_next, corrections, m);
+            break;
+          case 6:
+            m += add_values_to<6>(view, next, n_next, corrections, m);
+            break;
+          case 5:
+            m += add_values_to<5>(view, next, n_next, corrections, m);
+            break;
+          case 4:
+            m += add_values_to<4>(view, next, n_next, corrections, m);
+            break;
+          case 3:
+            m += add_values_to<3>(view, next, n_next, corrections, m);
+            break;
+          case 2:
+            m += add_values_to<2>(view, next, n_next, corrections, m);
+            break;
+          default:
+            m += add_values_to<1>(view, next, n_next, corrections, m);
+            break;
         }
       }
     }
 
    private:
     const float* query(int m) const {
-      const int64_t head = int64_t{m / run_.group} * run_.n_heads + run_.first_head + m % run_.group;
+      const int64_t head =
+          int64_t{m / run_.group} * run_.n_heads + run_.first_head + m % run_.group;
       return run_.q + head * run_.head_dim;
     }
 

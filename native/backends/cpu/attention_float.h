@@ -1,5 +1,5 @@
-// The arithmetic of attention in float32: q . k is one chain of fused additions over the dimensions,
-// and values are added key by key.
+// The arithmetic of attention in float32: q . k is one chain of fused additions over the
+// dimensions, and values are added key by key.
 #pragma once
 
 #include <algorithm>

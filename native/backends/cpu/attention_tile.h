@@ -1,12 +1,13 @@
-// Attention of one run of blocks, for any vectors `S`, in two shapes that give the same bits because
-// they do the same operations in the same order:
+// Attention of one run of blocks, for any vectors `S`, in two shapes that give the same bits
+// because they do the same operations in the same order:
 //
-//   tokens in lanes   for chunks: a vector holds the same head of several tokens, a key's or a value's
+//   tokens in lanes   for chunks: a vector holds the same head of several tokens, a key's or a
+//   value's
 //                     elements are broadcast, and nothing is summed across lanes
 //   keys in lanes     for one or a few tokens: keys are transposed, values are read as they lie
 //
-// Of both: the terms of a block are summed over every S::lanes-th key and then by halves. How q . k and
-// the sums of values are computed is `Math`'s: see attention_float.h and attention_bf16.h.
+// Of both: the terms of a block are summed over every S::lanes-th key and then by halves. How q . k
+// and the sums of values are computed is `Math`'s: see attention_float.h and attention_bf16.h.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,7 @@ struct BlockView {
   const std::byte* v = nullptr;
   const float* bias = nullptr;  // or null
   int n_keys = 0;               // that some token of the run sees
-  int n_first = 0;              // keys that token 0 sees; each later token sees one more, in own blocks
+  int n_first = 0;  // keys that token 0 sees; each later token sees one more, in own blocks
   bool own = false;
 
   float bias_of(int key) const { return bias == nullptr || key >= n_keys ? 0.0f : bias[key]; }
@@ -85,7 +86,8 @@ class ScratchCursor {
 
 /// Queries and sums of a run with 16 tokens of one head in the innermost place.
 ///
-/// A bundle is a head of the group and 16 tokens of the run; the tokens missing to 16 have zero queries.
+/// A bundle is a head of the group and 16 tokens of the run; the tokens missing to 16 have zero
+/// queries.
 struct TokenLanes {
   static constexpr int tokens = 16;
 
@@ -139,9 +141,8 @@ struct TokenLanes {
       const int n = std::min(tokens, run.n_tokens - first);
       for (int d = 0; d < head_dim; d += 16) {
         for (int i = 0; i < n; i += 8) {
-          S::transpose_16x8_to(
-              reinterpret_cast<const std::byte*>(o_of(bundle) + d * tokens + i), tokens * 4,
-              reinterpret_cast<std::byte*>(rows));
+          S::transpose_16x8_to(reinterpret_cast<const std::byte*>(o_of(bundle) + d * tokens + i),
+                               tokens * 4, reinterpret_cast<std::byte*>(rows));
           for (int r = 0; r < std::min(8, n - i); ++r) {
             std::memcpy(state(first + i + r) + d, rows + 16 * r, 16 * sizeof(float));
           }
@@ -166,8 +167,9 @@ struct TokenLanes {
 /// The softmax terms of one block for the S::lanes tokens of a vector, in place of their logits.
 /// Returns the factor that what was summed before has to be multiplied with.
 template <typename S>
-[[gnu::always_inline]] inline typename S::F weigh(float* logits, int stride, int n_keys, float* peak,
-                                                  float* sum, typename S::F* block_sum) {
+[[gnu::always_inline]] inline typename S::F weigh(float* logits, int stride, int n_keys,
+                                                  float* peak, float* sum,
+                                                  typename S::F* block_sum) {
   using F = typename S::F;
   F top = S::load(peak);
   for (int j = 0; j < n_keys; ++j) top = S::max(top, S::load(logits + j * stride));

@@ -42,8 +42,7 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(const Options& options) {
   if (!ops.ok()) return ops.status();
   auto pool = ThreadPool::create({.n_threads = options.n_threads});
   if (!pool.ok()) return pool.status();
-  return std::unique_ptr<CpuBackend>(
-      new CpuBackend(options, **ops, std::move(pool).value()));
+  return std::unique_ptr<CpuBackend>(new CpuBackend(options, **ops, std::move(pool).value()));
 }
 
 CpuBackend::CpuBackend(const Options& options, const Ops& ops, std::unique_ptr<ThreadPool> pool)
@@ -60,9 +59,8 @@ void CpuBackend::split(int64_t n, int64_t values_each, Fn&& fn) {
     return;
   }
   const int64_t n_pieces = std::min<int64_t>(n, 4 * pool_->n_threads());
-  pool_->parallel_for(n_pieces, [&](int64_t piece, int) {
-    fn(n * piece / n_pieces, n * (piece + 1) / n_pieces);
-  });
+  pool_->parallel_for(
+      n_pieces, [&](int64_t piece, int) { fn(n * piece / n_pieces, n * (piece + 1) / n_pieces); });
 }
 
 void CpuBackend::embed(const WeightView& table, std::span<const uint32_t> ids, float* out) {
@@ -127,10 +125,11 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
   const std::byte* quantised_x = any_quantised ? quantize(x, n_tokens, n_cols) : nullptr;
   const std::byte* float_x = any_float ? transpose(x, n_tokens, n_cols) : nullptr;
 
-  // Small items level out cores that are slowed by other programs. Those of one token are larger, as
-  // the memory is read ahead within an item only.
+  // Small items level out cores that are slowed by other programs. Those of one token are larger,
+  // as the memory is read ahead within an item only.
   const int64_t items_max = (n_tokens == 1 ? 4 : 16) * int64_t{pool_->n_threads()};
-  const int64_t items_wanted = std::clamp<int64_t>(n_bytes * n_tokens / item_bytes_min, 1, items_max);
+  const int64_t items_wanted =
+      std::clamp<int64_t>(n_bytes * n_tokens / item_bytes_min, 1, items_max);
   const int64_t panels_each = std::max<int64_t>(1, n_panels / items_wanted);
   int64_t n_items = 0;
   for (const MatmulTarget& target : targets) {
@@ -203,7 +202,8 @@ void CpuBackend::store_kv(const StoreKvArgs& args) {
   const int64_t head_dim = args.head_dim;
   const int64_t value_bytes = block_bytes(args.kv_dtype);
   const auto n_own_blocks = static_cast<int64_t>(args.extents.size()) / args.n_kv_heads;
-  CHECK((int64_t{args.own_start} + args.n_tokens + kBlockTokens - 1) / kBlockTokens <= n_own_blocks);
+  CHECK((int64_t{args.own_start} + args.n_tokens + kBlockTokens - 1) / kBlockTokens <=
+        n_own_blocks);
   const auto put = [&](const float* row, std::byte* at) {
     if (args.kv_dtype == DType::kF32) {
       std::memcpy(at, row, static_cast<size_t>(head_dim) * sizeof(float));
@@ -299,9 +299,8 @@ void CpuBackend::score_windows(const WindowScoresArgs& args) {
 }
 
 void CpuBackend::silu_mul(float* gate, const float* up, int64_t n) {
-  split(n, 1, [&](int64_t begin, int64_t end) {
-    ops_.silu_mul(gate + begin, up + begin, end - begin);
-  });
+  split(n, 1,
+        [&](int64_t begin, int64_t end) { ops_.silu_mul(gate + begin, up + begin, end - begin); });
 }
 
 void CpuBackend::add(float* x, const float* y, int64_t n) {

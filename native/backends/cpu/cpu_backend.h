@@ -31,9 +31,9 @@ class Scratch {
 /// A product with a quantised weight quantises its input to 8 bits in blocks of 32 columns. With
 /// `exact` it does not: weights are expanded to float32 instead, and attention sums in float32.
 ///
-/// The result for a token has the same bits whatever the number of threads and of tokens in the call:
-/// one token alone, as in decoding, gives what it gives inside a prefill. Instruction sets differ from
-/// one another by rounding.
+/// The result for a token has the same bits whatever the number of threads and of tokens in the
+/// call: one token alone, as in decoding, gives what it gives inside a prefill. Instruction sets
+/// differ from one another by rounding.
 class CpuBackend final : public Backend {
  public:
   struct Options {

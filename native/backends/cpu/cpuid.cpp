@@ -140,10 +140,14 @@ Result<const Ops*> choose_ops(KernelChoice choice) {
 #endif
   switch (choice) {
     case KernelChoice::kBest:
-    case KernelChoice::kGeneric: return &ops_generic();
-    case KernelChoice::kAvx2: return lacking("AVX2");
-    case KernelChoice::kAvx512: return lacking("AVX-512");
-    case KernelChoice::kNeon: return lacking("NEON");
+    case KernelChoice::kGeneric:
+      return &ops_generic();
+    case KernelChoice::kAvx2:
+      return lacking("AVX2");
+    case KernelChoice::kAvx512:
+      return lacking("AVX-512");
+    case KernelChoice::kNeon:
+      return lacking("NEON");
   }
   return lacking("such");
 }

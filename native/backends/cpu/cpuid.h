@@ -24,8 +24,8 @@ struct CpuFacts {
 };
 CpuFacts cpu_facts();
 
-/// The table of a choice. Fails with kUnsupported when it was not built in, or this processor or its
-/// operating system lacks the instructions.
+/// The table of a choice. Fails with kUnsupported when it was not built in, or this processor or
+/// its operating system lacks the instructions.
 Result<const Ops*> choose_ops(KernelChoice choice);
 
 }  // namespace nosa::cpu

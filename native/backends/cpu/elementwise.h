@@ -64,8 +64,7 @@ void rms_norm(const float* x, const float* weight, int n_embd, float eps, float*
     typename S::F& sum = squares[i / S::lanes % 4];
     sum = S::fma(v, v, sum);
   });
-  const typename S::F all =
-      S::add(S::add(squares[0], squares[1]), S::add(squares[2], squares[3]));
+  const typename S::F all = S::add(S::add(squares[0], squares[1]), S::add(squares[2], squares[3]));
   const float mean = S::horizontal_sum(all) / static_cast<float>(n_embd);
   const typename S::F factor = S::set1(1.0f / std::sqrt(mean + eps));
   for_vectors<S>(n_embd, [&](int64_t i, int n) {

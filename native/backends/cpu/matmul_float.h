@@ -1,7 +1,7 @@
-// Products of weights expanded to float32, for any vectors `S`: the plain types, and every type when
-// the backend is exact. As in matmul_quant.h sixteen rows lie in the lanes, and a result is a chain of
-// additions over the columns in order. Columns go by stretches whose panel fits the first cache; the
-// sums wait in the output in between.
+// Products of weights expanded to float32, for any vectors `S`: the plain types, and every type
+// when the backend is exact. As in matmul_quant.h sixteen rows lie in the lanes, and a result is a
+// chain of additions over the columns in order. Columns go by stretches whose panel fits the first
+// cache; the sums wait in the output in between.
 #pragma once
 
 #include <algorithm>
@@ -54,17 +54,26 @@ class FloatProduct {
   /// Fills panel [n_cols][16] with a piece of the weight.
   static void pack(const WeightView& weight, const Piece& piece, float* rows, float* panel) {
     switch (weight.dtype) {
-      case DType::kQ8_0: return unpack<FormatQ8_0>(weight, piece, rows, panel);
-      case DType::kQ4_0: return unpack<FormatQ4_0>(weight, piece, rows, panel);
-      case DType::kQ4_1: return unpack<FormatQ4_1>(weight, piece, rows, panel);
-      case DType::kQ5_0: return unpack<FormatQ5_0>(weight, piece, rows, panel);
-      case DType::kQ5_1: return unpack<FormatQ5_1>(weight, piece, rows, panel);
-      case DType::kQ4_K: return unpack<FormatQ4_K>(weight, piece, rows, panel);
-      case DType::kQ5_K: return unpack<FormatQ5_K>(weight, piece, rows, panel);
-      case DType::kQ6_K: return unpack<FormatQ6_K>(weight, piece, rows, panel);
+      case DType::kQ8_0:
+        return unpack<FormatQ8_0>(weight, piece, rows, panel);
+      case DType::kQ4_0:
+        return unpack<FormatQ4_0>(weight, piece, rows, panel);
+      case DType::kQ4_1:
+        return unpack<FormatQ4_1>(weight, piece, rows, panel);
+      case DType::kQ5_0:
+        return unpack<FormatQ5_0>(weight, piece, rows, panel);
+      case DType::kQ5_1:
+        return unpack<FormatQ5_1>(weight, piece, rows, panel);
+      case DType::kQ4_K:
+        return unpack<FormatQ4_K>(weight, piece, rows, panel);
+      case DType::kQ5_K:
+        return unpack<FormatQ5_K>(weight, piece, rows, panel);
+      case DType::kQ6_K:
+        return unpack<FormatQ6_K>(weight, piece, rows, panel);
       case DType::kF32:
       case DType::kF16:
-      case DType::kBF16: break;
+      case DType::kBF16:
+        break;
     }
     for (int r = 0; r < panel_rows; ++r) {
       float* to = rows + r * stretch_cols;
@@ -141,7 +150,11 @@ class FloatProduct {
     for (int lane = 0; lane < piece.n_rows; lane += S::lanes) {
       for (int t = 0; t < width;) {
         const int n_left = width - t;
-        const Part part = {panel + lane, x + t, width, first + t, piece.row + lane,
+        const Part part = {panel + lane,
+                           x + t,
+                           width,
+                           first + t,
+                           piece.row + lane,
                            std::min(S::lanes, piece.n_rows - lane)};
         if (S::tile_tokens >= 16 && n_left >= 16) {
           t += product<16>(slice, piece, part);

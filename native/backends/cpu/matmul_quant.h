@@ -1,10 +1,10 @@
 // Products of quantised weights with quantised tokens, for any vectors `S`.
 //
-// Sixteen rows of the weight, a panel, lie in the lanes of the vectors. For 32 columns there are eight
-// vectors of 16 rows x 4 levels; one instruction multiplies such a vector with four values of a
-// token and adds within each lane. After 32 columns a lane's sum, an exact integer, is scaled and
-// added to the row's float sum. So a result is a chain of additions over the column blocks in order,
-// the same for every number of tokens and rows.
+// Sixteen rows of the weight, a panel, lie in the lanes of the vectors. For 32 columns there are
+// eight vectors of 16 rows x 4 levels; one instruction multiplies such a vector with four values of
+// a token and adds within each lane. After 32 columns a lane's sum, an exact integer, is scaled and
+// added to the row's float sum. So a result is a chain of additions over the column blocks in
+// order, the same for every number of tokens and rows.
 //
 // The panel is put together once for all tokens of the call, from blocks that lie a row apart.
 #pragma once
@@ -77,7 +77,8 @@ class QuantProduct {
       const MatmulSlice& s = slice;
       const std::byte* panel = slice.scratch + 4 * lane;
       for (int t = 0; t < width;) {
-        const Part part = {panel, lane, tile, QuantRecord{width}, t, first + t, row + lane, n_lanes};
+        const Part part = {panel, lane,      tile,       QuantRecord{width},
+                           t,     first + t, row + lane, n_lanes};
         t += widest(s, part, width - t);
       }
     }
@@ -163,7 +164,8 @@ class QuantProduct {
       offset_at += record_bytes;
     }
 
-    const F bias = slice.bias == nullptr ? S::zero() : S::load_n(slice.bias + part.row, part.n_lanes);
+    const F bias =
+        slice.bias == nullptr ? S::zero() : S::load_n(slice.bias + part.row, part.n_lanes);
     float* out = slice.out + part.token * slice.weight->rows + part.row;
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
@@ -176,17 +178,26 @@ class QuantProduct {
 template <typename S>
 void matmul_quant(const MatmulSlice& slice) {
   switch (slice.weight->dtype) {
-    case DType::kQ8_0: return QuantProduct<S, FormatQ8_0>::run(slice);
-    case DType::kQ4_0: return QuantProduct<S, FormatQ4_0>::run(slice);
-    case DType::kQ4_1: return QuantProduct<S, FormatQ4_1>::run(slice);
-    case DType::kQ5_0: return QuantProduct<S, FormatQ5_0>::run(slice);
-    case DType::kQ5_1: return QuantProduct<S, FormatQ5_1>::run(slice);
-    case DType::kQ4_K: return QuantProduct<S, FormatQ4_K>::run(slice);
-    case DType::kQ5_K: return QuantProduct<S, FormatQ5_K>::run(slice);
-    case DType::kQ6_K: return QuantProduct<S, FormatQ6_K>::run(slice);
+    case DType::kQ8_0:
+      return QuantProduct<S, FormatQ8_0>::run(slice);
+    case DType::kQ4_0:
+      return QuantProduct<S, FormatQ4_0>::run(slice);
+    case DType::kQ4_1:
+      return QuantProduct<S, FormatQ4_1>::run(slice);
+    case DType::kQ5_0:
+      return QuantProduct<S, FormatQ5_0>::run(slice);
+    case DType::kQ5_1:
+      return QuantProduct<S, FormatQ5_1>::run(slice);
+    case DType::kQ4_K:
+      return QuantProduct<S, FormatQ4_K>::run(slice);
+    case DType::kQ5_K:
+      return QuantProduct<S, FormatQ5_K>::run(slice);
+    case DType::kQ6_K:
+      return QuantProduct<S, FormatQ6_K>::run(slice);
     case DType::kF32:
     case DType::kF16:
-    case DType::kBF16: break;
+    case DType::kBF16:
+      break;
   }
   CHECK(false && "not a quantised type");
 }

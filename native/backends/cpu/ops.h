@@ -22,8 +22,8 @@ struct MatmulSlice {
   const float* bias = nullptr;         // [n_rows] or null
   const std::byte* tokens = nullptr;   // quantised or plain tiles of x, see token_tiles.h
   int n_tokens = 0;
-  float* out = nullptr;                // [n_tokens, n_rows]
-  std::byte* scratch = nullptr;        // matmul_scratch_bytes(n_cols), 64-byte aligned
+  float* out = nullptr;          // [n_tokens, n_rows]
+  std::byte* scratch = nullptr;  // matmul_scratch_bytes(n_cols), 64-byte aligned
 };
 
 /// How much of a query's softmax a run of blocks has seen: maximum logit in units of log 2, sum of
@@ -50,15 +50,16 @@ struct AttendRun {
   int first_head = 0;        // of the group
   int group = 0;             // heads that share the KV head
   int head_dim = 0;
-  int own_start = 0;         // own index of the first token
+  int own_start = 0;  // own index of the first token
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
   std::span<const KvBlockRef> context;  // [n_context_blocks] of this KV head
   std::span<const KvBlockRef> own;      // [n_own_blocks] of this KV head
   int block_begin = 0;                  // in context followed by own
   int block_end = 0;
-  float* states = nullptr;       // [n_tokens, group], each state_floats(head_dim)
-  BlockShare* shares = nullptr;  // [group, n_context_blocks + n_own_blocks] of the last token, or null
+  float* states = nullptr;  // [n_tokens, group], each state_floats(head_dim)
+  BlockShare* shares =
+      nullptr;  // [group, n_context_blocks + n_own_blocks] of the last token, or null
   std::byte* scratch = nullptr;  // attend_scratch_bytes(group, head_dim), 64-byte aligned
 };
 
@@ -67,24 +68,24 @@ inline constexpr int attend_tokens_max = 32;
 
 /// Queries of one KV head against consecutive compressed keys.
 struct WindowLogits {
-  const float* q = nullptr;         // [group, head_dim]
+  const float* q = nullptr;  // [group, head_dim]
   int group = 0;
-  int head_dim = 0;                 // a multiple of 16
+  int head_dim = 0;  // a multiple of 16
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
   const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
   int32_t n_windows = 0;
-  float* logits = nullptr;          // [group, n_windows], rows logits_stride apart
+  float* logits = nullptr;  // [group, n_windows], rows logits_stride apart
   int64_t logits_stride = 0;
 };
 
-/// The inner loops, for one instruction set. All are pure; none allocates; pointers need no alignment
-/// beyond their type unless it is said.
+/// The inner loops, for one instruction set. All are pure; none allocates; pointers need no
+/// alignment beyond their type unless it is said.
 struct Ops {
   const char* name;
 
-  /// Quantises `width` tokens, a tile, to int8 in blocks of 32. x [width, n_cols]; n_cols is a multiple
-  /// of 32; out quant_tile_bytes(width, n_cols), 64-byte aligned.
+  /// Quantises `width` tokens, a tile, to int8 in blocks of 32. x [width, n_cols]; n_cols is a
+  /// multiple of 32; out quant_tile_bytes(width, n_cols), 64-byte aligned.
   void (*quantize_tile)(const float* x, int width, int64_t n_cols, std::byte* out);
 
   /// Puts a tile's columns one after the other: x [width, n_cols] to out [n_cols, width].
@@ -100,7 +101,8 @@ struct Ops {
   void (*rms_norm)(const float* x, const float* weight, int n_embd, float eps, float* out);
 
   /// One head: rotates the pairs of x by cosine and sine [n_rotated / 2].
-  void (*rope)(float* x, const float* cosine, const float* sine, int n_rotated, RopePairing pairing);
+  void (*rope)(float* x, const float* cosine, const float* sine, int n_rotated,
+               RopePairing pairing);
 
   /// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
   void (*silu_mul)(float* gate, const float* up, int64_t n);

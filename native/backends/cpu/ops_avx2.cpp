@@ -1,12 +1,11 @@
 // AVX2 with FMA and F16C: nearly every x86 processor since 2013.
 
-#include "backends/cpu/simd_avx2.h"
-
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/matmul_float.h"
 #include "backends/cpu/matmul_quant.h"
 #include "backends/cpu/ops.h"
+#include "backends/cpu/simd_avx2.h"
 #include "backends/cpu/window_scores.h"
 
 namespace nosa::cpu {

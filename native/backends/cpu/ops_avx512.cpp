@@ -1,13 +1,12 @@
 // AVX-512 with VNNI and BF16: Zen 4 and later, Sapphire Rapids and later.
 
-#include "backends/cpu/simd_avx512.h"
-
 #include "backends/cpu/attention_bf16.h"
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/matmul_float.h"
 #include "backends/cpu/matmul_quant.h"
 #include "backends/cpu/ops.h"
+#include "backends/cpu/simd_avx512.h"
 #include "backends/cpu/window_scores.h"
 
 namespace nosa::cpu {

@@ -117,7 +117,8 @@ Levels read_levels(DType dtype, const std::byte* row, int64_t block_idx) {
     }
     case DType::kQ4_1: {
       const auto b = read<BlockQ4_1>(at);
-      return levels_of(f16_to_f32(b.d), f16_to_f32(b.m), [&](int i) { return low_nibble(b.qs, i); });
+      return levels_of(f16_to_f32(b.d), f16_to_f32(b.m),
+                       [&](int i) { return low_nibble(b.qs, i); });
     }
     case DType::kQ5_0: {
       const auto b = read<BlockQ5_0>(at);
@@ -129,15 +130,18 @@ Levels read_levels(DType dtype, const std::byte* row, int64_t block_idx) {
       return levels_of(f16_to_f32(b.d), f16_to_f32(b.m),
                        [&](int i) { return low_nibble(b.qs, i) | fifth_bit(b.qh, i); });
     }
-    case DType::kQ4_K: return k_levels(read<BlockQ4_K>(at), group, nullptr);
+    case DType::kQ4_K:
+      return k_levels(read<BlockQ4_K>(at), group, nullptr);
     case DType::kQ5_K: {
       const auto b = read<BlockQ5_K>(at);
       return k_levels(b, group, b.qh);
     }
-    case DType::kQ6_K: return q6_levels(read<BlockQ6_K>(at), group);
+    case DType::kQ6_K:
+      return q6_levels(read<BlockQ6_K>(at), group);
     case DType::kF32:
     case DType::kF16:
-    case DType::kBF16: break;
+    case DType::kBF16:
+      break;
   }
   CHECK(false && "not a quantised type");
   return {};
@@ -281,7 +285,8 @@ void attend(const AttendRun& run) {
       for (int b = run.block_begin; b < run.block_end; ++b) {
         const KvBlockRef& block = b < n_context ? run.context[b] : run.own[b - n_context];
         const int own_visible = run.own_start + t + 1 - (b - n_context) * kBlockTokens;
-        const int n_keys = b < n_context ? block.n_tokens : std::clamp(own_visible, 0, block.n_tokens);
+        const int n_keys =
+            b < n_context ? block.n_tokens : std::clamp(own_visible, 0, block.n_tokens);
         const BlockShare share = attend_block(run, block, n_keys, q, state);
         if (run.shares != nullptr && t == run.n_tokens - 1) run.shares[g * n_blocks + b] = share;
       }
@@ -318,8 +323,8 @@ void add_softmax(float* logits, int64_t n, float* out) {
 }  // namespace
 
 int64_t matmul_scratch_bytes(int64_t n_cols) {
-  // The fast files keep a panel of 16 rows there: 32 columns take 16 x 32 bytes and two scales each,
-  // or a stretch of columns is expanded to float32 once as rows and once as a panel.
+  // The fast files keep a panel of 16 rows there: 32 columns take 16 x 32 bytes and two scales
+  // each, or a stretch of columns is expanded to float32 once as rows and once as a panel.
   const int64_t quantised = (n_cols / quant_values + 1) * (panel_rows * quant_values + 128);
   constexpr int64_t expanded = 64 * 1024;
   return std::max({quantised, expanded, n_cols * int64_t{sizeof(float)}});

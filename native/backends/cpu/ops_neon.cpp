@@ -1,12 +1,11 @@
 // 64-bit ARM with the dot product instructions of ARMv8.2: Apple M1 and later, most since 2018.
 
-#include "backends/cpu/simd_neon.h"
-
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/matmul_float.h"
 #include "backends/cpu/matmul_quant.h"
 #include "backends/cpu/ops.h"
+#include "backends/cpu/simd_neon.h"
 #include "backends/cpu/window_scores.h"
 
 namespace nosa::cpu {

@@ -40,9 +40,7 @@ struct Avx2 {
   static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
-  static F round(F a) {
-    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   /// a 2^n for whole n in [-127, 127]; zero at -127.
   static F scale_by_power(F a, F n) {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
@@ -95,14 +93,14 @@ struct Avx2 {
     std::memcpy(&value, p, sizeof(value));
     return _mm256_set1_ps(value);
   }
-  /// Small weights are unsigned, at most 63, and pairs of products fit 16 bits. Others are signed, and
-  /// lend their sign to the token's values, so that again one factor is unsigned.
+  /// Small weights are unsigned, at most 63, and pairs of products fit 16 bits. Others are signed,
+  /// and lend their sign to the token's values, so that again one factor is unsigned.
   template <bool kSmall>
   static I dot4(I sum, I weights, const std::byte* p) {
     const __m256i values = broadcast_i(p);
-    const __m256i pairs = kSmall ? _mm256_maddubs_epi16(weights, values)
-                                 : _mm256_maddubs_epi16(_mm256_abs_epi8(weights),
-                                                        _mm256_sign_epi8(values, weights));
+    const __m256i pairs =
+        kSmall ? _mm256_maddubs_epi16(weights, values)
+               : _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   /// The levels were moved up by `shift`: takes that times the sum of the values away.
@@ -118,12 +116,11 @@ struct Avx2 {
     for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + 8 * i), f));
     *sum_lo = horizontal_sum_i(_mm256_add_epi32(q[0], q[1]));
     *sum_hi = horizontal_sum_i(_mm256_add_epi32(q[2], q[3]));
-    const __m256i words = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
-                                             _mm256_packs_epi32(q[2], q[3]));
+    const __m256i words =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     // Packing works within halves: put the words of four values back in order.
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
-                        _mm256_permutevar8x32_epi32(words, order));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(words, order));
   }
 
   /// Into the second cache: requests to it are many more than the first keeps track of.
@@ -143,9 +140,7 @@ struct Avx2 {
   static I shift_left(I a) {
     return _mm256_slli_epi32(a, kBits);
   }
-  static I shift_right_by(I a, int bits) {
-    return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits));
-  }
+  static I shift_right_by(I a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   static I add8(I a, int x) { return _mm256_add_epi8(a, _mm256_set1_epi8(static_cast<char>(x))); }
   static I signed_byte(I a, int which) {
     return _mm256_srai_epi32(_mm256_sll_epi32(a, _mm_cvtsi32_si128(24 - 8 * which)), 24);

@@ -12,10 +12,10 @@ namespace {
 
 struct Avx512 {
   static constexpr int lanes = 16;
-  static constexpr int tile_tokens = 16;   // accumulators that fit beside a block of weights
+  static constexpr int tile_tokens = 16;  // accumulators that fit beside a block of weights
   static constexpr int broadcast_sums = 16;
-  /// Products are unsigned times signed: signed weights are moved up by half the range of a byte, and
-  /// `start` undoes it.
+  /// Products are unsigned times signed: signed weights are moved up by half the range of a byte,
+  /// and `start` undoes it.
   static constexpr int level_shift(int) { return 128; }
 
   using F = __m512;
@@ -126,9 +126,7 @@ struct Avx512 {
   static I shift_left(I a) {
     return _mm512_slli_epi32(a, kBits);
   }
-  static I shift_right_by(I a, int bits) {
-    return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits));
-  }
+  static I shift_right_by(I a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
   /// Adds to every byte.
   static I add8(I a, int x) { return _mm512_add_epi8(a, _mm512_set1_epi8(static_cast<char>(x))); }
   /// Byte `which` of every word, with its sign.
@@ -137,10 +135,10 @@ struct Avx512 {
   }
   /// Bits 0 to 3 of every word to bit 4 of its bytes 0 to 3.
   static I spread_to_bit4(I a) {
-    const __m512i spread = _mm512_setr_epi32(
-        0x00000000, 0x00000010, 0x00001000, 0x00001010, 0x00100000, 0x00100010, 0x00101000,
-        0x00101010, 0x10000000, 0x10000010, 0x10001000, 0x10001010, 0x10100000, 0x10100010,
-        0x10101000, 0x10101010);
+    const __m512i spread =
+        _mm512_setr_epi32(0x00000000, 0x00000010, 0x00001000, 0x00001010, 0x00100000, 0x00100010,
+                          0x00101000, 0x00101010, 0x10000000, 0x10000010, 0x10001000, 0x10001010,
+                          0x10100000, 0x10100010, 0x10101000, 0x10101010);
     return _mm512_permutexvar_epi32(a, spread);
   }
   /// The binary16 number in the low half of every word.

@@ -56,13 +56,9 @@ struct Neon {
   static F select_below(F a, F b, int first, int n) {
     return select_above(a, b, vdupq_n_s32(n - first), 0, lane_numbers());
   }
-  static F select_above(F a, F b, I n, int j) {
-    return select_above(a, b, n, j, vdupq_n_s32(0));
-  }
+  static F select_above(F a, F b, I n, int j) { return select_above(a, b, n, j, vdupq_n_s32(0)); }
 
-  static F load_f16(const uint16_t* p) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
-  }
+  static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static F load_bf16(const uint16_t* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
   }

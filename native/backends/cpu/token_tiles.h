@@ -1,7 +1,7 @@
 // Activations as the products of cpu/ read them.
 //
-// The tokens of a call are cut into tiles of 16 and, for what is left, of 8, 4, 2 and 1. A tile lies
-// column block by column block, so that a product reads it from front to back.
+// The tokens of a call are cut into tiles of 16 and, for what is left, of 8, 4, 2 and 1. A tile
+// lies column block by column block, so that a product reads it from front to back.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // Quantised blocks of 16 rows, unpacked with the rows in the lanes of the vectors `S`.
 //
-// Packed words are transposed first and taken apart then, so that one instruction serves 16 rows. For
-// each group of 32 columns a format writes to the panel (see matmul_quant.h)
+// Packed words are transposed first and taken apart then, so that one instruction serves 16 rows.
+// For each group of 32 columns a format writes to the panel (see matmul_quant.h)
 //
 //   levels [8][16 rows][4 columns], scale [16 rows], second [16 rows]
 //
@@ -48,16 +48,14 @@ struct Words {
 template <typename S>
 Words<8> words8(BlockColumn blocks, int64_t offset) {
   Words<8> words;
-  S::transpose_16x8_to(blocks.at + offset, blocks.stride,
-                       reinterpret_cast<std::byte*>(words.of));
+  S::transpose_16x8_to(blocks.at + offset, blocks.stride, reinterpret_cast<std::byte*>(words.of));
   return words;
 }
 
 template <typename S>
 Words<4> words4(BlockColumn blocks, int64_t offset) {
   Words<4> words;
-  S::transpose_16x4_to(blocks.at + offset, blocks.stride,
-                       reinterpret_cast<std::byte*>(words.of));
+  S::transpose_16x4_to(blocks.at + offset, blocks.stride, reinterpret_cast<std::byte*>(words.of));
   return words;
 }
 
@@ -228,12 +226,10 @@ struct FormatOfK {
           S::sub(S::zero(), S::low_half(S::template shift_right<16>(both)));
       const I six = S::set1_i(0x3f3f3f3f);
       const I two = S::set1_i(0x30303030);
-      const I scales[2] = {
-          S::and_i(a, six),
-          S::or_i(low4<S>(c), S::and_i(S::template shift_right<2>(a), two))};
-      const I mins[2] = {
-          S::and_i(b, six),
-          S::or_i(high4<S>(c), S::and_i(S::template shift_right<2>(b), two))};
+      const I scales[2] = {S::and_i(a, six),
+                           S::or_i(low4<S>(c), S::and_i(S::template shift_right<2>(a), two))};
+      const I mins[2] = {S::and_i(b, six),
+                         S::or_i(high4<S>(c), S::and_i(S::template shift_right<2>(b), two))};
       const I byte = S::set1_i(0xff);
       for (int g = 0; g < groups; ++g) {
         std::byte* at = panel + g * panel_block_bytes;
@@ -290,7 +286,8 @@ struct FormatQ6_K {
   }
 };
 
-/// Format::unpack for `n_rows` rows; those missing to 16 repeat the last, and nothing after it is read.
+/// Format::unpack for `n_rows` rows; those missing to 16 repeat the last, and nothing after it is
+/// read.
 template <typename S, typename Format, int kShift>
 void unpack_rows(BlockColumn blocks, int n_rows, std::byte* panel) {
   constexpr int64_t block_size = sizeof(typename Format::Block);

@@ -1,6 +1,7 @@
 // The first stage of selection for any vectors `S`: queries against compressed keys.
 //
-// A file for an instruction set includes this after its vectors. Everything is internal to that file.
+// A file for an instruction set includes this after its vectors. Everything is internal to that
+// file.
 #pragma once
 
 #include <algorithm>
@@ -62,7 +63,8 @@ void add_softmax(float* logits, int64_t n, float* out) {
   });
   const typename S::F factor = S::set1(1.0f / S::horizontal_sum(sums));
   for_vectors<S>(n, [&](int64_t i, int width) {
-    S::store_n(out + i, S::fma(S::load_n(logits + i, width), factor, S::load_n(out + i, width)), width);
+    S::store_n(out + i, S::fma(S::load_n(logits + i, width), factor, S::load_n(out + i, width)),
+               width);
   });
 }
 

@@ -56,7 +56,8 @@ class KvMemory {
  private:
   size_t index(int extent, int row, int d) const {
     return (static_cast<size_t>(extent) * 2 * kBlockTokens + static_cast<size_t>(row)) *
-               static_cast<size_t>(head_dim_) + static_cast<size_t>(d);
+               static_cast<size_t>(head_dim_) +
+           static_cast<size_t>(d);
   }
   std::byte* data() {
     return dtype_ == DType::kF32 ? reinterpret_cast<std::byte*>(floats_.data())
@@ -98,13 +99,14 @@ inline std::vector<AttentionShape> attention_shapes(Random& random) {
   for (const Heads heads : {Heads{9, 3, 64}, Heads{14, 2, 64}, Heads{12, 2, 128}, Heads{4, 4, 16},
                             Heads{5, 1, 80}, Heads{32, 2, 32}}) {
     for (int variant = 0; variant < 5; ++variant) {
-      AttentionShape shape{.n_heads = heads.n_heads, .n_kv_heads = heads.n_kv_heads,
-                           .head_dim = heads.head_dim};
+      AttentionShape shape{
+          .n_heads = heads.n_heads, .n_kv_heads = heads.n_kv_heads, .head_dim = heads.head_dim};
       // Decoding, a few tokens, a chunk; without and with context, over the border of a block.
       shape.n_tokens = static_cast<int>(variant % 3 == 0   ? 1
                                         : variant % 3 == 1 ? random.between(2, 20)
                                                            : random.between(30, 70));
-      shape.n_context = static_cast<int>(variant < 2 ? 0 : random.between(1, variant == 3 ? 40 : 9));
+      shape.n_context =
+          static_cast<int>(variant < 2 ? 0 : random.between(1, variant == 3 ? 40 : 9));
       shape.own_start = static_cast<int>(variant == 0 ? 0 : random.between(0, 150));
       shape.kv_dtype = variant == 4 ? DType::kF32 : DType::kF16;
       shape.bias_deviation = variant % 2 == 0 ? 0.0f : 1.0f;
@@ -177,11 +179,18 @@ class AttentionCase {
     }
     const int64_t row = int64_t{shape_.n_heads} * shape_.head_dim;
     std::vector<float> out(static_cast<size_t>(n * row), std::numeric_limits<float>::quiet_NaN());
-    backend.attend({.q = q_.data() + first * row, .out = out.data(), .n_tokens = n,
-                    .n_heads = shape_.n_heads, .n_kv_heads = shape_.n_kv_heads,
-                    .head_dim = shape_.head_dim, .own_start = shape_.own_start + first,
-                    .scale = scale(), .kv_dtype = shape_.kv_dtype, .context = context,
-                    .own = own, .block_mass = block_mass});
+    backend.attend({.q = q_.data() + first * row,
+                    .out = out.data(),
+                    .n_tokens = n,
+                    .n_heads = shape_.n_heads,
+                    .n_kv_heads = shape_.n_kv_heads,
+                    .head_dim = shape_.head_dim,
+                    .own_start = shape_.own_start + first,
+                    .scale = scale(),
+                    .kv_dtype = shape_.kv_dtype,
+                    .context = context,
+                    .own = own,
+                    .block_mass = block_mass});
     return out;
   }
 

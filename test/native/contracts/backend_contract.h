@@ -33,8 +33,8 @@ namespace nosa::test {
 struct BackendSubject {
   std::string name;
   std::function<std::unique_ptr<Backend>(int n_threads)> create;
-  bool quantises_input = false;    // products with quantised weights quantise x to 8 bits
-  double attention_error = 2e-6;   // root mean square, for ordinary logits and values of size 1
+  bool quantises_input = false;   // products with quantised weights quantise x to 8 bits
+  double attention_error = 2e-6;  // root mean square, for ordinary logits and values of size 1
 };
 
 inline void PrintTo(const BackendSubject& subject, std::ostream* out) { *out << subject.name; }
@@ -245,13 +245,19 @@ TEST_P(BackendContract, RopeMatchesTheReferenceAndLeavesOtherDimensionsAlone) {
     }
     const auto x = random_.normals(int64_t{n_tokens} * n_heads * head_dim);
     auto out = x;
-    backend->rope({.x = out.data(), .n_tokens = n_tokens, .n_heads = n_heads,
-                   .head_dim = head_dim, .first_position = first, .inv_freq = inv_freq.data(),
-                   .n_rotated = n_rotated, .magnitude = magnitude, .pairing = pairing});
+    backend->rope({.x = out.data(),
+                   .n_tokens = n_tokens,
+                   .n_heads = n_heads,
+                   .head_dim = head_dim,
+                   .first_position = first,
+                   .inv_freq = inv_freq.data(),
+                   .n_rotated = n_rotated,
+                   .magnitude = magnitude,
+                   .pairing = pairing});
     for (int i = 0; i < n_tokens * n_heads; ++i) {
-      const auto expected = reference::rope(x.data() + int64_t{i} * head_dim, head_dim,
-                                            first + i / n_heads, inv_freq.data(), n_rotated,
-                                            magnitude, pairing);
+      const auto expected =
+          reference::rope(x.data() + int64_t{i} * head_dim, head_dim, first + i / n_heads,
+                          inv_freq.data(), n_rotated, magnitude, pairing);
       for (int d = 0; d < head_dim; ++d) {
         ASSERT_NEAR(out[static_cast<size_t>(i * head_dim + d)], expected[static_cast<size_t>(d)],
                     2e-6 * (1.0 + std::fabs(expected[static_cast<size_t>(d)])));
@@ -304,9 +310,14 @@ TEST_P(BackendContract, StoreKvWritesItsTokensAndNoOthers) {
     const std::vector<std::byte*> extents = kv.extents();
     auto k = random_.normals(int64_t{n_tokens} * n_kv_heads * head_dim, 100.0f);
     auto v = random_.normals(int64_t{n_tokens} * n_kv_heads * head_dim);
-    backend->store_kv({.k = k.data(), .v = v.data(), .n_tokens = n_tokens,
-                       .n_kv_heads = n_kv_heads, .head_dim = head_dim, .own_start = own_start,
-                       .kv_dtype = dtype, .extents = extents});
+    backend->store_kv({.k = k.data(),
+                       .v = v.data(),
+                       .n_tokens = n_tokens,
+                       .n_kv_heads = n_kv_heads,
+                       .head_dim = head_dim,
+                       .own_start = own_start,
+                       .kv_dtype = dtype,
+                       .extents = extents});
     for (int h = 0; h < n_kv_heads; ++h) {
       for (int own = 0; own < 6 * kBlockTokens; ++own) {
         const int extent = h * 6 + own / kBlockTokens;
@@ -333,8 +344,14 @@ TEST_P(BackendContract, StoreKvKeepsWhatHalfCannotHoldFinite) {
   const std::vector<std::byte*> extents = kv.extents();
   const std::vector<float> k(16, 1e6f);
   const std::vector<float> v(16, -1e6f);
-  backend->store_kv({.k = k.data(), .v = v.data(), .n_tokens = 1, .n_kv_heads = 1, .head_dim = 16,
-                     .own_start = 3, .kv_dtype = DType::kF16, .extents = extents});
+  backend->store_kv({.k = k.data(),
+                     .v = v.data(),
+                     .n_tokens = 1,
+                     .n_kv_heads = 1,
+                     .head_dim = 16,
+                     .own_start = 3,
+                     .kv_dtype = DType::kF16,
+                     .extents = extents});
   EXPECT_EQ(kv.value(0, 3, 7), 65504.0f);
   EXPECT_EQ(kv.value(0, kBlockTokens + 3, 15), -65504.0f);
 }
@@ -390,8 +407,12 @@ TEST_P(BackendContract, BlockMassAddsTheLastQuerysShareOfEachBlock) {
 
 TEST_P(BackendContract, AttentionHoldsWithLargeLogitsAndLargeBiases) {
   const auto backend = create(2);
-  AttentionShape shape{.n_tokens = 20, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64,
-                       .n_context = 3, .own_start = 70};
+  AttentionShape shape{.n_tokens = 20,
+                       .n_heads = 4,
+                       .n_kv_heads = 2,
+                       .head_dim = 64,
+                       .n_context = 3,
+                       .own_start = 70};
   shape.bias_deviation = 200.0f;
   shape.key_offset = 60.0f;
   const AttentionCase c(shape, random_);
@@ -431,18 +452,23 @@ TEST_P(BackendContract, WindowScoresAreTheSumOfTheHeadsSoftmaxes) {
       }
       const auto q = random_.normals(int64_t{n_kv_heads} * group * head_dim);
       auto out = poisoned(int64_t{n_kv_heads} * n_windows);
-      backend->score_windows({.q = q.data(), .n_heads = n_kv_heads * group,
-                              .n_kv_heads = n_kv_heads, .head_dim = head_dim, .scale = 0.2f,
-                              .kv_dtype = dtype, .runs = runs, .n_windows = n_windows,
+      backend->score_windows({.q = q.data(),
+                              .n_heads = n_kv_heads * group,
+                              .n_kv_heads = n_kv_heads,
+                              .head_dim = head_dim,
+                              .scale = 0.2f,
+                              .kv_dtype = dtype,
+                              .runs = runs,
+                              .n_windows = n_windows,
                               .out = out.data()});
       for (int h = 0; h < n_kv_heads; ++h) {
         const auto first = q.begin() + int64_t{h} * group * head_dim;
         const std::vector<double> queries(first, first + int64_t{group} * head_dim);
-        const auto expected = reference::window_scores(
-            queries, compressed[static_cast<size_t>(h)], group, head_dim, 0.2f);
+        const auto expected = reference::window_scores(queries, compressed[static_cast<size_t>(h)],
+                                                       group, head_dim, 0.2f);
         for (int m = 0; m < n_windows; ++m) {
-          ASSERT_NEAR(out[static_cast<size_t>(h * n_windows + m)],
-                      expected[static_cast<size_t>(m)], 1e-5);
+          ASSERT_NEAR(out[static_cast<size_t>(h * n_windows + m)], expected[static_cast<size_t>(m)],
+                      1e-5);
         }
       }
     }
