@@ -1,0 +1,95 @@
+/** Tiny models of every kind of file, and arguments that no typed caller would send. */
+
+import * as path from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { addon, codeOf, greedy, ids, openOptions, tinyModels, tinyVocabulary } from "../support/tinyModel";
+
+const tiny = tinyModels();
+const native = addon();
+const file = path.join(tiny.folder, "qwen2-Q8_0.gguf");
+
+afterAll(() => tiny.remove());
+
+describe("models", () => {
+  it("of every type and both families open and answer", async () => {
+    const kinds = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"];
+    const places = ["llama", "qwen2"].flatMap((family) => [
+      ...kinds.map((kind) => `${family}-${kind}.gguf`),
+      `${family}-bf16`,
+      `${family}-f32-shards`,
+    ]);
+    for (const place of places) {
+      const model = await native.openModel(openOptions(path.join(tiny.folder, place)));
+      expect(model.info).toMatchObject({ vocabSize: tinyVocabulary, layers: 2, headDim: 64, blockTokens: 64 });
+      const sequence = await model.createSequence({ basePosition: 0, attends: [] });
+      await sequence.setTokens(ids(40));
+      const { steps } = await sequence.decode(greedy(3, { top: 5 }));
+      for (const { top, token, logprob } of steps) {
+        expect(top[0]).toEqual([token, logprob]);
+        expect(Number.isFinite(logprob) && logprob < 0).toBe(true);
+      }
+      await model.dispose();
+    }
+  });
+
+  it("answer the same from safetensors in shards as from GGUF", async () => {
+    const answers = [];
+    for (const place of ["qwen2-F32.gguf", "qwen2-f32-shards"]) {
+      const model = await native.openModel(openOptions(path.join(tiny.folder, place), { precision: "f32" }));
+      const sequence = await model.createSequence({ basePosition: 0, attends: [] });
+      await sequence.setTokens(ids(100));
+      answers.push((await sequence.decode(greedy(8, { top: 4 }))).steps);
+      await model.dispose();
+    }
+    expect(answers[1]).toEqual(answers[0]);
+  });
+});
+
+describe("metadata", () => {
+  it("comes with scalars and arrays", () => {
+    const { scalars, arrays } = native.ggufMetadata(file);
+    expect(scalars).toMatchObject({ "general.architecture": "qwen2", "qwen2.block_count": 2 });
+    expect(arrays["tokenizer.ggml.tokens"]).toHaveLength(tinyVocabulary);
+    expect(arrays["tokenizer.ggml.tokens"]?.[7]).toBe("t7é");
+  });
+
+  it("of the processor names the kernels that it can run", () => {
+    const cpu = native.cpu();
+    expect(cpu.kernels).toContain("auto");
+    expect(cpu.kernels).toContain("generic");
+    expect(native.version).toMatch(/^\d+\.\d+\.\d+$/);
+  });
+});
+
+describe("arguments that make no sense", () => {
+  it("reject with a sentence, whatever they are", async () => {
+    const model = await native.openModel(openOptions(file));
+    const sequence = await model.createSequence({ basePosition: 0, attends: [] });
+    await sequence.setTokens(ids(5));
+    const wild: readonly unknown[] = [undefined, null, 7, "text", [], {}, Symbol("s"), () => 1, NaN, -1, 2 ** 60];
+    for (const value of wild) {
+      // The seam's types forbid all of this; a caller without types may still try.
+      const raw = value as never;
+      for (const call of [
+        () => native.openModel(raw),
+        () => model.createSequence(raw),
+        () => model.createSequence({ basePosition: raw, attends: [] }),
+        () => model.createSequence({ basePosition: 0, attends: [raw] }),
+        () => sequence.setTokens(raw),
+        () => sequence.prefill(raw),
+        () => sequence.prefill({ tokensMax: value === 7 ? raw : (-1) }),
+        () => sequence.decode(raw),
+        () => sequence.decode({ ...greedy(1), sampling: raw }),
+        () => sequence.decode({ ...greedy(1), stopIds: value === undefined || value === null ? (7 as never) : raw }),
+        () => sequence.score({ from: raw }),
+        () => sequence.save(raw),
+        () => sequence.load({ path: raw, key: raw }),
+      ]) {
+        const code = await codeOf(call());
+        expect(["resolved", "invalidArgument", "notFound"]).toContain(code);
+      }
+    }
+    expect(await codeOf(model.createSequence({ basePosition: 1.5, attends: [] }))).toBe("invalidArgument");
+    await model.dispose();
+  });
+});
