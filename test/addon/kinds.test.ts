@@ -77,7 +77,7 @@ describe("arguments that make no sense", () => {
         () => model.createSequence({ basePosition: 0, attends: [raw] }),
         () => sequence.setTokens(raw),
         () => sequence.prefill(raw),
-        () => sequence.prefill({ tokensMax: value === 7 ? raw : (-1) }),
+        () => sequence.prefill({ tokensMax: value === 7 ? raw : -1 }),
         () => sequence.decode(raw),
         () => sequence.decode({ ...greedy(1), sampling: raw }),
         () => sequence.decode({ ...greedy(1), stopIds: value === undefined || value === null ? (7 as never) : raw }),
