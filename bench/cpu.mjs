@@ -28,7 +28,7 @@ export async function run(figures, options) {
   }
   const model = models[models.length - 1];
   const file = path.isAbsolute(model) ? model : await modelFile(model);
-  await compareIndexing(figures, { model, file, rounds: Math.min(rounds, 2), threads });
+  await compareIndexing(figures, { model, file, threads, rounds: 1 });
   await measureAnswering(figures, { model, threads });
 }
 

@@ -80,7 +80,8 @@ export async function startEngine({ model, threads }) {
   });
   await connection.sendNotification("initialized", {});
   return {
-    request: (method, params, cancellation) => connection.sendRequest(method, params, cancellation),
+    // An undefined token would count as a second parameter.
+    request: (method, params, ...token) => connection.sendRequest(method, params, ...token),
     onNotification: (method, handler) => connection.onNotification(method, handler),
     onProgress: (token, handler) =>
       connection.onNotification("$/progress", (params) => params.token === token && handler(params.value)),
