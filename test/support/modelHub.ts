@@ -61,7 +61,8 @@ export async function modelHub(file: {
     response.setHeader("Content-Length", body.length);
     if (last === "" && behaviour.cuts > 0) {
       behaviour.cuts -= 1;
-      response.write(body.subarray(0, behaviour.cutAfterBytes), () => response.destroy());
+      // Not at once: a reset can overtake bytes that the client has not read yet, and then nothing would have arrived.
+      response.write(body.subarray(0, behaviour.cutAfterBytes), () => setTimeout(() => response.destroy(), 50));
     } else response.end(body);
   };
 
