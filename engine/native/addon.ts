@@ -158,7 +158,7 @@ export interface NativeSequence {
   setTokens(tokens: Uint32Array): Promise<{ readonly kept: number }>;
   /** Computes KV of at most `tokensMax` waiting tokens, in chunks on a fixed grid of the sequence's own positions. */
   prefill(options: { readonly tokensMax: number }): Promise<PrefillResult>;
-  /** Appends tokens. Waiting tokens are computed first. With no attended and no own token it rejects. */
+  /** Appends tokens. Waiting tokens are computed first. With no token of its own it rejects. */
   decode(options: DecodeOptions): Promise<DecodeResult>;
   /** Log-probability of each token given all before it, from index `from` on (at least 1). Computes what is waiting. For measuring. */
   score(options: {
