@@ -1,11 +1,8 @@
 import { fileURLToPath } from "node:url";
-import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 // Each kind of test is a project of its own, so that scripts/test.mjs can run and report them one by one.
 const kind = (name: string, include: string[], timeoutMs: number) => ({
-  // The editor's module exists only inside the editor.
-  resolve: { alias: { vscode: fileURLToPath(new URL("test/support/vscode.ts", import.meta.url)) } },
   test: {
     name,
     include,
