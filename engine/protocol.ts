@@ -60,6 +60,8 @@ export interface Requests {
   "nosa/models": [Record<string, never>, readonly ModelEntry[]];
   /** Fetches and verifies a model; `nosa/downloadProgress` reports. Cancelling keeps the part that is there. */
   "nosa/download": [DownloadParams, ModelEntry];
+  /** Deletes a fetched model, or the part of one that was fetched; one that is in use is refused. */
+  "nosa/deleteModel": [DownloadParams, ForgetResult];
   /** Finishes what runs, saves, and exits; a newer engine asks this of an older one. */
   "nosa/drain": [Record<string, never>, Record<string, never>];
 }
@@ -80,6 +82,8 @@ export interface RootParams {
 export interface IndexParams extends RootParams {
   /** The editor's `files.exclude` and `search.exclude` for this root: glob → on. */
   readonly editorExcludes: Readonly<Record<string, boolean>>;
+  /** Files and folders (with a slash at the end) that are read anew although they did not change; none when absent. */
+  readonly reread?: readonly string[];
 }
 
 export interface IndexProgress extends RootParams {
@@ -138,10 +142,23 @@ export interface ChatMessage {
   readonly content: string;
 }
 
+/** Lines of a file, a whole file, or a folder. */
+export interface Place {
+  /** Relative to the root; a folder's ends with a slash. */
+  readonly path: string;
+  /** From 1, inclusive; both 0 for all of it. */
+  readonly startLine: number;
+  readonly endLine: number;
+}
+
 export interface ChatParams {
   /** "" chats with no repository. */
   readonly root: string;
   readonly messages: readonly ChatMessage[];
+  /** Attended to by every word of the answer, whatever the selection prefers. What is not in the context counts for nothing. */
+  readonly pins?: readonly Place[];
+  /** The answer attends to nothing of the repository but these; the whole of it when absent or empty. */
+  readonly scope?: readonly Place[];
   readonly tokensMax: number;
   readonly temperature: number;
   readonly seed: number;
@@ -158,6 +175,8 @@ export interface ChatResult {
   readonly finish: "stop" | "length" | "cancelled";
   /** What the answer drew on, by attention mass, best first. */
   readonly references: readonly Reference[];
+  /** Everything that received more attention than its kind does on average, best first: for a map. Absent with no repository. */
+  readonly attention?: readonly Reference[];
   readonly usage: Usage;
 }
 
@@ -191,6 +210,8 @@ export interface ModelEntry {
   readonly name: string;
   readonly licence: string;
   readonly bytes: number;
+  /** Of a download that was stopped: what has arrived. 0 when there is none, or the model is whole. */
+  readonly bytesArrived?: number;
   readonly onDisk: boolean;
   readonly fitsMachine: boolean;
   readonly recommended: boolean;
