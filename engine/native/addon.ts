@@ -30,7 +30,24 @@ export interface OpenModelOptions {
   /** `fast` quantises activations and keeps KV in f16; `f32` does neither (for checking numbers). */
   readonly precision: "fast" | "f32";
   readonly kernels: KernelChoice;
+  /** A NOSA adapter made for this very model, one safetensors file. Rejects with `invalidArgument` for another model's. */
+  readonly adapter?: string;
+  /** Most bytes of memory for KV blocks; no limit when absent. Beyond it blocks go to disk, so it needs a `spillFolder`. */
+  readonly kvMemoryBytesMax?: number;
+  /**
+   * Where blocks go that no saved file holds, in a nameless file that ends with the process. With it, loaded sequences
+   * stay in their files, and blocks are read when something attends to them. Without it all KV stays in memory.
+   */
+  readonly spillFolder?: string;
+  /** Most bytes of that file; no limit when absent. */
+  readonly spillBytesMax?: number;
 }
+
+/**
+ * Where the ranking comes from that no query changes: eviction heads in the checkpoint itself, those of an adapter, or
+ * keys alone. The first two are also added to the attention logits.
+ */
+export type SelectionSource = "native" | "adapter" | "trainingFree";
 
 export interface ModelInfo {
   readonly architecture: string;
@@ -48,7 +65,10 @@ export interface ModelInfo {
   readonly blockTokens: number;
   /** Such as "CPU AVX-512 VNNI". */
   readonly device: string;
-  /** Changes when weights, KV type, RoPE or the KV layout do: part of the key under which KV is reused. Hex. */
+  readonly selection: SelectionSource;
+  /** Memory that selection needs for each token in use, wherever its KV is: compressed keys and scores. */
+  readonly sideCarBytesPerToken: number;
+  /** Changes when weights, adapter, KV type, RoPE or the KV layout do: part of the key under which KV is reused. Hex. */
   readonly fingerprint: string;
 }
 
@@ -73,9 +93,56 @@ export interface SequenceOptions {
 }
 
 export interface MemoryUse {
+  /** KV of all sequences, wherever it is; what several share counts once. */
   readonly kvBytes: number;
+  /** Blocks of one layer and KV head. */
   readonly kvBlocks: number;
   readonly sequences: number;
+  /** Memory taken for KV blocks. */
+  readonly residentBytes: number;
+  /** Compressed keys and scores of all sequences, always in memory. */
+  readonly sideCarBytes: number;
+  /** `kvMemoryBytesMax`, or 0 for no limit. */
+  readonly memoryBytesMax: number;
+  /** KV read from and written to disk since the model was opened, saving apart. */
+  readonly diskBytesRead: number;
+  readonly diskBytesWritten: number;
+  /** Blocks of one layer and KV head read from disk since the model was opened. */
+  readonly blocksRead: number;
+}
+
+/**
+ * Which blocks a query attends to. `full`: all. `infllmv2`: forced ones, then the best by the query. `nosa`: forced
+ * ones, some by the query, and the rest by a ranking that no query changes.
+ */
+export type SelectionPolicy = "full" | "infllmv2" | "nosa";
+
+/** Blocks of one attended sequence. */
+export interface BlockRange {
+  /** Index into `attends`. */
+  readonly sequence: number;
+  readonly from: number;
+  /** Exclusive, at most the sequence's number of blocks. */
+  readonly to: number;
+}
+
+/**
+ * How a sequence's queries choose blocks. With at most `totalBlocks` of them that are not masked, all are taken. The
+ * published constants of NOSA: 64 blocks in all, 16 by the query (of which 15 are free picks), 1 sink, 17 in the window.
+ */
+export interface SelectionOptions {
+  readonly policy: SelectionPolicy;
+  /** Blocks of 64 tokens that one query attends to, for each layer and KV head. Pinned ones take their room from it. */
+  readonly totalBlocks: number;
+  readonly queryBlocks: number;
+  /** First blocks of what is attended, always taken. */
+  readonly sinkBlocks: number;
+  /** The sequence's own last blocks, the query's among them, always taken. */
+  readonly windowBlocks: number;
+  /** Never attended to, by any policy. */
+  readonly masked: readonly BlockRange[];
+  /** Attended to by every query, unless masked. */
+  readonly pinned: readonly BlockRange[];
 }
 
 export interface NativeModel {
@@ -93,6 +160,8 @@ export interface PrefillResult {
   readonly computed: number;
   readonly done: boolean;
   readonly interrupted: boolean;
+  /** Blocks of one layer and KV head that this command read from disk. */
+  readonly blocksRead: number;
 }
 
 export interface SamplingOptions {
@@ -124,6 +193,8 @@ export interface DecodeOptions {
   readonly teacher?: Uint32Array;
   /** Adds up attention mass by block of the attended sequences. */
   readonly masses?: boolean;
+  /** Tells which blocks each step attended to. */
+  readonly selections?: boolean;
 }
 
 export interface DecodeStep {
@@ -131,6 +202,11 @@ export interface DecodeStep {
   readonly logprob: number;
   /** [id, log-probability], best first; ties by lower id. */
   readonly top: readonly (readonly [number, number])[];
+  /**
+   * Empty unless asked for. Else the blocks that the query attended to which drew the token, [layers * kvHeads]: ascending
+   * indices over the blocks of `attends`, one sequence after the other, then the sequence's own. An empty list is all of them.
+   */
+  readonly selections: readonly (readonly number[])[];
 }
 
 /** Attention mass that one block of an attended sequence received, averaged over layers, heads and the steps of the command. */
@@ -148,12 +224,20 @@ export interface DecodeResult {
   readonly interrupted: boolean;
   /** Empty unless asked for. Best first, at most 1,024. */
   readonly masses: readonly BlockMass[];
-  /** Blocks attended to and blocks there were, summed over the attended sequences, of the last step. */
+  /** Blocks that the last step attended to, the mean over layers and KV heads, rounded. */
   readonly attendedBlocks: number;
+  /** Blocks there were for it: of all attended sequences, and the sequence's own. */
   readonly totalBlocks: number;
+  /** Blocks of one layer and KV head that this command read from disk. */
+  readonly blocksRead: number;
 }
 
 export interface NativeSequence {
+  /**
+   * How queries choose their blocks from here on; `full` until it is called. What is computed stays as it is. Rejects with
+   * `invalidArgument` when the budget cannot hold what is forced, or a range lies outside what is attended.
+   */
+  select(options: SelectionOptions): Promise<void>;
   /** Says what the sequence should hold. Keeps KV of the longest common prefix; the rest waits for `prefill`. */
   setTokens(tokens: Uint32Array): Promise<{ readonly kept: number }>;
   /** Computes KV of at most `tokensMax` waiting tokens, in chunks on a fixed grid of the sequence's own positions. */

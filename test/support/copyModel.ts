@@ -10,13 +10,17 @@
 import * as fs from "node:fs";
 import type {
   BlockMass,
+  BlockRange,
   DecodeOptions,
   DecodeResult,
+  DecodeStep,
+  MemoryUse,
   ModelInfo,
   NativeErrorCode,
   NativeModel,
   NativeSequence,
   PrefillResult,
+  SelectionOptions,
   SequenceOptions,
 } from "../../engine/native/addon";
 
@@ -40,6 +44,8 @@ export const copyModelInfo: ModelInfo = {
   kvBytesPerToken: 4,
   blockTokens: 64,
   device: "Test",
+  selection: "trainingFree",
+  sideCarBytesPerToken: 1,
   fingerprint: "copy-1",
 };
 
@@ -50,6 +56,17 @@ export function bytesToTokens(text: string): Uint32Array {
 export function tokenToByte(id: number): number | undefined {
   return id >= firstByte ? id - firstByte : undefined;
 }
+
+/** Every block, as long as nobody asks for less. */
+const selectAll: SelectionOptions = {
+  policy: "full",
+  totalBlocks: 64,
+  queryBlocks: 16,
+  sinkBlocks: 1,
+  windowBlocks: 17,
+  masked: [],
+  pinned: [],
+};
 
 /** As a rejection of the native addon looks. */
 export class NativeFailure extends Error {
@@ -69,6 +86,8 @@ export class Workshop {
   saveFailure: NativeErrorCode | undefined;
   tokensComputed = 0;
   tokensDecoded = 0;
+  /** Blocks that were attended to for the first time since their sequence was loaded. */
+  blocksRead = 0;
   loads = 0;
   saves = 0;
   interrupts = 0;
@@ -129,8 +148,18 @@ export class CopyModel implements NativeModel {
     this.workshop.interrupt();
   }
 
-  memory(): Promise<{ kvBytes: number; kvBlocks: number; sequences: number }> {
-    return this.workshop.command(async () => ({ kvBytes: 0, kvBlocks: 0, sequences: this.workshop.sequencesAlive }));
+  memory(): Promise<MemoryUse> {
+    return this.workshop.command(async () => ({
+      kvBytes: 0,
+      kvBlocks: 0,
+      sequences: this.workshop.sequencesAlive,
+      residentBytes: 0,
+      sideCarBytes: 0,
+      memoryBytesMax: 0,
+      diskBytesRead: this.workshop.blocksRead * this.info.blockTokens * this.info.kvBytesPerToken,
+      diskBytesWritten: 0,
+      blocksRead: this.workshop.blocksRead,
+    }));
   }
 
   async dispose(): Promise<void> {
@@ -143,6 +172,9 @@ class CopySequence implements NativeSequence {
   readonly #options: SequenceOptions;
   #tokens: Uint32Array = new Uint32Array();
   #computed = 0;
+  #selection = selectAll;
+  /** Blocks that are still in the file this was loaded from. */
+  #onDisk = new Set<number>();
   #grown = true;
   #alive = true;
 
@@ -151,6 +183,21 @@ class CopySequence implements NativeSequence {
     this.#options = options;
     model.workshop.sequencesAlive += 1;
     for (const attended of options.attends) (attended as CopySequence).#grown = false;
+  }
+
+  select(options: SelectionOptions): Promise<void> {
+    return this.#command(async () => {
+      const { totalBlocks, queryBlocks, sinkBlocks, windowBlocks, masked, pinned } = options;
+      const outside = [...masked, ...pinned].some(({ sequence, from, to }) => {
+        const attended = this.#options.attends[sequence] as CopySequence | undefined;
+        return attended === undefined || from < 0 || from > to || to > attended.#blocks;
+      });
+      const nPinned = new Set(pinned.flatMap((range) => places(range))).size;
+      const least = sinkBlocks + windowBlocks + Math.max(queryBlocks - 1, 0) + nPinned;
+      if (outside || windowBlocks < 1 || (options.policy !== "full" && least > totalBlocks))
+        throw new NativeFailure("invalidArgument", "The selection makes no sense.");
+      this.#selection = options;
+    });
   }
 
   setTokens(tokens: Uint32Array): Promise<{ kept: number }> {
@@ -171,7 +218,10 @@ class CopySequence implements NativeSequence {
   decode(options: DecodeOptions): Promise<DecodeResult> {
     return this.#command(async () => {
       const waiting = await this.#prefill(Infinity);
-      const steps: { token: number; logprob: number; top: [] }[] = [];
+      const { chosen, totalBlocks } = this.#choose();
+      const blocksRead = this.#read(chosen);
+      const selections = options.selections === true ? [chosen.length === totalBlocks ? [] : chosen] : [];
+      const steps: DecodeStep[] = [];
       let stopped = false;
       let interrupted = !waiting.done;
       while (!stopped && !interrupted && steps.length < options.steps) {
@@ -181,15 +231,15 @@ class CopySequence implements NativeSequence {
         }
         const token = this.#next();
         stopped = options.stopIds.includes(token);
-        steps.push({ token, logprob: 0, top: [] });
+        steps.push({ token, logprob: 0, top: [], selections });
         if (stopped) break;
         this.#model.workshop.tokensDecoded += 1;
         this.#tokens = Uint32Array.of(...this.#tokens, token);
         this.#computed += 1;
       }
-      const totalBlocks = this.#options.attends.reduce((sum, each) => sum + (each as CopySequence).#blocks, 0);
       const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
-      return { steps, stopped, interrupted, masses, attendedBlocks: totalBlocks, totalBlocks };
+      const attendedBlocks = chosen.length;
+      return { steps, stopped, interrupted, masses, attendedBlocks, totalBlocks, blocksRead };
     });
   }
 
@@ -202,6 +252,7 @@ class CopySequence implements NativeSequence {
       const copy = new CopySequence(this.#model, this.#options);
       copy.#tokens = this.#tokens;
       copy.#computed = this.#computed;
+      copy.#selection = this.#selection;
       return copy;
     });
   }
@@ -224,6 +275,7 @@ class CopySequence implements NativeSequence {
       if (saved.key !== key) throw new NativeFailure("invalidArgument", "It was saved under another key.");
       this.#tokens = Uint32Array.from(saved.tokens);
       this.#computed = this.#tokens.length;
+      this.#onDisk = new Set(Array.from({ length: this.#blocks }, (_, block) => block));
       return { tokens: this.#computed };
     });
   }
@@ -249,7 +301,44 @@ class CopySequence implements NativeSequence {
     const interrupted = done < Math.min(tokensMax, this.#tokens.length - this.#computed);
     this.#computed += done;
     this.#model.workshop.tokensComputed += done;
-    return { computed: this.#computed, done: this.#computed === this.#tokens.length, interrupted };
+    return { computed: this.#computed, done: this.#computed === this.#tokens.length, interrupted, blocksRead: 0 };
+  }
+
+  /** All blocks, those of the attended sequences before the own ones, and which of them the queries see now. */
+  #choose(): { chosen: number[]; totalBlocks: number } {
+    const { policy, totalBlocks: most, sinkBlocks, windowBlocks, masked, pinned } = this.#selection;
+    const counts = [...this.#options.attends.map((each) => (each as CopySequence).#blocks), this.#blocks];
+    const all = counts.flatMap((count, sequence) => places({ sequence, from: 0, to: count }));
+    const totalBlocks = all.length;
+    const hidden = new Set(masked.flatMap((range) => places(range)));
+    const open = all.map((place, index) => ({ place, index })).filter(({ place }) => !hidden.has(place));
+    if (policy === "full" || open.length <= most) return { chosen: open.map(({ index }) => index), totalBlocks };
+    const found = this.#find();
+    const wanted = new Set(pinned.flatMap((range) => places(range)));
+    if (found !== undefined) {
+      const end = found.at + found.length;
+      const from = Math.floor(found.at / this.#model.info.blockTokens);
+      const to = Math.floor(Math.max(found.at, end - 1) / this.#model.info.blockTokens) + 1;
+      for (const place of places({ sequence: found.sequence, from, to })) wanted.add(place);
+    }
+    const rank = ({ place, index }: { place: string; index: number }): number => {
+      if (index < sinkBlocks || index >= totalBlocks - windowBlocks) return 0;
+      return wanted.has(place) ? 1 : 2;
+    };
+    const ranked = open.sort((a, b) => rank(a) - rank(b) || b.index - a.index).slice(0, most);
+    return { chosen: ranked.map(({ index }) => index).sort((a, b) => a - b), totalBlocks };
+  }
+
+  /** Counts the blocks that are attended to for the first time since they were loaded. */
+  #read(chosen: readonly number[]): number {
+    let first = 0;
+    let count = 0;
+    for (const each of this.#options.attends as readonly CopySequence[]) {
+      for (const index of chosen) if (each.#onDisk.delete(index - first)) count += 1;
+      first += each.#blocks;
+    }
+    this.#model.workshop.blocksRead += count;
+    return count;
   }
 
   #next(): number {
@@ -261,17 +350,29 @@ class CopySequence implements NativeSequence {
   }
 
   /** Where the cue ends in what is attended to. */
-  #find(): { sequence: number; attended: Uint32Array; at: number } | undefined {
+  #find(): { sequence: number; attended: Uint32Array; at: number; length: number } | undefined {
     const cue = this.#tokens.slice(this.#tokens.lastIndexOf(cueStart) + 1, this.#tokens.lastIndexOf(cueEnd));
     if (cue.length === 0) return undefined;
     for (const [sequence, each] of this.#options.attends.entries()) {
       const attended = (each as CopySequence).#tokens;
       for (let at = 0; at + cue.length <= attended.length; at++) {
-        if (cue.every((token, index) => attended[at + index] === token))
-          return { sequence, attended, at: at + cue.length };
+        if (this.#hides(sequence, at, at + cue.length)) continue;
+        if (cue.every((token, index) => attended[at + index] === token)) {
+          const start = at + cue.length;
+          const newlineAt = attended.indexOf(newline, start);
+          return { sequence, attended, at: start, length: (newlineAt < 0 ? attended.length : newlineAt) - start };
+        }
       }
     }
     return undefined;
+  }
+
+  /** Whether some of these tokens of an attended sequence are masked. */
+  #hides(sequence: number, from: number, to: number): boolean {
+    const { blockTokens } = this.#model.info;
+    return this.#selection.masked.some(
+      (range) => range.sequence === sequence && range.from * blockTokens < to && from < range.to * blockTokens,
+    );
   }
 
   #masses(): BlockMass[] {
@@ -286,6 +387,11 @@ class CopySequence implements NativeSequence {
       )
       .sort((a, b) => b.mass - a.mass);
   }
+}
+
+/** Names of blocks. */
+function places({ sequence, from, to }: BlockRange): string[] {
+  return Array.from({ length: to - from }, (_, index) => `${sequence}:${from + index}`);
 }
 
 function parse(text: string): { key: string; tokens: number[] } {
