@@ -1,0 +1,86 @@
+// llama.cpp with a long prompt behind it: prefilled once, its state kept in the benchmarks' cache folder.
+//
+//   node bench/lib/llamaState.mjs MODEL.gguf [TOKENS]     makes the state ahead of a benchmark
+import { createHash } from "node:crypto";
+import { existsSync, renameSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { getLlama } from "node-llama-cpp";
+import { cacheFolder } from "./cacheFolder.mjs";
+import { corpus, joinedText } from "./corpus.mjs";
+
+/** Tokens that are prefilled and kept. */
+export const stateTokens = 32_768;
+/** Room behind them, for what is measured there. */
+const roomTokens = 1_024;
+const probeTokens = 256;
+const decodeSteps = 16;
+
+/** Opens `modelPath` with `stateTokens` tokens of real code behind it, prefilling them where no earlier run has. */
+export async function openLlamaState(modelPath, { threads, tokens = stateTokens, onNotice = () => undefined }) {
+  const llama = await getLlama({ gpu: false, build: "never", maxThreads: threads, logLevel: "error" });
+  const model = await llama.loadModel({ modelPath });
+  const context = await model.createContext({
+    contextSize: tokens + roomTokens,
+    threads: { ideal: threads, min: threads },
+  });
+  const sequence = context.getSequence();
+  const text = model.tokenize(joinedText(corpus(tokens * 1.05, (part) => model.tokenize(part).length)));
+  const prompt = text.slice(0, tokens);
+  if (prompt.length < tokens) throw new Error("There is not enough code to prefill.");
+  const file = path.join(cacheFolder("llama-state"), `${path.basename(modelPath)}-${tokens}-${digest(prompt)}.state`);
+  if (existsSync(file)) await sequence.loadStateFromFile(file, { acceptRisk: true });
+  else {
+    onNotice(`Prefilling ${tokens} tokens with llama.cpp, once: kept in ${file}.`);
+    await sequence.evaluateWithoutGeneratingNewTokens(prompt);
+    await sequence.saveStateToFile(`${file}.part`);
+    renameSync(`${file}.part`, file);
+  }
+
+  return {
+    tokenize: (words) => model.tokenize(words),
+
+    /**
+     * At `position` tokens (descending from call to call, as what lies behind is dropped): milliseconds a token to process a prompt of 256 tokens there,
+     * and milliseconds a step of greedy decoding there.
+     */
+    async measureAt(position) {
+      await sequence.eraseContextTokenRanges([{ start: position, end: sequence.nextTokenIndex }]);
+      const probe = prompt.slice(0, probeTokens);
+      const prefillStart = performance.now();
+      await sequence.evaluateWithoutGeneratingNewTokens(probe);
+      const prefill = (performance.now() - prefillStart) / probe.length;
+      let start = 0;
+      let steps = 0;
+      for await (const _ of sequence.evaluate([prompt[probeTokens]], { temperature: 0, yieldEogToken: true })) {
+        if (start === 0) start = performance.now();
+        else steps += 1;
+        if (steps === decodeSteps) break;
+      }
+      const decode = (performance.now() - start) / steps;
+      await sequence.eraseContextTokenRanges([{ start: position, end: sequence.nextTokenIndex }]);
+      return { position, prefill, decode };
+    },
+
+    async dispose() {
+      await context.dispose();
+      await model.dispose();
+      await llama.dispose();
+    },
+  };
+}
+
+function digest(tokens) {
+  return createHash("sha256").update(Uint32Array.from(tokens)).digest("hex").slice(0, 16);
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const [modelPath, tokens] = process.argv.slice(2);
+  const state = await openLlamaState(path.resolve(modelPath), {
+    threads: os.cpus().length,
+    tokens: tokens === undefined ? stateTokens : Number(tokens),
+    onNotice: (sentence) => console.error(sentence),
+  });
+  await state.dispose();
+}
