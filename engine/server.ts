@@ -334,7 +334,7 @@ class Client {
     const at = document.offsetAt(selected === undefined ? position : selected.range.start);
     const after = document.offsetAt(selected === undefined ? position : selected.range.end);
     const root = await this.#rootOf(engine, textDocument.uri);
-    const completion = await engine.completions.complete({
+    const completions = await engine.completions.complete({
       ...root,
       uri: textDocument.uri,
       languageId: document.languageId,
@@ -346,10 +346,12 @@ class Client {
       signal,
     });
     engine.indexing.used(root.root, this.#mySettings);
-    if (completion === undefined) return [];
     const range = selected?.range ?? { start: position, end: position };
-    const item = { insertText: (selected?.text ?? "") + completion.text, range, data: completion.stats };
-    return [item];
+    return completions.map(({ text: offered, stats }) => ({
+      insertText: (selected?.text ?? "") + offered,
+      range,
+      data: stats,
+    }));
   }
 
   /** The known repository a document is in, and its path there. */

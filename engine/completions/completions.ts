@@ -20,6 +20,7 @@ import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
 import { CompletionCache, type Place } from "./cache";
 import { postprocess } from "./postprocess/index";
+import { Running } from "./running";
 import { shapeAt, type Shape } from "./shape";
 import { CompletionWindow } from "./window";
 
@@ -50,6 +51,12 @@ export interface Completion {
 
 const greedy: SamplingOptions = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
+/** Offers beside the likeliest one are drawn, each from a seed of its own. */
+const drawn: Omit<SamplingOptions, "seed"> = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05, repetitionPenalty: 1 };
+const offersMax = 3;
+/** Draws often repeat the likeliest offer; so many are made at most. */
+const drawsMax = 5;
+
 /** An offer that takes longer to write is offered as far as it got. */
 const decodeMsMax = 2_500;
 
@@ -57,6 +64,7 @@ export class Completions {
   readonly #options: CompletionsOptions;
   readonly #cache = new CompletionCache(limits.completionCacheEntriesMax);
   readonly #window = new CompletionWindow();
+  #running: Running | undefined;
   #completing = 0;
 
   constructor(options: CompletionsOptions) {
@@ -67,32 +75,100 @@ export class Completions {
     return this.#completing;
   }
 
-  /** Undefined where there is nothing to offer, and when the request was cancelled. */
-  async complete(request: CompletionRequest): Promise<Completion | undefined> {
+  /** The likeliest first; more than one only for who asked by name. None where there is nothing to offer, and when the request was cancelled. */
+  async complete(request: CompletionRequest): Promise<readonly Completion[]> {
     const { settings, signal } = request;
-    if (request.automatic && !wanted(settings, request.languageId)) return undefined;
+    if (request.automatic && !wanted(settings, request.languageId)) return [];
     const shape = shapeFor(request);
-    if (shape === "none") return undefined;
+    if (shape === "none") return [];
     this.#completing += 1;
     try {
       return await this.#options.sessions.use(settings, signal, (session) => this.#complete(session, request, shape));
     } catch (error) {
-      if (error instanceof Cancelled) return undefined;
+      if (error instanceof Cancelled) return [];
       throw error;
     } finally {
       this.#completing -= 1;
     }
   }
 
-  async #complete(session: Session, request: CompletionRequest, shape: Shape): Promise<Completion | undefined> {
-    const { root, uri, path, before, after, signal } = request;
+  async #complete(session: Session, request: CompletionRequest, shape: Shape): Promise<readonly Completion[]> {
+    const { root, uri, before, after, signal } = request;
     const context = await session.context(root);
     if (context.needsRestoring) await abortable(context.restore(), signal);
-
     const place: Place = { uri, before, after, basis: `${session.resolved.path} ${context.loadedSegments.length}` };
-    const known = this.#cache.get(place);
-    if (known !== undefined) return known === "" ? undefined : { text: known, stats: cachedStats };
+    if (!request.automatic) return this.#offers(session, context, request, shape);
 
+    const known = await this.#known(place, signal);
+    if (known !== undefined) return known === "" ? [] : [{ text: known, stats: cachedStats }];
+
+    this.#running?.stop();
+    const running = new Running(place);
+    this.#running = running;
+    const writing = this.#write(request, shape, place, running);
+    // Whoever waits no longer is told at once; the offer goes on for a moment.
+    const written = writing.finally(() => running.end());
+    written.catch(() => undefined);
+    await running.ended(place, signal);
+    if (signal.aborted) return [];
+    const completion = await written;
+    return completion === undefined ? [] : [completion];
+  }
+
+  /** What was offered here before, or is being offered just now; "" for a place where nothing was to be offered. */
+  async #known(place: Place, signal: AbortSignal): Promise<string | undefined> {
+    const known = this.#cache.get(place);
+    const running = this.#running;
+    if (known !== undefined || running?.fits(place) !== true) return known;
+    return (await running.ended(place, signal)) ? this.#cache.get(place) : undefined;
+  }
+
+  /** Writes one offer, and keeps it. Holds the model itself, for it may outlive the request. */
+  async #write(
+    request: CompletionRequest,
+    shape: Shape,
+    place: Place,
+    running: Running,
+  ): Promise<Completion | undefined> {
+    const { root, path, settings } = request;
+    return this.#options.sessions.use(settings, running.signal, async (session) => {
+      const context = await session.context(root);
+      const tokens = await this.#prompt(session, request);
+      const generated = await this.#generate(session, context, { ...request, signal: running.signal }, shape, {
+        tokens,
+        sampling: greedy,
+        onText: (text) => running.wrote(text),
+      });
+      this.#window.measured(generated.promptTokensRead, generated.millis.prefill);
+      if (generated.finish === "cancelled") return undefined;
+      const text = offerOf(generated, request, shape);
+      this.#cache.put(place, text);
+      return text === "" ? undefined : { text, stats: statsOf(context, path, tokens, generated) };
+    });
+  }
+
+  /** Several different offers from one prompt, whose KV is computed once. */
+  async #offers(
+    session: Session,
+    context: RepositoryContext,
+    request: CompletionRequest,
+    shape: Shape,
+  ): Promise<readonly Completion[]> {
+    this.#running?.stop();
+    const tokens = await this.#prompt(session, request);
+    const offers = new Map<string, Completion>();
+    for (let draw = 0; draw < drawsMax && offers.size < offersMax; draw += 1) {
+      const sampling = draw === 0 ? greedy : { ...drawn, seed: draw };
+      const generated = await this.#generate(session, context, request, shape, { tokens, sampling });
+      if (generated.finish === "cancelled") return [];
+      const text = offerOf(generated, request, shape);
+      const stats = statsOf(context, request.path, tokens, generated);
+      if (text !== "" && !offers.has(text)) offers.set(text, { text, stats });
+    }
+    return [...offers.values()];
+  }
+
+  async #prompt(session: Session, { path, before, after }: CompletionRequest): Promise<Uint32Array> {
     const { tokens } = await session.text.completion({
       path,
       prefix: before,
@@ -101,12 +177,7 @@ export class Completions {
       prefixTokensMax: this.#window.prefixTokensMax,
       suffixTokensMax: this.#window.suffixTokensMax,
     });
-    const generated = await this.#generate(session, context, request, shape, tokens);
-    this.#window.measured(generated.promptTokensRead, generated.millis.prefill);
-    if (generated.finish === "cancelled") return undefined;
-    const text = postprocess({ text: generated.text, before, after, shape, cutShort: generated.finish === "length" });
-    this.#cache.put(place, text);
-    return text === "" ? undefined : { text, stats: statsOf(context, path, tokens, generated) };
+    return tokens;
   }
 
   async #generate(
@@ -114,7 +185,7 @@ export class Completions {
     context: RepositoryContext,
     request: CompletionRequest,
     shape: Shape,
-    tokens: Uint32Array,
+    { tokens, sampling, onText }: Draft,
   ): Promise<Generated> {
     const { root, path, settings, signal } = request;
     const live = holds(path);
@@ -132,7 +203,7 @@ export class Completions {
         sequence: tail.sequence,
         tokens,
         tokensMax: settings.completions.tokensMax,
-        sampling: greedy,
+        sampling,
         stopIds: session.text.completionStopIds,
         bannedIds: session.text.bannedIds,
         stopStrings: shape === "line" ? [] : ["\n\n\n"],
@@ -140,6 +211,7 @@ export class Completions {
         masses: false,
         onText: (more) => {
           text += more;
+          onText?.(text);
           const enough = shape === "line" ? text.includes("\n") : leavesBlock(request, text);
           return enough || performance.now() - startedAt > decodeMsMax ? "stop" : undefined;
         },
@@ -151,6 +223,17 @@ export class Completions {
     this.#options.onAttended(root, generated.attendedBlocks, generated.totalBlocks);
     return generated;
   }
+}
+
+interface Draft {
+  readonly tokens: Uint32Array;
+  readonly sampling: SamplingOptions;
+  /** Told all text so far. */
+  readonly onText?: (text: string) => void;
+}
+
+function offerOf(generated: Generated, { before, after }: CompletionRequest, shape: Shape): string {
+  return postprocess({ text: generated.text, before, after, shape, cutShort: generated.finish === "length" });
 }
 
 /** Who asks by name gets a line even where typing would get nothing. */

@@ -1,0 +1,90 @@
+/**
+ * The completion that is being written. The editor cancels it with the next key, but that key is often what is being
+ * offered; so it goes on for a moment, and whoever asks next, having typed only its beginning, gets the rest of it.
+ */
+
+import type { Place } from "./cache";
+
+/** How long an offer is written on while nobody waits for it: a little longer than the pause before the next request. */
+const lingerMs = 350;
+
+export class Running {
+  readonly #place: Place;
+  readonly #stop = new AbortController();
+  readonly #onChange = new Set<() => void>();
+  #text = "";
+  #ended = false;
+  #waiting = 0;
+  #lingering: NodeJS.Timeout | undefined;
+
+  constructor(place: Place) {
+    this.#place = place;
+  }
+
+  /** Aborted when the offer is no longer worth writing. */
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  /** `text` is what was written so far, all of it. */
+  wrote(text: string): void {
+    this.#text = text;
+    this.#changed();
+  }
+
+  /** Nothing more comes: it is written, was stopped, or failed. */
+  end(): void {
+    this.#ended = true;
+    this.#changed();
+  }
+
+  stop(): void {
+    clearTimeout(this.#lingering);
+    this.#stop.abort();
+  }
+
+  /** Whether what was typed since is, as far as one can tell yet, the beginning of the offer. */
+  fits(place: Place): boolean {
+    const { uri, basis, before, after } = this.#place;
+    if (this.#stop.signal.aborted || place.uri !== uri || place.basis !== basis || place.after !== after) return false;
+    if (!place.before.startsWith(before)) return false;
+    const typed = place.before.slice(before.length);
+    return this.#text.startsWith(typed) || (!this.#ended && typed.startsWith(this.#text));
+  }
+
+  /**
+   * Resolves to true when the offer has ended and still fits, and to false as soon as it does not. Keeps it being
+   * written meanwhile. Resolves to false when `signal` is aborted.
+   */
+  async ended(place: Place, signal: AbortSignal): Promise<boolean> {
+    this.#waiting += 1;
+    clearTimeout(this.#lingering);
+    try {
+      return await new Promise<boolean>((resolve) => {
+        const look = (): void => {
+          const fits = !signal.aborted && this.fits(place);
+          if (fits && !this.#ended) return;
+          this.#onChange.delete(look);
+          signal.removeEventListener("abort", look);
+          resolve(fits);
+        };
+        this.#onChange.add(look);
+        signal.addEventListener("abort", look, { once: true });
+        look();
+      });
+    } finally {
+      this.#waiting -= 1;
+      if (this.#waiting === 0 && !this.#ended) this.#linger();
+    }
+  }
+
+  #linger(): void {
+    clearTimeout(this.#lingering);
+    this.#lingering = setTimeout(() => this.stop(), lingerMs);
+    this.#lingering.unref();
+  }
+
+  #changed(): void {
+    for (const look of [...this.#onChange]) look();
+  }
+}
