@@ -36,7 +36,11 @@ describe.each(models)("the $name model", ({ name, open }) => {
   it("keeps the longest common prefix", async () => {
     const tokens = ids(150).map((id) => id % 200);
     expect(await sequence.setTokens(tokens)).toEqual({ kept: 0 });
-    expect(await sequence.prefill({ tokensMax: 100 })).toMatchObject({ computed: 100, done: false, interrupted: false });
+    expect(await sequence.prefill({ tokensMax: 100 })).toMatchObject({
+      computed: 100,
+      done: false,
+      interrupted: false,
+    });
     expect(await sequence.setTokens(tokens)).toEqual({ kept: 100 });
     expect(await sequence.setTokens(tokens.slice(0, 40))).toEqual({ kept: 40 });
     expect(await sequence.prefill({ tokensMax: 1 })).toMatchObject({ computed: 40, done: true, interrupted: false });
