@@ -1,0 +1,35 @@
+// Launching kernels so that the next one of a stream is on the machine when its predecessor ends.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace nosa::cuda {
+
+/// Waits until everything that earlier kernels of the stream wrote is visible, and lets the next
+/// kernel start to be placed. The first statement of every kernel that `launch` starts: what a
+/// kernel may rely on holds only if none in the chain leaves it out.
+__device__ inline void begin_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Starts `kernel` on `stream` as a programmatic dependent of what is before it there.
+template <typename... Params, typename... Args>
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   Args... args) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+}  // namespace nosa::cuda

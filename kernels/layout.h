@@ -1,0 +1,86 @@
+// How the CUDA side lays out sequences, blocks and side-cars: shared by all kernels that touch the cache.
+//
+//   lane   a sequence's place on the device, 0 .. n_lanes - 1
+//   row    one query of a step: row = seq * n_queries + t, for the t-th new token of the step's seq-th lane
+//   page   the device-side number of one 64-token block of some sequence, for all layers and KV heads;
+//          lanes that attend the same sequence share its pages
+//   slot   a place for one extent within a stream, that is one (layer, lane, KV head)
+//   block  a lane's own numbering: blocks of the attended sequences one after the other, then its own
+//
+// An extent is K [64, head_dim], then V [64, head_dim], f16, K post-RoPE, as in native/kv/block.h.
+// All lengths live in device memory, so that one captured graph serves every step.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/block_tokens.h"
+
+namespace nosa::cuda {
+
+inline constexpr int kWindowTokens = 32;
+inline constexpr int kWindowStride = 16;
+inline constexpr int kBlockWindows = kBlockTokens / kWindowStride;
+
+/// Query heads of one KV head that the kernels take at most.
+inline constexpr int kGroupMax = 64;
+/// New tokens of one sequence in one step.
+inline constexpr int kQueriesMax = 8;
+/// Blocks that a selection holds at most.
+inline constexpr int kSelectedMax = 256;
+
+/// Which queries a step has. Rows beyond a lane's new tokens, and lanes of -1, are idle: kernels
+/// leave their outputs alone.
+struct StepRows {
+  const int32_t* lanes;     // [n_seqs], -1 for none
+  const int32_t* n_tokens;  // [n_lanes] own tokens, this step's included
+  const int32_t* n_new;     // [n_seqs] new tokens, 0 .. n_queries; or null when all have n_queries
+  int n_seqs;
+  int n_queries;            // 1 .. kQueriesMax
+};
+
+/// What a lane sees of one block. Own blocks need nothing set: their counts follow from n_tokens.
+struct BlockInfo {
+  uint8_t n_tokens;   // of an attended block, 1 .. 64
+  uint8_t n_windows;  // complete windows that start in it, 0 .. 4; 0 keeps a block out of the softmax of scores
+  uint8_t masked;     // never chosen
+  uint8_t pinned;     // always chosen, unless masked
+};
+
+/// The blocks of every lane, the same for all layers.
+struct LaneBlocks {
+  const int32_t* pages;       // [n_lanes, n_blocks_max]
+  const BlockInfo* info;      // [n_lanes, n_blocks_max]
+  const int32_t* n_attended;  // [n_lanes] attended blocks: block n_attended is own block 0
+  int n_blocks_max;
+};
+
+/// Extents of one layer: byte address = base + lane lane_stride + head head_stride + index index_stride.
+/// Offloaded, an index is a slot of its stream; resident, it is a page and lane_stride is 0.
+struct KvPool {
+  std::byte* base;      // 16-byte aligned, strides too
+  size_t lane_stride;
+  size_t head_stride;
+  size_t index_stride;  // at least the extent
+};
+
+/// Which blocks of each stream of one layer are in its slots, and when they were last chosen.
+struct StreamSlots {
+  int16_t* slot_of_block;  // [n_lanes, n_kv_heads, n_blocks_max], -1 for none
+  int32_t* block_of_slot;  // [n_lanes, n_kv_heads, n_slots], -1 for none
+  uint32_t* last_step;     // [n_lanes, n_kv_heads, n_slots]
+  int n_slots;             // of a stream; 0 when the cache is resident and indices are pages
+};
+
+/// What is kept of every token, of one layer.
+struct SideCarView {
+  __half* compressed;    // [n_kv_heads, n_pages, 4, head_dim] mean key of each window
+  float* token_scores;   // [n_kv_heads, n_pages, 64] eviction score; the logit bias where it is additive
+  float* window_scores;  // [n_kv_heads, n_pages, 4] mean eviction score of each window
+  int n_pages;
+};
+
+}  // namespace nosa::cuda
