@@ -32,16 +32,22 @@ export const limits = Object.freeze({
   refreshIdleMs: 2_000,
   manifestBytesMax: 64 * 1024 * 1024,
   threadsMax: 256,
-  contextTokensMax: 4_000_000,
+  contextTokensMax: 4_194_304,
+  gigabytesMax: 1_024,
   fileKilobytesMax: 1_048_576,
 });
+
+/** Less than this holds no step of any model. */
+const gigabytesMin = 0.05;
 
 export const defaultSettings: EngineSettings = Object.freeze({
   model: "",
   threads: 0,
   exclude: [],
   fileKilobytesMax: 512,
-  contextTokensMax: 32_768,
+  contextTokensMax: 1_048_576,
+  memoryGigabytes: 0,
+  diskGigabytes: 0,
   completions: Object.freeze({ enabled: true, languages: { "*": true }, tokensMax: 64 }),
   hubMirror: "",
 });
@@ -69,12 +75,20 @@ const number = (fallback: number, low: number, high: number) =>
     z.transform((value) => Math.round(Math.min(high, Math.max(low, value)))),
   );
 
+/** 0 stays 0: it says that the engine chooses. */
+const gigabytes = z.pipe(
+  z.catch(z.number(), 0),
+  z.transform((value) => (value > 0 ? Math.min(limits.gigabytesMax, Math.max(gigabytesMin, value)) : 0)),
+);
+
 const settingsSchema = z.object({
   model: z.catch(z.string(), defaultSettings.model),
   threads: number(defaultSettings.threads, 0, limits.threadsMax),
   exclude: z.catch(z.array(z.string()), []),
   fileKilobytesMax: number(defaultSettings.fileKilobytesMax, 1, limits.fileKilobytesMax),
   contextTokensMax: number(defaultSettings.contextTokensMax, 256, limits.contextTokensMax),
+  memoryGigabytes: gigabytes,
+  diskGigabytes: gigabytes,
   completions: z.catch(
     z.object({
       enabled: z.catch(z.boolean(), defaultSettings.completions.enabled),

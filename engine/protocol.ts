@@ -30,6 +30,10 @@ export interface EngineSettings {
   readonly fileKilobytesMax: number;
   /** Most tokens of one repository in the context. */
   readonly contextTokensMax: number;
+  /** Most memory for what was read: KV and what selection keeps beside it, in 10^9 bytes; 0: a share of the machine's. */
+  readonly memoryGigabytes: number;
+  /** Most disk for what was read, of all repositories together, in 10^9 bytes; 0: a share of what is free. */
+  readonly diskGigabytes: number;
   readonly completions: CompletionSettings;
   /** Base address of a mirror of the model hub, or "". */
   readonly hubMirror: string;
@@ -195,8 +199,12 @@ export interface Usage {
   readonly contextTokens: number;
   readonly promptTokens: number;
   readonly answerTokens: number;
+  /** Blocks of 64 tokens that the last token attended to, the mean over layers and heads, and blocks there were. */
   readonly attendedBlocks: number;
   readonly totalBlocks: number;
+  readonly policy: SelectionPolicy;
+  /** Blocks of one layer and KV head that were fetched from disk for the answer. */
+  readonly blocksRead: number;
   readonly millis: {
     readonly restore: number;
     readonly prefill: number;
@@ -204,6 +212,12 @@ export interface Usage {
     readonly decode: number;
   };
 }
+
+/** `full`: every block was attended to, since there were no more than the budget; `nosa`: those that selection chose. */
+export type SelectionPolicy = "full" | "nosa";
+
+/** Where the ranking of blocks comes from that no query changes: the model itself, an adapter, or keys alone. */
+export type SelectionSource = "native" | "adapter" | "trainingFree";
 
 export interface ModelEntry {
   readonly id: string;
@@ -252,8 +266,21 @@ export interface EngineStatus {
   readonly activity: Activity;
   readonly clients: number;
   readonly kvBytes: number;
+  readonly memory: MemoryStatus;
   /** What is wrong at the moment, as a sentence that says what to do; "" when nothing is. */
   readonly problem: string;
+}
+
+/** What is used of the budgets. All 0 but `diskBytes` and `diskBytesMax` until a model is loaded. */
+export interface MemoryStatus {
+  /** KV in memory, and what selection keeps beside it. */
+  readonly bytes: number;
+  readonly bytesMax: number;
+  /** Everything saved, of all repositories. */
+  readonly diskBytes: number;
+  readonly diskBytesMax: number;
+  /** KV fetched from disk since the model was loaded. */
+  readonly diskBytesRead: number;
 }
 
 export interface ContextStatus extends RootParams {
@@ -263,6 +290,11 @@ export interface ContextStatus extends RootParams {
   /** Blocks the last request attended to, and blocks there were; 0 before the first. */
   readonly attendedBlocks: number;
   readonly totalBlocks: number;
+  /** Of the last request. */
+  readonly policy: SelectionPolicy;
+  readonly blocksRead: number;
+  /** Where the loaded model's ranking comes from. */
+  readonly selection: SelectionSource;
 }
 
 /** Closed list. The message of an error is a sentence for the user; the kind decides what is offered. */

@@ -20,7 +20,9 @@ export function settingsFrom(get: (name: string) => unknown): EngineSettings {
     threads: integer(get("threads"), 0, 0, 256),
     exclude: texts(get("exclude")),
     fileKilobytesMax: integer(get("fileKilobytesMax"), 512, 1, 16_384),
-    contextTokensMax: integer(get("contextTokensMax"), 32_768, 1024, 4_194_304),
+    contextTokensMax: integer(get("contextTokensMax"), 1_048_576, 1024, 4_194_304),
+    memoryGigabytes: number(get("memoryGigabytes"), 0, 0, 1024),
+    diskGigabytes: number(get("diskGigabytes"), 0, 0, 1024),
     completions: {
       enabled: get("completions.enabled") !== false,
       languages: switches(get("completions.languages"), defaultLanguages),
@@ -41,8 +43,12 @@ function texts(value: unknown): readonly string[] {
 }
 
 function integer(value: unknown, fallback: number, least: number, most: number): number {
+  return Math.round(number(value, fallback, least, most));
+}
+
+function number(value: unknown, fallback: number, least: number, most: number): number {
   if (typeof value !== "number" || !Number.isFinite(value)) return fallback;
-  return Math.min(most, Math.max(least, Math.round(value)));
+  return Math.min(most, Math.max(least, value));
 }
 
 function switches(value: unknown, fallback: Readonly<Record<string, boolean>>): Readonly<Record<string, boolean>> {

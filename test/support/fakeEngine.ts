@@ -137,6 +137,9 @@ export class FakeEngine {
       complete: true,
       attendedBlocks: Math.min(64, Math.ceil(tokensOf(files) / 64)),
       totalBlocks: Math.ceil(tokensOf(files) / 64),
+      policy: "nosa" as const,
+      blocksRead: 96,
+      selection: "adapter" as const,
     }));
     return {
       engineVersion,
@@ -146,6 +149,7 @@ export class FakeEngine {
       activity: this.#activity,
       clients: this.#connections.size,
       kvBytes: contexts.reduce((sum, context) => sum + context.tokens * 12_288, 0),
+      memory: { bytes: 61e6, bytesMax: 2e9, diskBytes: 152e6, diskBytesMax: 20e9, diskBytesRead: 4e6 },
       problem: "",
     };
   }
@@ -335,6 +339,8 @@ function usageOf(files: readonly ContextFile[]): ChatResult["usage"] {
     answerTokens: 112,
     attendedBlocks: Math.min(64, totalBlocks),
     totalBlocks,
+    policy: "nosa",
+    blocksRead: 96,
     millis: { restore: 40, prefill: 310, firstToken: 620, decode: 3500 },
   };
 }

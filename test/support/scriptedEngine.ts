@@ -42,6 +42,7 @@ export class ScriptedEngine implements Engine {
 
 export function chatResult(text: string, more: Partial<ChatResult> = {}): ChatResult {
   const millis = { restore: 0, prefill: 0, firstToken: 0, decode: 0 };
-  const usage = { contextTokens: 0, promptTokens: 1, answerTokens: 0, attendedBlocks: 0, totalBlocks: 0, millis };
+  const blocks = { attendedBlocks: 0, totalBlocks: 0, policy: "full", blocksRead: 0 } as const;
+  const usage = { contextTokens: 0, promptTokens: 1, answerTokens: 0, ...blocks, millis };
   return { text, finish: "stop", references: [], usage, ...more };
 }

@@ -8,10 +8,23 @@ const status: EngineStatus = {
   engineVersion: "0.1.0",
   model: { id: "half", name: "Half", loaded: true },
   device: "CPU",
-  contexts: [{ root: "/a", files: 1, tokens: 10, complete: true, attendedBlocks: 0, totalBlocks: 0 }],
+  contexts: [
+    {
+      root: "/a",
+      files: 1,
+      tokens: 10,
+      complete: true,
+      attendedBlocks: 0,
+      totalBlocks: 0,
+      policy: "full",
+      blocksRead: 0,
+      selection: "adapter",
+    },
+  ],
   activity: { kind: "idle" },
   clients: 1,
   kvBytes: 0,
+  memory: { bytes: 0, bytesMax: 0, diskBytes: 0, diskBytesMax: 0, diskBytesRead: 0 },
   problem: "",
 };
 const input: StatusInput = { state: { kind: "connected" }, status, roots: ["/a"], completionsEnabled: true };

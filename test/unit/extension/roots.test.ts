@@ -2,7 +2,17 @@ import { describe, expect, it } from "vitest";
 import { mostRead } from "../../../extension/roots";
 
 function context(root: string, tokens: number) {
-  return { root, tokens, files: 1, complete: true, attendedBlocks: 0, totalBlocks: 0 };
+  return {
+    root,
+    tokens,
+    files: 1,
+    complete: true,
+    attendedBlocks: 0,
+    totalBlocks: 0,
+    policy: "full",
+    blocksRead: 0,
+    selection: "adapter",
+  };
 }
 
 describe("the folder a question is about", () => {

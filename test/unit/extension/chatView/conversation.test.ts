@@ -21,6 +21,8 @@ function result(text: string, more: Partial<ChatResult> = {}): ChatResult {
       answerTokens: 30,
       attendedBlocks: 64,
       totalBlocks: 193,
+      policy: "nosa",
+      blocksRead: 7,
       millis: { restore: 10, prefill: 200, firstToken: 420, decode: 1000 },
     },
     ...more,
