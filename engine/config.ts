@@ -48,7 +48,7 @@ export const defaultSettings: EngineSettings = Object.freeze({
   contextTokensMax: 1_048_576,
   memoryGigabytes: 0,
   diskGigabytes: 0,
-  completions: Object.freeze({ enabled: true, languages: { "*": true }, tokensMax: 64 }),
+  completions: Object.freeze({ enabled: true, automatic: true, languages: { "*": true }, tokensMax: 64 }),
   hubMirror: "",
 });
 
@@ -92,6 +92,7 @@ const settingsSchema = z.object({
   completions: z.catch(
     z.object({
       enabled: z.catch(z.boolean(), defaultSettings.completions.enabled),
+      automatic: z.catch(z.boolean(), defaultSettings.completions.automatic),
       languages: z.catch(z.record(z.string(), z.boolean()), defaultSettings.completions.languages),
       tokensMax: number(defaultSettings.completions.tokensMax, 1, limits.completionTokensMax),
     }),

@@ -41,6 +41,8 @@ export interface EngineSettings {
 
 export interface CompletionSettings {
   readonly enabled: boolean;
+  /** Whether typing asks; where it does not, the editor's own command still does. */
+  readonly automatic: boolean;
   /** Language id → on or off; "*" is the rest. */
   readonly languages: Readonly<Record<string, boolean>>;
   readonly tokensMax: number;

@@ -351,6 +351,8 @@ class Client {
       insertText: (selected?.text ?? "") + offered,
       range,
       data: stats,
+      // The editor's client drops `data`; the command comes through, and is run when the offer is accepted.
+      command: { title: "", command: completionAcceptedCommand, arguments: [stats] },
     }));
   }
 
@@ -397,6 +399,9 @@ class Client {
     }
   }
 }
+
+/** The extension registers it; arguments: CompletionStats. */
+const completionAcceptedCommand = "nosa.completionAccepted";
 
 /** InlineCompletionTriggerKind.Invoked of LSP. */
 const invoked = 1;

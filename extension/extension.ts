@@ -1,10 +1,18 @@
-import { Uri, chat, commands, lm, window, workspace, ConfigurationTarget, type ExtensionContext } from "vscode";
+import { Uri, chat, commands, lm, window, workspace, type ExtensionContext } from "vscode";
 import { ChatParticipant } from "./chatParticipant";
 import { Chat } from "./chatView/chat";
 import { ChatViewProvider } from "./chatView/provider";
 import { EngineClient } from "./client";
 import { registerCommands } from "./commands";
+import {
+  hintOfOthers,
+  LastAnswer,
+  snoozeCompletions,
+  toggleCompletions,
+  toggleLanguage,
+} from "./completions/commands";
 import { CompletionMiddleware } from "./completions/middleware";
+import { Snooze } from "./completions/snooze";
 import { ContextTreeView } from "./contextView";
 import { forgetChosen } from "./forget";
 import { Indexing } from "./indexing";
@@ -29,13 +37,17 @@ export function activate(context: ExtensionContext): void {
   const roots = (): readonly string[] => folders().map(rootOf);
   const completionsEnabled = (): boolean => readSettings().completions.enabled;
 
+  const snooze = new Snooze(Date.now);
+  const lastAnswer = new LastAnswer();
   const completions = new CompletionMiddleware({
     settings: () => readSettings().completions,
+    quiet: () => snooze.active,
     // Read when it is called: the engine's client is made below, with this middleware in it.
     isReady: () => (engine.status?.model ?? null) !== null,
     nowMs: () => performance.now(),
     pause,
     onError: (error) => log.warn(`No completion: ${error.message}`),
+    onAnswer: (stats, totalMs) => lastAnswer.keep(stats, totalMs),
   });
   const engine: EngineClient = new EngineClient({
     engineFile: context.asAbsolutePath("dist/engine.js"),
@@ -68,6 +80,10 @@ export function activate(context: ExtensionContext): void {
         "nosa.indexRepository": () => indexing.indexChosen(),
         "nosa.ask": () => commands.executeCommand(`${ChatViewProvider.viewId}.focus`),
         "nosa.toggleCompletions": () => toggleCompletions(),
+        "nosa.toggleCompletionsForLanguage": () => toggleLanguage(),
+        "nosa.snoozeCompletions": () => snoozeCompletions(snooze),
+        "nosa.showCompletionStats": () => lastAnswer.show(),
+        "nosa.completionAccepted": () => hintOfOthers(context.globalState),
         "nosa.selectModel": () => models.select(),
         "nosa.downloadModel": () => models.downloadRecommended(),
         "nosa.forgetRepository": () => forgetChosen(engine),
@@ -110,12 +126,4 @@ function hasLanguageModels(): boolean {
 function hasChatParticipants(): boolean {
   const found: Partial<typeof chat> | undefined = chat;
   return found?.createChatParticipant !== undefined;
-}
-
-async function toggleCompletions(): Promise<void> {
-  const section = workspace.getConfiguration("nosa");
-  const enabled = section.get("completions.enabled", true);
-  const inWorkspace = section.inspect("completions.enabled")?.workspaceValue !== undefined;
-  const target = inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global;
-  await section.update("completions.enabled", !enabled, target);
 }

@@ -25,6 +25,7 @@ export function settingsFrom(get: (name: string) => unknown): EngineSettings {
     diskGigabytes: number(get("diskGigabytes"), 0, 0, 1024),
     completions: {
       enabled: get("completions.enabled") !== false,
+      automatic: get("completions.automatic") !== false,
       languages: switches(get("completions.languages"), defaultLanguages),
       tokensMax: integer(get("completions.tokensMax"), 64, 8, 512),
     },

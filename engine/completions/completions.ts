@@ -257,8 +257,8 @@ function leavesBlock({ before, after }: CompletionRequest, text: string): boolea
 }
 
 function wanted(settings: EngineSettings, languageId: string): boolean {
-  const { enabled, languages } = settings.completions;
-  return enabled && (languages[languageId] ?? languages["*"] ?? true);
+  const { enabled, automatic, languages } = settings.completions;
+  return enabled && automatic && (languages[languageId] ?? languages["*"] ?? true);
 }
 
 function statsOf(context: RepositoryContext, path: string, tokens: Uint32Array, generated: Generated): CompletionStats {

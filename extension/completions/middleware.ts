@@ -4,12 +4,13 @@ import {
   type Position,
   Range,
   type CancellationToken,
+  type Command,
   type InlineCompletionContext,
   type InlineCompletionList,
   type TextDocument,
 } from "vscode";
 import type { Middleware } from "vscode-languageclient/node";
-import type { CompletionSettings } from "../../engine/protocol";
+import type { CompletionSettings, CompletionStats } from "../../engine/protocol";
 import { isCancellation } from "../errors";
 import { restOfOffer, type Offer } from "./offer";
 import { Pace } from "./pace";
@@ -20,6 +21,8 @@ type AskEngine = Parameters<NonNullable<Middleware["provideInlineCompletionItems
 
 export interface CompletionMiddlewareOptions {
   readonly settings: () => CompletionSettings;
+  /** Whether typing is to be left alone for a while. */
+  readonly quiet: () => boolean;
   /** False while there is no model: then every request would fail. */
   readonly isReady: () => boolean;
   readonly nowMs: () => number;
@@ -27,6 +30,8 @@ export interface CompletionMiddlewareOptions {
   readonly pause: (ms: number, token: CancellationToken) => Promise<void>;
   /** Told of a failure, and not again while the same one repeats. */
   readonly onError: (error: Error) => void;
+  /** Told what an answer of the engine cost, and how long the user waited for it; nothing was offered when `stats` is undefined. */
+  readonly onAnswer: (stats: CompletionStats | undefined, totalMs: number) => void;
 }
 
 /**
@@ -37,6 +42,8 @@ export class CompletionMiddleware {
   readonly #options: CompletionMiddlewareOptions;
   readonly #pace = new Pace();
   #offer: Offer | undefined;
+  /** What accepting the offer, or the rest of it, runs. */
+  #onAccept: Command | undefined;
   #lastError = "";
 
   constructor(options: CompletionMiddlewareOptions) {
@@ -51,15 +58,18 @@ export class CompletionMiddleware {
     token: CancellationToken,
     next: AskEngine,
   ): Promise<Completions | null> => {
-    const { settings, isReady, nowMs, pause } = this.#options;
+    const { settings, quiet, isReady, nowMs, pause, onAnswer } = this.#options;
     const place = { scheme: document.uri.scheme, languageId: document.languageId };
     if (!completesIn(place, settings()) || !isReady()) return null;
 
+    const startedAtMs = nowMs();
     if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
-      this.#pace.keyPressed(nowMs());
+      if (quiet() || !settings().automatic) return null;
+      this.#pace.keyPressed(startedAtMs);
       const rest = this.#restOfOffer(document, position, context);
-      if (rest !== undefined) return [new InlineCompletionItem(rest, new Range(position, position))];
-      await pause(this.#pace.delayMs, token);
+      if (rest !== undefined) return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
+      // Who accepted an offer waits for the next one; nothing is being typed.
+      if (!this.#wasAccepted(document, position)) await pause(this.#pace.delayMs, token);
       if (token.isCancellationRequested) return null;
     }
 
@@ -69,6 +79,7 @@ export class CompletionMiddleware {
       if (token.isCancellationRequested) return null;
       this.#pace.answered(nowMs() - askedAtMs);
       this.#remember(document, position, completions);
+      onAnswer(statsIn(completions), nowMs() - startedAtMs);
       this.#lastError = "";
       return completions;
     } catch (error) {
@@ -92,12 +103,30 @@ export class CompletionMiddleware {
     return restOfOffer(this.#offer, document.uri.toString(), before, after);
   }
 
+  #wasAccepted(document: TextDocument, position: Position): boolean {
+    if (this.#offer === undefined || this.#offer.uri !== document.uri.toString()) return false;
+    const { before, after } = around(document, position);
+    return before === this.#offer.before + this.#offer.text && after === this.#offer.after;
+  }
+
   #remember(document: TextDocument, position: Position, completions: Completions | null): void {
     const items = completions === null || Array.isArray(completions) ? completions : completions.items;
     const text = items === null ? undefined : insertedAtCursor(items[0], document, position);
+    this.#onAccept = items?.[0]?.command;
     const { before, after } = around(document, position);
     this.#offer = text === undefined || text === "" ? undefined : { uri: document.uri.toString(), before, after, text };
   }
+}
+
+/** The first item's: the engine sends them as the argument of the command that accepting runs. */
+function statsIn(completions: Completions | null): CompletionStats | undefined {
+  const items = completions === null || Array.isArray(completions) ? completions : completions.items;
+  const argument: unknown = items?.[0]?.command?.arguments?.[0];
+  return isStats(argument) ? argument : undefined;
+}
+
+function isStats(value: unknown): value is CompletionStats {
+  return typeof value === "object" && value !== null && "promptTokens" in value && "millis" in value;
 }
 
 /** What an item adds at the cursor; undefined when it replaces text after it, or is a snippet. */

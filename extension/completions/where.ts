@@ -14,6 +14,7 @@ export interface Place {
   readonly languageId: string;
 }
 
+/** Whether ghost text may be asked for here, be it by typing or by name. */
 export function completesIn(place: Place, settings: CompletionSettings): boolean {
   if (!settings.enabled || !schemes.some((scheme) => scheme === place.scheme)) return false;
   return settings.languages[place.languageId] ?? settings.languages["*"] ?? true;

@@ -462,7 +462,7 @@ describe("completions", () => {
     const harness = await EngineHarness.start();
     const root = repository();
     const client = await harness.connect({
-      completions: { enabled: true, languages: { "*": true, typescript: false }, tokensMax: 32 },
+      completions: { enabled: true, automatic: true, languages: { "*": true, typescript: false }, tokensMax: 32 },
     });
     await client.index(root);
     const file = path.join(root, "src/new.ts");

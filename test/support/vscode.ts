@@ -70,10 +70,16 @@ export class Location {
 export class InlineCompletionItem {
   insertText: string | { readonly value: string };
   range: Range | undefined;
+  command: { readonly command: string; readonly arguments?: readonly unknown[] } | undefined;
 
-  constructor(insertText: string | { readonly value: string }, range?: Range) {
+  constructor(
+    insertText: string | { readonly value: string },
+    range?: Range,
+    command?: { readonly command: string; readonly arguments?: readonly unknown[] },
+  ) {
     this.insertText = insertText;
     this.range = range;
+    this.command = command;
   }
 }
 

@@ -59,7 +59,7 @@ describe("settings", () => {
     expect(settingsFrom((name) => wrong[name])).toMatchObject({
       model: "",
       exclude: ["**/*.snap"],
-      completions: { enabled: true, languages: { "*": false, go: true } },
+      completions: { enabled: true, automatic: true, languages: { "*": false, go: true } },
       hubMirror: "",
     });
   });

@@ -28,18 +28,21 @@ function documentOf(text: string, scheme = "file"): TextDocument {
 const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic } as InlineCompletionContext;
 const invoked = { triggerKind: InlineCompletionTriggerKind.Invoke } as InlineCompletionContext;
 
-function setUp({ enabled = true, ready = true } = {}) {
+function setUp({ enabled = true, ready = true, byTyping = true } = {}) {
   let nowMs = 0;
   const pauses: number[] = [];
   const errors: unknown[] = [];
+  const answers: unknown[] = [];
   const middleware = new CompletionMiddleware({
-    settings: () => ({ enabled, languages: { "*": true }, tokensMax: 64 }),
+    settings: () => ({ enabled, automatic: byTyping, languages: { "*": true }, tokensMax: 64 }),
+    quiet: () => false,
     isReady: () => ready,
     nowMs: () => (nowMs += 100),
     pause: async (ms) => void pauses.push(ms),
     onError: (error) => errors.push(error),
+    onAnswer: (stats) => answers.push(stats),
   });
-  return { provide: middleware.provideInlineCompletionItems, pauses, errors };
+  return { provide: middleware.provideInlineCompletionItems, pauses, errors, answers };
 }
 
 const never = new CancellationTokenSource().token;
@@ -58,11 +61,13 @@ describe("the completion middleware", () => {
   it("does not ask the engine when the next key came meanwhile", async () => {
     const source = new CancellationTokenSource();
     const middleware = new CompletionMiddleware({
-      settings: () => ({ enabled: true, languages: {}, tokensMax: 64 }),
+      settings: () => ({ enabled: true, automatic: true, languages: {}, tokensMax: 64 }),
+      quiet: () => false,
       isReady: () => true,
       nowMs: () => 0,
       pause: async () => source.cancel(),
       onError: () => undefined,
+      onAnswer: () => undefined,
     });
     const next = vi.fn(async () => null);
     const given = await middleware.provideInlineCompletionItems(
@@ -92,6 +97,35 @@ describe("the completion middleware", () => {
     expect(next).toHaveBeenCalledTimes(1);
     expect(pauses).toHaveLength(1);
     expect(given).toMatchObject([{ insertText: "urn x;" }]);
+  });
+
+  it("does not wait for the next offer when one was accepted whole", async () => {
+    const { provide, pauses } = setUp();
+    const next = vi.fn(async () => [new InlineCompletionItem("return x;\n", new Range(0, 0, 0, 0))]);
+    await provide(documentOf("}"), new Position(0, 0), automatic, never, next);
+    await provide(documentOf("return x;\n}"), new Position(1, 0), automatic, never, next);
+    expect(next).toHaveBeenCalledTimes(2);
+    expect(pauses).toHaveLength(1);
+  });
+
+  it("leaves typing alone where only the editor's command may ask", async () => {
+    const { provide } = setUp({ byTyping: false });
+    const next = vi.fn(async () => null);
+    await provide(documentOf("a"), new Position(0, 1), automatic, never, next);
+    expect(next).not.toHaveBeenCalled();
+    await provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    expect(next).toHaveBeenCalledTimes(1);
+  });
+
+  it("tells what an answer cost, and gives the rest of an offer the same command", async () => {
+    const { provide, answers } = setUp();
+    const stats = { promptTokens: 5, millis: { queue: 0, prefill: 1, decode: 2 } };
+    const command = { title: "", command: "nosa.completionAccepted", arguments: [stats] };
+    const next = vi.fn(async () => [new InlineCompletionItem("return x;", new Range(0, 0, 0, 0), command)]);
+    await provide(documentOf("\n}"), new Position(0, 0), automatic, never, next);
+    expect(answers).toEqual([stats]);
+    const given = await provide(documentOf("ret\n}"), new Position(0, 3), automatic, never, next);
+    expect(given).toMatchObject([{ insertText: "urn x;", command }]);
   });
 
   it("asks again when another letter was typed", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { completesIn, documentSelector } from "../../../../extension/completions/where";
 
-const settings = { enabled: true, languages: { "*": true, markdown: false }, tokensMax: 64 };
+const settings = { enabled: true, automatic: true, languages: { "*": true, markdown: false }, tokensMax: 64 };
 
 describe("where completions are offered", () => {
   it.each(["file", "untitled", "vscode-remote", "vscode-notebook-cell"])("in documents of scheme %s", (scheme) => {
