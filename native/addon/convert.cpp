@@ -1,6 +1,7 @@
 #include "addon/convert.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -19,6 +20,17 @@ std::vector<uint32_t> copy_uint32_array(Napi::Value value) {
   const auto array = value.As<Napi::Uint32Array>();
   const uint32_t* data = array.Data();
   return {data, data + array.ElementLength()};
+}
+
+Napi::Array lists_to_js(Napi::Env env, std::span<const std::vector<int32_t>> lists) {
+  Napi::Array result = Napi::Array::New(env, lists.size());
+  for (uint32_t i = 0; i < lists.size(); ++i) {
+    const Napi::HandleScope scope(env);
+    Napi::Array list = Napi::Array::New(env, lists[i].size());
+    for (uint32_t at = 0; at < lists[i].size(); ++at) list.Set(at, lists[i][at]);
+    result.Set(i, list);
+  }
+  return result;
 }
 
 }  // namespace
@@ -70,6 +82,10 @@ std::string Options::text(const char* name) {
     return {};
   }
   return value.As<Napi::String>().Utf8Value();
+}
+
+std::string Options::text_or(const char* name, std::string otherwise) {
+  return absent(name) ? std::move(otherwise) : text(name);
 }
 
 size_t Options::choice(const char* name, std::span<const std::string_view> choices) {
@@ -141,6 +157,7 @@ Result<DecodeRequest> decode_request_from(Napi::Value value) {
   request.banned_ids = options.ids_or_none("bannedIds");
   request.top = int(options.whole_or("top", 0, 0, int_max));
   request.masses = options.flag_or("masses", false);
+  request.selections = options.flag_or("selections", false);
   request.forced = options.field("teacher").IsTypedArray();
   request.teacher = options.ids_or_none("teacher");
   if (!options.status().ok()) return options.status();
@@ -156,11 +173,36 @@ Result<DecodeRequest> decode_request_from(Napi::Value value) {
   return request;
 }
 
+Result<SelectionOptions> selection_from(Napi::Value value) {
+  constexpr int64_t int_max = std::numeric_limits<int>::max();
+  // As many blocks as the positions of a sequence could fill.
+  constexpr int64_t blocks_max = Sequence::position_end / kBlockTokens;
+  static constexpr std::array<std::string_view, 3> policies = {"full", "infllmv2", "nosa"};
+  static constexpr std::array<Policy, 3> choices = {Policy::kFull, Policy::kInfLlmV2, Policy::kNosa};
+  Options options(value);
+  SelectionOptions selection;
+  selection.policy = choices[options.choice("policy", policies)];
+  selection.budget.total_blocks = int(options.whole("totalBlocks", 1, blocks_max));
+  selection.budget.query_blocks = int(options.whole("queryBlocks", 0, blocks_max));
+  selection.budget.sink_blocks = int(options.whole("sinkBlocks", 0, blocks_max));
+  selection.budget.window_blocks = int(options.whole("windowBlocks", 1, blocks_max));
+  for (const auto& [name, ranges] : {std::pair("masked", &selection.masked),
+                                     std::pair("pinned", &selection.pinned)}) {
+    options.each(name, [&](Options& range) {
+      ranges->push_back({int(range.whole("sequence", 0, int_max)), int(range.whole("from", 0, int_max)),
+                         int(range.whole("to", 0, int_max))});
+    });
+  }
+  if (!options.status().ok()) return options.status();
+  return selection;
+}
+
 Napi::Value to_js(Napi::Env env, const PrefillOutcome& outcome) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("computed", outcome.computed);
   result.Set("done", outcome.done);
   result.Set("interrupted", outcome.interrupted);
+  result.Set("blocksRead", double(outcome.blocks_read));
   return result;
 }
 
@@ -180,6 +222,7 @@ Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome) {
     item.Set("token", step.token);
     item.Set("logprob", step.logprob);
     item.Set("top", top);
+    item.Set("selections", lists_to_js(env, step.selections));
     steps.Set(i, item);
   }
   Napi::Array masses = Napi::Array::New(env, outcome.masses.size());
@@ -198,6 +241,7 @@ Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome) {
   result.Set("masses", masses);
   result.Set("attendedBlocks", outcome.attended_blocks);
   result.Set("totalBlocks", outcome.total_blocks);
+  result.Set("blocksRead", double(outcome.blocks_read));
   return result;
 }
 

@@ -28,12 +28,26 @@ class Options {
   double number(const char* name, double lowest, double highest);
   bool flag_or(const char* name, bool otherwise);
   std::string text(const char* name);
+  std::string text_or(const char* name, std::string otherwise);
 
   /// The index of the field's text in `choices`.
   size_t choice(const char* name, std::span<const std::string_view> choices);
 
   Napi::Value field(const char* name);
   Options object(const char* name);
+
+  /// An array of objects, each read by `read(Options&)`; the first failure is remembered.
+  template <typename Read>
+  void each(const char* name, Read read) {
+    const Napi::Value array = field(name);
+    if (!array.IsArray()) return fail(std::string(name) + " must be an array.");
+    for (uint32_t i = 0; status_.ok() && i < array.As<Napi::Array>().Length(); ++i) {
+      const Napi::HandleScope scope(value_.Env());
+      Options item(array.As<Napi::Array>().Get(i));
+      read(item);
+      if (!item.status_.ok()) status_ = item.status_;
+    }
+  }
 
   /// Token ids, as an array of numbers or an Uint32Array; none when the field is absent.
   std::vector<uint32_t> ids_or_none(const char* name);
@@ -52,6 +66,8 @@ class Options {
 Result<std::vector<uint32_t>> tokens_from(Napi::Value value);
 
 Result<DecodeRequest> decode_request_from(Napi::Value value);
+
+Result<SelectionOptions> selection_from(Napi::Value value);
 
 Napi::Value to_js(Napi::Env env, const PrefillOutcome& outcome);
 Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome);

@@ -16,16 +16,20 @@
 namespace nosa::addon {
 namespace {
 
-/// Result of a command that has nothing to tell.
-struct Nothing {};
+struct OpenOptions {
+  ModelOptions model;
+  KvLimits limits;
+};
 
-Result<ModelOptions> model_options_from(Napi::Value value) {
+Result<OpenOptions> open_options_from(Napi::Value value) {
   static constexpr std::array<std::string_view, 2> precisions = {"fast", "f32"};
   static constexpr std::array<std::string_view, 5> kernels = {"auto", "generic", "avx2", "avx512",
                                                               "neon"};
   Options options(value);
-  ModelOptions model;
+  OpenOptions open;
+  ModelOptions& model = open.model;
   model.path = options.text("path");
+  model.adapter = options.text_or("adapter", "");
   model.n_threads = int(options.whole("threads", 1, ThreadPool::threads_max));
   model.precision = options.choice("precision", precisions) == 0 ? Precision::kFast
                                                                   : Precision::kF32;
@@ -33,8 +37,22 @@ Result<ModelOptions> model_options_from(Napi::Value value) {
       cpu::KernelChoice::kBest, cpu::KernelChoice::kGeneric, cpu::KernelChoice::kAvx2,
       cpu::KernelChoice::kAvx512, cpu::KernelChoice::kNeon};
   model.kernels = choices[options.choice("kernels", kernels)];
+  constexpr int64_t no_limit = int64_t(1) << 53;
+  KvLimits& limits = open.limits;
+  limits.memory_bytes_max = size_t(options.whole_or("kvMemoryBytesMax", no_limit, 1, no_limit));
+  limits.spill_folder = options.text_or("spillFolder", "");
+  limits.spill_bytes_max = size_t(options.whole_or("spillBytesMax", no_limit, 0, no_limit));
   if (!options.status().ok()) return options.status();
-  return model;
+  return open;
+}
+
+const char* selection_name(SelectionSource source) {
+  switch (source) {
+    case SelectionSource::kNative: return "native";
+    case SelectionSource::kAdapter: return "adapter";
+    case SelectionSource::kTrainingFree: break;
+  }
+  return "trainingFree";
 }
 
 Napi::Object info_to_js(Napi::Env env, const Model& model) {
@@ -53,12 +71,12 @@ Napi::Object info_to_js(Napi::Env env, const Model& model) {
   info.Set("kvBytesPerToken", double(model.kv_shape().bytes_per_token()));
   info.Set("blockTokens", kBlockTokens);
   info.Set("device", model.device());
+  info.Set("selection", selection_name(model.selection_source()));
+  info.Set("sideCarBytesPerToken", model.side_car_bytes_per_token());
   info.Set("fingerprint", model.fingerprint());
   info.Freeze();
   return info;
 }
-
-Napi::Value undefined(Napi::Env env, Nothing&) { return env.Undefined(); }
 
 /// The promise of a model. The core of one that does not open goes when it is settled.
 class Opening final : public Settlement {
@@ -100,7 +118,7 @@ Napi::Function ModelObject::define(Napi::Env env) {
 Napi::Value ModelObject::open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   AddonData& addon = AddonData::of(env);
-  Result<ModelOptions> options = model_options_from(info[0]);
+  Result<OpenOptions> options = open_options_from(info[0]);
   if (!options.ok()) return rejected(env, options.status());
 
   ModelCore* core = &addon.add_core();
@@ -110,7 +128,7 @@ Napi::Value ModelObject::open(const Napi::CallbackInfo& info) {
   const Status posted = core->worker.post(make_command(
       [opening = std::move(opening), core, options = *std::move(options),
        &addon](const StopFlag&) mutable {
-        Result<std::unique_ptr<Session>> session = Session::open(options);
+        Result<std::unique_ptr<Session>> session = Session::open(options.model, options.limits);
         opening->set_status(session.status());
         if (session.ok()) core->session = *std::move(session);
         addon.hand_over(std::move(opening));
@@ -184,6 +202,12 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     result.Set("kvBytes", double(use.kv_bytes));
     result.Set("kvBlocks", double(use.kv_blocks));
     result.Set("sequences", double(use.sequences));
+    result.Set("residentBytes", double(use.resident_bytes));
+    result.Set("sideCarBytes", double(use.side_car_bytes));
+    result.Set("memoryBytesMax", double(use.memory_bytes_max));
+    result.Set("diskBytesRead", double(use.disk_bytes_read));
+    result.Set("diskBytesWritten", double(use.disk_bytes_written));
+    result.Set("blocksRead", double(use.blocks_read));
     return result;
   };
   return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);

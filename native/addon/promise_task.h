@@ -13,6 +13,10 @@
 
 namespace nosa::addon {
 
+/// Result of a command that has nothing to tell, and what it gives.
+struct Nothing {};
+inline Napi::Value undefined(Napi::Env env, Nothing&) { return env.Undefined(); }
+
 /// The one asynchronous pattern: arguments are copied on the JavaScript thread, `Work` runs on a
 /// worker with no JavaScript at hand, and the promise is settled back on the JavaScript thread.
 ///

@@ -43,7 +43,8 @@ Result<Place> place_from(Napi::Value value) {
 
 Napi::Function SequenceObject::define(Napi::Env env) {
   return DefineClass(env, "NativeSequence",
-                     {InstanceMethod<&SequenceObject::set_tokens>("setTokens"),
+                     {InstanceMethod<&SequenceObject::select>("select"),
+                      InstanceMethod<&SequenceObject::set_tokens>("setTokens"),
                       InstanceMethod<&SequenceObject::prefill>("prefill"),
                       InstanceMethod<&SequenceObject::decode>("decode"),
                       InstanceMethod<&SequenceObject::score>("score"),
@@ -99,6 +100,17 @@ Napi::Value SequenceObject::run(Work work, Convert convert) {
   };
   return run_on<T>(core->worker, AddonData::of(Env()), Value(), Turn::kNext, std::move(command),
                    std::move(convert));
+}
+
+Napi::Value SequenceObject::select(const Napi::CallbackInfo& info) {
+  Result<SelectionOptions> options = selection_from(info[0]);
+  if (!options.ok()) return rejected(info.Env(), options.status());
+  return run<Nothing>(
+      [options = *std::move(options)](Sequence& sequence, const StopFlag&) -> Result<Nothing> {
+        if (Status status = sequence.select(options); !status.ok()) return status;
+        return Nothing();
+      },
+      undefined);
 }
 
 Napi::Value SequenceObject::set_tokens(const Napi::CallbackInfo& info) {
@@ -178,13 +190,13 @@ Napi::Value SequenceObject::dispose(const Napi::CallbackInfo& info) {
     done.Resolve(env.Undefined());
     return done.Promise();
   }
-  return run_on<bool>(
+  return run_on<Nothing>(
       core->worker, AddonData::of(env), Value(), Turn::kNext,
-      [core, id = id_](const StopFlag&) -> Result<bool> {
+      [core, id = id_](const StopFlag&) -> Result<Nothing> {
         core->session->close_sequence(id);
-        return true;
+        return Nothing();
       },
-      [](Napi::Env env, bool) { return env.Undefined(); });
+      undefined);
 }
 
 }  // namespace nosa::addon

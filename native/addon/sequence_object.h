@@ -28,6 +28,7 @@ class SequenceObject : public Napi::ObjectWrap<SequenceObject> {
   SequenceId id() const { return id_; }
 
  private:
+  Napi::Value select(const Napi::CallbackInfo& info);
   Napi::Value set_tokens(const Napi::CallbackInfo& info);
   Napi::Value prefill(const Napi::CallbackInfo& info);
   Napi::Value decode(const Napi::CallbackInfo& info);

@@ -6,20 +6,80 @@
 
 namespace nosa {
 
+Status BlockSelector::validate(const SelectionOptions& options,
+                               std::span<const AttendedKv> attended) {
+  for (const auto& ranges : {options.masked, options.pinned}) {
+    for (const BlockRange& range : ranges) {
+      const bool known = range.sequence >= 0 && size_t(range.sequence) < attended.size();
+      if (known && range.from >= 0 && range.from <= range.to &&
+          range.to <= blocks_for(attended[size_t(range.sequence)].n_tokens)) {
+        continue;
+      }
+      return Status::invalid_argument("There are no blocks " + std::to_string(range.from) + " to " +
+                                      std::to_string(range.to) + " in attended sequence " +
+                                      std::to_string(range.sequence) + ".");
+    }
+  }
+  if (options.policy == Policy::kFull) return {};
+  if (Status status = nosa::validate(options.budget); !status.ok()) return status;
+  const BlockSelector selector(KvShape(), {Policy::kFull, {}, {}, options.pinned}, attended);
+  const SelectionBudget& budget = options.budget;
+  const size_t n_forced = size_t(budget.sink_blocks + budget.window_blocks + budget.query_picks()) +
+                          selector.pinned_.size();
+  if (n_forced <= size_t(budget.total_blocks)) return {};
+  return Status::invalid_argument("With " + std::to_string(selector.pinned_.size()) +
+                                  " pinned blocks " + std::to_string(n_forced) +
+                                  " are needed, more than the total of " +
+                                  std::to_string(budget.total_blocks) + ".");
+}
+
 BlockSelector::BlockSelector(const KvShape& shape, const SelectionOptions& options,
                              std::span<const AttendedKv> attended)
     : shape_(shape), options_(options), attended_(attended) {
   for (const AttendedKv& sequence : attended) {
-    const int n_blocks = blocks_for(sequence.n_tokens);
     first_blocks_.push_back(n_context_);
-    masked_.insert(masked_.end(), size_t(n_blocks), sequence.masked ? 1 : 0);
-    n_context_ += n_blocks;
-    n_masked_ += sequence.masked ? n_blocks : 0;
+    n_context_ += blocks_for(sequence.n_tokens);
   }
+  const auto mark = [&](const std::vector<BlockRange>& ranges, std::vector<uint8_t>& marks) {
+    marks.assign(size_t(n_context_), 0);
+    for (const auto& [sequence, from, to] : ranges) {
+      const auto first = marks.begin() + first_blocks_[size_t(sequence)];
+      std::fill(first + from, first + to, uint8_t(1));
+    }
+  };
+  std::vector<uint8_t> pinned;
+  mark(options.pinned, pinned);
+  mark(options.masked, masked_);
+  for (int32_t b = 0; b < n_context_; ++b) {
+    if (pinned[size_t(b)] != 0 && !masked(b)) pinned_.push_back(b);
+  }
+  find_stretches();
   const size_t n_rankings = size_t(shape.n_layers) * size_t(shape.n_kv_heads);
   rankings_.assign(n_rankings, {EvictionOrder(options.budget.total_blocks), 0});
   ranked_.assign(n_rankings, false);
   chosen_.resize(size_t(shape.n_kv_heads));
+}
+
+void BlockSelector::find_stretches() {
+  for (int sequence = 0; sequence < int(attended_.size()); ++sequence) {
+    const int n_tokens = attended_[size_t(sequence)].n_tokens;
+    const int n_blocks = blocks_for(n_tokens);
+    const int32_t first = first_blocks_[size_t(sequence)];
+    for (int begin = 0; begin < n_blocks;) {
+      if (masked(first + begin)) {
+        begin += 1;
+        continue;
+      }
+      int end = begin + 1;
+      while (end < n_blocks && !masked(first + end)) end += 1;
+      // The stretch is a sequence of its own tokens: no window reaches over its end.
+      const int n_own = std::min(end * kBlockTokens, n_tokens) - begin * kBlockTokens;
+      stretches_.push_back({sequence, first + begin, end - begin,
+                            begin * kBlockTokens / kWindowStride, windows_in(n_own)});
+      n_open_ += end - begin;
+      begin = end;
+    }
+  }
 }
 
 BlockSelector::Place BlockSelector::place(int32_t block_idx) const {
@@ -31,8 +91,7 @@ BlockSelector::Place BlockSelector::place(int32_t block_idx) const {
 
 bool BlockSelector::chooses(int own_idx) const {
   if (options_.policy == Policy::kFull) return false;
-  const int n_open = n_context_ - n_masked_ + own_idx / kBlockTokens + 1;
-  return n_open > options_.budget.total_blocks;
+  return n_open_ + own_idx / kBlockTokens + 1 > options_.budget.total_blocks;
 }
 
 void BlockSelector::truncate(int n_blocks) {
@@ -52,10 +111,7 @@ std::span<const std::vector<int32_t>> BlockSelector::choose(const Query& query, 
   const int window_begin = std::max(0, n_own - options_.budget.window_blocks);
   masked_.resize(size_t(n_blocks), 0);
 
-  forced_.clear();
-  for (int b = 0; b < std::min(options_.budget.sink_blocks, n_context_ + window_begin); ++b) forced_.push_back(b);
-  for (int b = n_context_ + window_begin; b < n_blocks; ++b) forced_.push_back(b);
-
+  force(window_begin, n_blocks);
   score(query, backend);
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     pool(kv_head, query);
@@ -74,18 +130,31 @@ std::span<const std::vector<int32_t>> BlockSelector::choose(const Query& query, 
   return chosen_;
 }
 
-// Window scores of every KV head, run after run: the attended sequences that are not masked, then own.
+// Sink, pinned blocks and window; ascending, each once.
+void BlockSelector::force(int window_begin, int n_blocks) {
+  forced_.clear();
+  const int32_t own_window = n_context_ + window_begin;
+  const int32_t n_sink = std::min(options_.budget.sink_blocks, own_window);
+  for (int32_t b = 0; b < n_sink; ++b) forced_.push_back(b);
+  for (const int32_t b : pinned_) {
+    if (b >= n_sink) forced_.push_back(b);
+  }
+  for (int32_t b = own_window; b < n_blocks; ++b) forced_.push_back(b);
+}
+
+// Window scores of every KV head, run after run: the stretches, then own.
 void BlockSelector::score(const Query& query, Backend& backend) {
+  const size_t key_bytes = size_t(shape_.head_dim) * shape_.value_bytes();
   const int n_own_windows = windows_in(query.own_idx + 1);
   runs_.clear();
   int n_windows = 0;
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     n_windows = 0;
-    for (const AttendedKv& sequence : attended_) {
-      if (sequence.masked) continue;
-      const int n = sequence.side_car->n_windows(query.layer);
-      runs_.push_back({sequence.side_car->compressed_keys(query.layer, kv_head), n});
-      n_windows += n;
+    for (const Stretch& stretch : stretches_) {
+      const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
+      runs_.push_back({side_car.compressed_keys(query.layer, kv_head) + stretch.first_window * key_bytes,
+                       stretch.n_windows});
+      n_windows += stretch.n_windows;
     }
     runs_.push_back({query.own->compressed_keys(query.layer, kv_head), n_own_windows});
     n_windows += n_own_windows;
@@ -105,21 +174,18 @@ void BlockSelector::score(const Query& query, Backend& backend) {
   backend.score_windows(args);
 }
 
-// Windows belong to one sequence, so each sequence is pooled to its own blocks.
+// Windows belong to one stretch, so each is pooled to its own blocks.
 void BlockSelector::pool(int kv_head, const Query& query) {
   const size_t n_windows = window_scores_.size() / size_t(shape_.n_kv_heads);
   const float* at = window_scores_.data() + size_t(kv_head) * n_windows;
-  block_scores_.clear();
-  const auto add = [&](int n, int n_blocks) {
-    pooled_.resize(size_t(n_blocks));
-    pool_windows({at, size_t(n)}, pooled_);
-    block_scores_.insert(block_scores_.end(), pooled_.begin(), pooled_.end());
-    at += n;
+  const int n_own_blocks = query.own_idx / kBlockTokens + 1;
+  block_scores_.resize(size_t(n_context_ + n_own_blocks));
+  const auto pool = [&](int n_windows, int32_t first_block, int n_blocks) {
+    pool_windows({at, size_t(n_windows)}, {block_scores_.data() + first_block, size_t(n_blocks)});
+    at += n_windows;
   };
-  for (const AttendedKv& sequence : attended_) {
-    add(sequence.masked ? 0 : sequence.side_car->n_windows(query.layer), blocks_for(sequence.n_tokens));
-  }
-  add(windows_in(query.own_idx + 1), query.own_idx / kBlockTokens + 1);
+  for (const Stretch& stretch : stretches_) pool(stretch.n_windows, stretch.first_block, stretch.n_blocks);
+  pool(windows_in(query.own_idx + 1), n_context_, n_own_blocks);
 }
 
 void BlockSelector::rank_context(int layer, int kv_head) {
@@ -127,15 +193,12 @@ void BlockSelector::rank_context(int layer, int kv_head) {
   if (done) return;
   done = true;
   EvictionOrder& order = ranking(layer, kv_head).order;
-  int32_t first = 0;
-  for (const AttendedKv& sequence : attended_) {
-    const int n_blocks = blocks_for(sequence.n_tokens);
-    if (!sequence.masked) {
-      pooled_.resize(size_t(n_blocks));
-      pool_windows(sequence.side_car->window_scores(layer, kv_head), pooled_);
-      for (int b = 0; b < n_blocks; ++b) order.insert(first + b, pooled_[size_t(b)]);
-    }
-    first += n_blocks;
+  for (const Stretch& stretch : stretches_) {
+    const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
+    const auto scores = side_car.window_scores(layer, kv_head);
+    pooled_.resize(size_t(stretch.n_blocks));
+    pool_windows(scores.subspan(size_t(stretch.first_window), size_t(stretch.n_windows)), pooled_);
+    for (int b = 0; b < stretch.n_blocks; ++b) order.insert(stretch.first_block + b, pooled_[size_t(b)]);
   }
 }
 

@@ -12,10 +12,21 @@
 
 namespace nosa {
 
+/// Blocks [from, to) of one attended sequence.
+struct BlockRange {
+  int sequence = 0;
+  int from = 0;
+  int to = 0;
+
+  bool operator==(const BlockRange&) const = default;
+};
+
 /// How a request attends: which blocks, and how many.
 struct SelectionOptions {
   Policy policy = Policy::kFull;
   SelectionBudget budget;
+  std::vector<BlockRange> masked;  ///< Never seen, under any policy: as if they were not there.
+  std::vector<BlockRange> pinned;  ///< Seen by every query, unless masked. They take room from the total.
 
   bool operator==(const SelectionOptions&) const = default;
 };
@@ -25,20 +36,23 @@ struct AttendedKv {
   const BlockTable* blocks = nullptr;
   const SideCar* side_car = nullptr;
   int n_tokens = 0;
-  bool masked = false;  ///< None of its blocks is seen.
 };
 
 /// Chooses blocks for the queries of one sequence, layer by layer.
 ///
 /// Blocks are numbered in one order: those of the attended sequences, one after the other, then the
 /// sequence's own. Forced are the sink, the first blocks of that order, and the window, the
-/// sequence's own last blocks. Keeps the eviction ranking of every layer and KV head between
-/// queries: it changes only when an own block leaves the window.
+/// sequence's own last blocks, and whatever is pinned. Keeps the eviction ranking of every layer and
+/// KV head between queries: it changes only when an own block leaves the window.
 ///
 /// Not thread-safe: used by the native worker thread only.
 class BlockSelector {
  public:
-  /// `attended` must outlive the selector and not change.
+  /// Fails with kInvalidArgument when a range lies outside `attended`, or when (but for kFull) the
+  /// budget makes no sense or does not hold what is forced.
+  static Status validate(const SelectionOptions& options, std::span<const AttendedKv> attended);
+
+  /// `attended` must outlive the selector and not change. REQUIRES: the options are valid.
   BlockSelector(const KvShape& shape, const SelectionOptions& options,
                 std::span<const AttendedKv> attended);
 
@@ -54,6 +68,10 @@ class BlockSelector {
   };
   static constexpr int none_attended = -1;
   Place place(int32_t block_idx) const;
+
+  /// Whether a block of the attended sequences is left out.
+  bool masked(int32_t block_idx) const { return masked_[size_t(block_idx)] != 0; }
+  bool masks_any() const { return n_open_ < n_context_; }
 
   /// Whether a query at own index `own_idx` has more blocks to choose from than it may take.
   bool chooses(int own_idx) const;
@@ -80,7 +98,19 @@ class BlockSelector {
     int n_own = 0;  // Own blocks that are in it.
   };
 
+  /// Blocks of one attended sequence between two masked ones, and the windows that lie in them
+  /// alone: a window that reaches into a masked block would tell of it.
+  struct Stretch {
+    int sequence;
+    int32_t first_block;  // In the order of all blocks.
+    int n_blocks;
+    int first_window;     // Within the sequence.
+    int n_windows;
+  };
+
   Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
+  void find_stretches();
+  void force(int window_begin, int n_blocks);
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
   void score(const Query& query, Backend& backend);
@@ -91,7 +121,9 @@ class BlockSelector {
   std::span<const AttendedKv> attended_;
   std::vector<int32_t> first_blocks_;  // Of each attended sequence.
   int n_context_ = 0;
-  int n_masked_ = 0;
+  int n_open_ = 0;  // Of these, not masked.
+  std::vector<Stretch> stretches_;
+  std::vector<int32_t> pinned_;    // Ascending, not masked.
   std::vector<Ranking> rankings_;  // [n_layers, n_kv_heads]
   std::vector<bool> ranked_;       // Likewise: whether the context is in it.
   std::vector<uint8_t> masked_;    // [n_blocks]

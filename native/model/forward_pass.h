@@ -50,7 +50,6 @@ struct PassPlan {
   int n_tokens = 0;    ///< 1 .. kChunkTokens
   int store_from = 0;  ///< Keys and values of tokens before this index are there already.
   bool masses = false; ///< Adds up the attention mass of the last token by attended block.
-  bool selections = false;  ///< Keeps the blocks that the last token chose.
 };
 
 /// One run of consecutive tokens on its way through the layers. It can stop between any two steps
@@ -73,11 +72,11 @@ class ForwardPass {
   std::vector<float> attended_masses(const ModelConfig& config, int n_attended_blocks) const;
 
   /// Blocks that the last token attended to, [n_layers, n_kv_heads] ascending lists in the selector's
-  /// order; an empty list stands for all. REQUIRES: done() and `plan.selections`.
+  /// order; an empty list stands for all. REQUIRES: done().
   const std::vector<std::vector<int32_t>>& selections() const { return selections_; }
 
-  /// Blocks that each KV head of the last token attended to. REQUIRES: done().
-  int n_attended_blocks() const { return n_attended_blocks_; }
+  /// Blocks that the last token attended to, summed over layers and KV heads. REQUIRES: done().
+  size_t n_attended() const { return n_attended_; }
 
   /// The buffers, for the next pass. The pass is over.
   std::unique_ptr<PassBuffers> take_buffers() { return std::move(buffers_); }
@@ -95,7 +94,7 @@ class ForwardPass {
   int next_ = 0;               // First token of the pass that the stage has not done.
   std::vector<float> masses_;  // [n_kv_heads, n_attended_blocks + n_own_blocks], over layers.
   std::vector<std::vector<int32_t>> selections_;
-  int n_attended_blocks_ = 0;
+  size_t n_attended_ = 0;
 };
 
 }  // namespace nosa

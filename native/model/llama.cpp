@@ -185,7 +185,6 @@ void Llama::embed(ForwardPass& pass, const PassTarget& target) {
     const int n_blocks = selector_blocks(target, pass.end());
     pass.masses_.assign(size_t(config_.n_kv_heads) * n_blocks, 0.0f);
   }
-  pass.selections_.clear();
 }
 
 // Blocks in the selector's order: of the attended sequences, then own.
@@ -289,8 +288,17 @@ Status Llama::attend(ForwardPass& pass, const PassTarget& target, int n_tokens) 
   if (token > first) {
     if (Status status = gather_all(target, pass.layer_, plan.first + token); !status.ok()) return status;
     attend_gathered(pass, first, token - first, plan.masses && is_last(token));
-    pass.n_attended_blocks_ = int((context_.size() + own_.size()) / size_t(config_.n_kv_heads));
-    if (plan.selections && is_last(token)) pass.selections_.resize(pass.selections_.size() + config_.n_kv_heads);
+    if (is_last(token)) {
+      pass.n_attended_ += context_.size() + own_.size();
+      std::vector<int32_t> all;
+      if (target.selector->masks_any()) {
+        all = all_context_;
+        for (int b = 0; b < blocks_for(plan.first + token); ++b) {
+          all.push_back(target.selector->n_context_blocks() + b);
+        }
+      }
+      pass.selections_.insert(pass.selections_.end(), size_t(config_.n_kv_heads), all);
+    }
   }
   for (; token < end; ++token) {
     BlockSelector::Query query;
@@ -306,8 +314,8 @@ Status Llama::attend(ForwardPass& pass, const PassTarget& target, int n_tokens) 
     Status status = gather_chosen(target, pass.layer_, query.own_idx + 1, chosen);
     if (!status.ok()) return status;
     attend_gathered(pass, token, 1, plan.masses && is_last(token + 1));
-    pass.n_attended_blocks_ = int(chosen[0].size());
-    if (plan.selections && is_last(token + 1)) {
+    if (is_last(token + 1)) {
+      pass.n_attended_ += context_.size();
       pass.selections_.insert(pass.selections_.end(), chosen.begin(), chosen.end());
     }
   }
@@ -378,14 +386,11 @@ void Llama::down(ForwardPass& pass, int n_tokens) {
 
 // All blocks that are not masked, and the own ones apart.
 Status Llama::gather_all(const PassTarget& target, int layer, int n_own_tokens) {
-  all_context_.clear();
-  int32_t block_idx = 0;
-  for (const AttendedKv& attended : target.attended) {
-    for (int block = 0; block < blocks_for(attended.n_tokens); ++block, ++block_idx) {
-      if (!attended.masked) all_context_.push_back(block_idx);
-    }
-  }
   const int n_context = target.selector->n_context_blocks();
+  all_context_.clear();
+  for (int32_t block_idx = 0; block_idx < n_context; ++block_idx) {
+    if (!target.selector->masked(block_idx)) all_context_.push_back(block_idx);
+  }
   const int n_own = blocks_for(n_own_tokens);
   wanted_.clear();
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {

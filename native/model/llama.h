@@ -40,6 +40,9 @@ class Llama {
   /// REQUIRES: `n_tokens` in 1 .. kChunkTokens.
   bool logits(const float* hidden, int n_tokens, float* out, const StopFlag& stop);
 
+  /// Whether eviction heads rank the blocks, and add to the attention logits.
+  bool adds_scores() const { return eviction_scores_.additive(); }
+
   /// Most rows that one call of logits() does in about one step.
   int logits_rows_per_step() const;
 

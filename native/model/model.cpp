@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "backends/cpu/cpu_backend.h"
+#include "kv/memory_plan.h"
 #include "model/fingerprint.h"
 
 namespace nosa {
@@ -37,6 +38,11 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   model->llama_ = *std::move(llama);
   model->fingerprint_ = model_fingerprint(*model->weights_, model->config_, model->kv_shape_);
   return model;
+}
+
+double Model::side_car_bytes_per_token() const {
+  constexpr int64_t n_tokens = 1 << 20;  // Enough for windows that are not complete not to matter.
+  return double(side_car_bytes(kv_shape_, n_tokens, llama_->adds_scores())) / double(n_tokens);
 }
 
 }  // namespace nosa

@@ -19,11 +19,19 @@ enum class Precision {
   kF32,   ///< Neither, for checking numbers.
 };
 
+/// Where the ranking of blocks comes from that no query changes.
+enum class SelectionSource {
+  kNative,        ///< Eviction heads in the checkpoint.
+  kAdapter,       ///< Those of an adapter made for it.
+  kTrainingFree,  ///< Keys alone.
+};
+
 struct ModelOptions {
   std::string path;  ///< A GGUF file, or a folder with config.json and safetensors.
   int n_threads = 1;
   Precision precision = Precision::kFast;
   cpu::KernelChoice kernels = cpu::KernelChoice::kBest;
+  std::string adapter{};  ///< A NOSA adapter for this model, or empty.
 };
 
 /// A loaded model: its weights, the backend that computes with them, and its network. It keeps no
@@ -37,6 +45,13 @@ class Model {
   const KvShape& kv_shape() const { return kv_shape_; }
   const std::string& fingerprint() const { return fingerprint_; }
   std::string device() const { return std::string(backend_->name()); }
+  SelectionSource selection_source() const {
+    return llama_->adds_scores() ? SelectionSource::kNative : SelectionSource::kTrainingFree;
+  }
+
+  /// What selection keeps in memory for each token, wherever its KV is.
+  double side_car_bytes_per_token() const;
+
   int64_t weight_bytes() const { return weights_->size_bytes(); }
   Llama& network() { return *llama_; }
 

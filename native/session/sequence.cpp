@@ -1,6 +1,7 @@
 #include "session/sequence.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -59,7 +60,7 @@ Result<int> Sequence::set_tokens(std::span<const uint32_t> tokens) {
   if (pass_ && pass_->end() > n_common) drop_pass();
   if (n_common < n_tokens() || tokens.size() > tokens_.size()) forget_score();
   n_computed_ = std::min(n_computed_, n_common);
-  if (last_hidden_at_ >= n_common) last_hidden_at_ = -1;
+  if (last_.token_idx >= n_common) last_.token_idx = -1;
   const int n_kept = pass_ ? pass_->end() : n_computed_;
   blocks_.truncate(blocks_for(n_kept));
   side_car_.truncate(n_kept);
@@ -68,19 +69,20 @@ Result<int> Sequence::set_tokens(std::span<const uint32_t> tokens) {
   return n_computed_;
 }
 
-Status Sequence::select(const SelectionOptions& options, std::span<const int> masked) {
-  if (Status status = validate(options.budget); !status.ok()) return status;
-  for (const int index : masked) {
-    if (index >= 0 && size_t(index) < attended_kv_.size()) continue;
-    return Status::invalid_argument("There is no attended sequence " + std::to_string(index) + ".");
+Status Sequence::select(const SelectionOptions& options) {
+  if (Status status = BlockSelector::validate(options, attended_kv_); !status.ok()) return status;
+  if (options == selector_->options()) return {};
+  if (pass_) {
+    drop_pass();
+    side_car_.truncate(n_computed_);
   }
-  for (AttendedKv& kv : attended_kv_) kv.masked = false;
-  for (const int index : masked) attended_kv_[size_t(index)].masked = true;
+  forget_score();
   selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), options, attended_kv_);
   return {};
 }
 
 Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
+  const uint64_t n_loaded = shared_.store.n_loaded();
   int n_left = tokens_max;
   bool interrupted = false;
   while (n_computed_ < n_tokens() && n_left > 0) {
@@ -99,7 +101,8 @@ Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
     drop_pass();
     n_left -= n_computed_ - n_before;
   }
-  return PrefillOutcome{n_computed_, n_computed_ == n_tokens(), interrupted};
+  return PrefillOutcome{n_computed_, n_computed_ == n_tokens(), interrupted,
+                        shared_.store.n_loaded() - n_loaded};
 }
 
 Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopFlag& stop) {
@@ -121,9 +124,8 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
     return Status::invalid_argument("The sequence would become too long.");
   }
 
+  const uint64_t n_loaded = shared_.store.n_loaded();
   DecodeOutcome outcome;
-  outcome.total_blocks = n_attended_blocks();
-  outcome.attended_blocks = outcome.total_blocks;
   MassSum masses;
   while (outcome.steps.size() < n_steps && !outcome.stopped) {
     const Result<bool> ready = next_logits(stop, request.masses ? &masses : nullptr);
@@ -141,6 +143,12 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
     tokens_.push_back(token);
   }
   outcome.masses = best_masses(masses);
+  outcome.blocks_read = shared_.store.n_loaded() - n_loaded;
+  if (last_.token_idx >= 0) {
+    const double n_lists = shared_.model.kv_shape().extents_per_block();
+    outcome.attended_blocks = int(std::lround(double(last_.n_attended) / n_lists));
+    outcome.total_blocks = n_context_blocks() + blocks_for(last_.token_idx + 1);
+  }
   return outcome;
 }
 
@@ -187,8 +195,7 @@ std::unique_ptr<Sequence> Sequence::fork() const {
   copy->attended_kv_ = attended_kv_;
   copy->selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), selector_->options(),
                                                     copy->attended_kv_);
-  copy->last_hidden_ = last_hidden_;
-  copy->last_hidden_at_ = last_hidden_at_;
+  copy->last_ = last_;
   return copy;
 }
 
@@ -308,7 +315,7 @@ void Sequence::clear() {
   forget_score();
   tokens_.clear();
   n_computed_ = 0;
-  last_hidden_at_ = -1;
+  last_.token_idx = -1;
   blocks_.truncate(0);
   side_car_.truncate(0);
   selector_->truncate(0);
@@ -322,12 +329,6 @@ Status Sequence::check_growable() const {
 
 PassTarget Sequence::target() {
   return {tokens_, base_position_, &blocks_, &side_car_, attended_kv_, selector_.get()};
-}
-
-int Sequence::n_attended_blocks() const {
-  int n_blocks = 0;
-  for (const AttendedKv& kv : attended_kv_) n_blocks += blocks_for(kv.n_tokens);
-  return n_blocks;
 }
 
 // REQUIRES: no half-done pass.
@@ -350,8 +351,10 @@ Result<bool> Sequence::advance(const StopFlag& stop) {
   n_computed_ = std::max(n_computed_, pass_->end());
   const int n_embd = shared_.model.config().n_embd;
   const float* hidden = pass_->hidden(pass_->plan().n_tokens - 1, n_embd);
-  last_hidden_.assign(hidden, hidden + n_embd);
-  last_hidden_at_ = pass_->end() - 1;
+  last_.hidden.assign(hidden, hidden + n_embd);
+  last_.token_idx = pass_->end() - 1;
+  last_.selections = pass_->selections();
+  last_.n_attended = pass_->n_attended();
   return true;
 }
 
@@ -363,7 +366,7 @@ void Sequence::drop_pass() {
 
 // Computes what waits, and the hidden row of the last token; true when both are there.
 Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses) {
-  while (n_computed_ < n_tokens() || last_hidden_at_ != n_tokens() - 1) {
+  while (n_computed_ < n_tokens() || last_.token_idx != n_tokens() - 1) {
     if (!pass_ || pass_->done()) {
       const int first = std::min(n_computed_, n_tokens() - 1);
       const int grid_end = (first / kChunkTokens + 1) * kChunkTokens;
@@ -376,7 +379,7 @@ Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses) {
     if (!finished.ok() || !*finished) return finished;
     if (masses != nullptr && pass_->plan().masses) {
       const std::vector<float> found =
-          pass_->attended_masses(shared_.model.config(), n_attended_blocks());
+          pass_->attended_masses(shared_.model.config(), n_context_blocks());
       masses->by_block.resize(found.size());
       for (size_t i = 0; i < found.size(); ++i) masses->by_block[i] += double(found[i]);
       ++masses->n_passes;
@@ -392,7 +395,7 @@ Result<bool> Sequence::next_logits(const StopFlag& stop, MassSum* masses) {
   if (!ready.ok() || !*ready) return ready;
   const size_t n_vocab = size_t(shared_.model.config().n_vocab);
   if (shared_.logits.size() < n_vocab) shared_.logits.resize(n_vocab);
-  if (!shared_.model.network().logits(last_hidden_.data(), 1, shared_.logits.data(), stop)) {
+  if (!shared_.model.network().logits(last_.hidden.data(), 1, shared_.logits.data(), stop)) {
     return false;
   }
   shared_.sampler.set_logits({shared_.logits.data(), n_vocab});
@@ -407,6 +410,7 @@ DecodeStep Sequence::draw(const DecodeRequest& request, size_t step_idx) {
                                           uint64_t(base_position_) + tokens_.size());
   step.logprob = shared_.sampler.logprob(step.token);
   if (request.top > 0) step.top = shared_.sampler.top(request.top);
+  if (request.selections) step.selections = last_.selections;
   return step;
 }
 

@@ -22,6 +22,7 @@ struct PrefillOutcome {
   int computed = 0;  ///< Tokens of the sequence whose KV is complete.
   bool done = false;
   bool interrupted = false;
+  uint64_t blocks_read = 0;  ///< From disk, by this command.
 };
 
 struct DecodeRequest {
@@ -56,8 +57,9 @@ struct DecodeOutcome {
   bool stopped = false;
   bool interrupted = false;
   std::vector<BlockMass> masses;  ///< Best first, at most masses_max.
-  int attended_blocks = 0;
-  int total_blocks = 0;
+  int attended_blocks = 0;   ///< By the last step: the mean over layers and KV heads, rounded.
+  int total_blocks = 0;      ///< That there were for it, of the attended sequences and its own.
+  uint64_t blocks_read = 0;  ///< From disk, by this command.
 
   static constexpr size_t masses_max = 1024;
 };
@@ -115,10 +117,11 @@ class Sequence {
   int n_tokens() const { return int(tokens_.size()); }
   int n_computed() const { return n_computed_; }
   const BlockTable& blocks() const { return blocks_; }
+  size_t side_car_bytes() const { return side_car_.bytes(); }
 
-  /// How the sequence's queries attend from here on, and which attended sequences none of them sees.
-  /// What is computed stays as it is. Fails with kInvalidArgument when the budget makes no sense.
-  Status select(const SelectionOptions& options, std::span<const int> masked);
+  /// How the sequence's queries attend from here on. What is computed stays as it is; a chunk that is
+  /// half done begins anew. Fails as BlockSelector::validate().
+  Status select(const SelectionOptions& options);
 
   /// One more, or one less, sequence attends this one.
   void seal() { ++n_attending_; }
@@ -163,7 +166,7 @@ class Sequence {
 
   Status check_growable() const;
   PassTarget target();
-  int n_attended_blocks() const;
+  int n_context_blocks() const { return selector_->n_context_blocks(); }
 
   Status start_pass(int first, int n_tokens, bool masses);
   Result<bool> advance(const StopFlag& stop);
@@ -194,8 +197,14 @@ class Sequence {
   SideCar side_car_;
   std::optional<ForwardPass> pass_;  // Parked, or done and not yet looked at by score().
 
-  std::vector<float> last_hidden_;  // [n_embd], of token last_hidden_at_
-  int last_hidden_at_ = -1;
+  // Of the last token that went through the layers.
+  struct Last {
+    int token_idx = -1;
+    std::vector<float> hidden;  // [n_embd]
+    std::vector<std::vector<int32_t>> selections;  // [n_layers * n_kv_heads]
+    size_t n_attended = 0;      // Blocks, summed over layers and KV heads.
+  };
+  Last last_;
   std::optional<ScoreProgress> score_;
 };
 

@@ -8,7 +8,7 @@
 namespace nosa {
 
 Result<std::unique_ptr<Session>> Session::open(const ModelOptions& options, const KvLimits& limits) {
-  std::unique_ptr<Session> session(new Session());
+  std::unique_ptr<Session> session(new Session(limits));
   Result<std::unique_ptr<Model>> model = Model::open(options);
   if (!model.ok()) return model.status();
   session->model_ = *std::move(model);
@@ -80,7 +80,19 @@ void Session::close_sequence(SequenceId id) {
 }
 
 MemoryUse Session::memory() const {
-  return {store_->n_held() * store_->extent_bytes(), store_->n_held(), entries_.size()};
+  MemoryUse use;
+  use.kv_bytes = store_->n_held() * store_->extent_bytes();
+  use.kv_blocks = store_->n_held();
+  use.sequences = entries_.size();
+  use.resident_bytes = store_->mapped_bytes();
+  for (const auto& [id, entry] : entries_) use.side_car_bytes += entry.sequence->side_car_bytes();
+  if (limits_.memory_bytes_max != KvLimits().memory_bytes_max) use.memory_bytes_max = limits_.memory_bytes_max;
+  if (disk_ != nullptr) {
+    use.disk_bytes_read = disk_->bytes_read();
+    use.disk_bytes_written = disk_->bytes_written();
+  }
+  use.blocks_read = store_->n_loaded();
+  return use;
 }
 
 void Session::check_integrity() const {

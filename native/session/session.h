@@ -33,6 +33,12 @@ struct MemoryUse {
   size_t kv_bytes = 0;   ///< Of held blocks, each counted once.
   size_t kv_blocks = 0;  ///< Blocks of one layer and KV head.
   size_t sequences = 0;  ///< Open ones, and closed ones that others attend.
+  size_t resident_bytes = 0;   ///< Memory taken for blocks.
+  size_t side_car_bytes = 0;   ///< Of all sequences.
+  size_t memory_bytes_max = 0; ///< The limit, or 0.
+  uint64_t disk_bytes_read = 0;
+  uint64_t disk_bytes_written = 0;
+  uint64_t blocks_read = 0;    ///< Blocks of one layer and KV head, from disk, ever.
 };
 
 /// A loaded model and everything computed with it: the block store and the sequences. A sequence
@@ -77,10 +83,11 @@ class Session {
     bool open = true;
   };
 
-  Session() = default;
+  explicit Session(const KvLimits& limits) : limits_(limits) {}
   Result<SequenceId> add(std::unique_ptr<Sequence> sequence, std::vector<SequenceId> attended);
   void release(SequenceId id);
 
+  KvLimits limits_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<DiskTier> disk_;  // Below the store, when there are limits.
   std::unique_ptr<BlockStore> store_;

@@ -119,7 +119,7 @@ TEST(Reference, ATailSeesTheHeaderAndEverySegmentAsOneSoftmax) {
   request.teacher = {parts.back().tokens[89], 0};
   request.masses = true;
   const DecodeOutcome outcome = tail.decode(request, {}).value();
-  EXPECT_EQ(outcome.total_blocks, 1 + 2 + 3 + 1);
+  EXPECT_EQ(outcome.total_blocks, 1 + 2 + 3 + 1 + 2);
   EXPECT_EQ(outcome.attended_blocks, outcome.total_blocks);
   ASSERT_EQ(outcome.masses.size(), answer.masses.size());
   const std::vector<int> first_block = {0, 1, 3, 6};
