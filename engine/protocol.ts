@@ -283,6 +283,9 @@ export interface MemoryStatus {
   readonly diskBytesMax: number;
   /** KV fetched from disk since the model was loaded. */
   readonly diskBytesRead: number;
+  /** Of an accelerator: what was read lies there, and what may. Absent without one. */
+  readonly deviceBytes?: number;
+  readonly deviceBytesMax?: number;
 }
 
 export interface ContextStatus extends RootParams {
