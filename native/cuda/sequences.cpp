@@ -1,0 +1,123 @@
+#include "cuda/sequences.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "cuda/cuda_status.h"
+
+namespace nosa::cuda {
+namespace {
+
+int windows_in(int n_tokens) {
+  return n_tokens < kWindowTokens ? 0 : (n_tokens - kWindowTokens) / kWindowStride + 1;
+}
+
+BlockInfo info_of(int n_tokens, int block) {
+  BlockInfo info = {};
+  info.n_tokens = uint8_t(std::min(kBlockTokens, n_tokens - block * kBlockTokens));
+  info.n_windows = uint8_t(std::clamp(windows_in(n_tokens) - block * kBlockWindows, 0, kBlockWindows));
+  return info;
+}
+
+}  // namespace
+
+Sequences::~Sequences() {
+  for (auto& [key, sequence] : entries_) {
+    for (const int32_t page : sequence.pages) pool_.release(page);
+  }
+}
+
+Result<SequenceKey> Sequences::create(int base_position, std::span<const SequenceKey> attended) {
+  Sequence sequence;
+  sequence.base_position = base_position;
+  sequence.attended.assign(attended.begin(), attended.end());
+  for (const SequenceKey key : attended) {
+    const Result<Sequence*> found = get(key);
+    if (!found.ok()) return found.status();
+    const Sequence& other = **found;
+    if (other.n_computed < int(other.tokens.size())) {
+      return Status::invalid_argument("A sequence to attend has tokens that are not computed; prefill it first.");
+    }
+    for (int block = 0; block < blocks_for(other.n_computed); ++block) {
+      sequence.attended_pages.push_back(other.pages[size_t(block)]);
+      sequence.attended_info.push_back(info_of(other.n_computed, block));
+    }
+  }
+  for (const SequenceKey key : attended) ++entries_.at(key).n_attending;
+  const SequenceKey key{++last_key_};
+  entries_.emplace(key, std::move(sequence));
+  return key;
+}
+
+Result<SequenceKey> Sequences::fork(SequenceKey key) {
+  const Result<Sequence*> found = get(key);
+  if (!found.ok()) return found.status();
+  CHECK((*found)->lane == Sequence::no_lane);
+  Sequence copy = **found;
+  copy.n_attending = 0;
+  copy.pages.resize(size_t(blocks_for(copy.n_computed)));
+  for (const int32_t page : copy.pages) pool_.retain(page);
+  for (const SequenceKey other : copy.attended) ++entries_.at(other).n_attending;
+  const SequenceKey fork{++last_key_};
+  entries_.emplace(fork, std::move(copy));
+  return fork;
+}
+
+void Sequences::close(SequenceKey key) {
+  const auto entry = entries_.find(key);
+  if (entry == entries_.end() || !entry->second.open) return;
+  CHECK(entry->second.lane == Sequence::no_lane);
+  entry->second.open = false;
+  release(key);
+}
+
+// Erases a closed sequence that nobody attends, and lets go of those it attends.
+void Sequences::release(SequenceKey key) {
+  Sequence& sequence = entries_.at(key);
+  if (sequence.open || sequence.n_attending > 0) return;
+  for (const int32_t page : sequence.pages) pool_.release(page);
+  const std::vector<SequenceKey> attended = std::move(sequence.attended);
+  entries_.erase(key);
+  for (const SequenceKey other : attended) {
+    --entries_.at(other).n_attending;
+    release(other);
+  }
+}
+
+Result<Sequence*> Sequences::get(SequenceKey key) {
+  const auto entry = entries_.find(key);
+  if (entry == entries_.end() || !entry->second.open) return Status::disposed("The sequence was disposed.");
+  return &entry->second;
+}
+
+void Sequences::cut(Sequence& sequence, int n_tokens) {
+  CHECK(sequence.lane == Sequence::no_lane && sequence.n_attending == 0);
+  sequence.n_computed = std::min(sequence.n_computed, n_tokens);
+  while (int(sequence.pages.size()) > blocks_for(sequence.n_computed)) {
+    pool_.release(sequence.pages.back());
+    sequence.pages.pop_back();
+  }
+}
+
+Status Sequences::grow(Sequence& sequence, int n_tokens) {
+  while (int(sequence.pages.size()) < blocks_for(n_tokens)) {
+    const Result<int> page = pool_.take();
+    if (!page.ok()) return page.status();
+    sequence.pages.push_back(*page);
+  }
+  return {};
+}
+
+Status Sequences::own_tail(Sequence& sequence, cudaStream_t stream) {
+  CHECK(sequence.lane == Sequence::no_lane);
+  const size_t block = size_t(sequence.n_computed / kBlockTokens);
+  if (block >= sequence.pages.size() || !pool_.shared(sequence.pages[block])) return {};
+  const Result<int> page = pool_.take();
+  if (!page.ok()) return page.status();
+  NOSA_TRY(pool_.copy(sequence.pages[block], *page, stream));
+  pool_.release(sequence.pages[block]);
+  sequence.pages[block] = *page;
+  return {};
+}
+
+}  // namespace nosa::cuda
