@@ -42,7 +42,7 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
 
 double Model::side_car_bytes_per_token() const {
   constexpr int64_t n_tokens = 1 << 20;  // Enough for windows that are not complete not to matter.
-  return double(side_car_bytes(kv_shape_, n_tokens, llama_->adds_scores())) / double(n_tokens);
+  return double(side_car_bytes(kv_shape_, n_tokens, true)) / double(n_tokens);
 }
 
 }  // namespace nosa
