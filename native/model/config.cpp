@@ -8,7 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/block_tokens.h"
 #include "core/dequantize.h"
+#include "kv/selection.h"
+#include "model/eviction_scores.h"
 
 namespace nosa {
 namespace {
@@ -217,6 +220,35 @@ void read_folder_rope(const Weights& weights, Fields& fields, ModelConfig& confi
   }
 }
 
+// NOSA's own checkpoints say nothing of blocks and windows, relatives of theirs do. How many blocks a
+// query takes is for a request to say; what a block and a window are is fixed here.
+void check_sparse_keys(const Weights& weights, Fields& fields) {
+  const struct {
+    const char* key;
+    int value;
+  } wanted[] = {{"kernel_size", kWindowTokens},
+                {"kernel_stride", kWindowStride},
+                {"block_size", kBlockTokens}};
+  for (const char* place : {"", "sparse_config."}) {
+    for (const auto& [key, value] : wanted) {
+      const int stated = fields.size_or(std::string(place) + key, value);
+      if (stated != value) {
+        fields.unsupported(std::string(key) + " " + std::to_string(stated) + " (Nosa has " +
+                           std::to_string(value) + ")");
+      }
+    }
+    if (fields.flag_or(std::string(place) + "use_nope", false)) fields.unsupported("use_nope");
+  }
+  // The class that NOSA's checkpoints name; its weights mean nothing without eviction heads.
+  if (!weights.has_meta("architectures")) return;
+  const Result<std::vector<std::string>> classes = weights.meta_string_array("architectures");
+  if (!classes.ok()) return fields.refuse(classes.status());
+  if (std::ranges::find(*classes, "SparseLlamaForCausalLM") == classes->end()) return;
+  if (EvictionScores::present_in(weights)) return;
+  fields.refuse(Status::corrupt(weights.path() +
+                                " is a NOSA model without its eviction heads; download it again."));
+}
+
 void read_folder(const Weights& weights, Fields& fields, ModelConfig& config) {
   config.name = fields.text_or("_name_or_path", "");
   config.name = file_name(config.name.empty() ? weights.path() : config.name);
@@ -234,15 +266,17 @@ void read_folder(const Weights& weights, Fields& fields, ModelConfig& config) {
     fields.unsupported("activation \"" + act + "\"");
   }
   if (fields.flag_or("use_sliding_window", false)) fields.unsupported("use_sliding_window");
+  check_sparse_keys(weights, fields);
   read_folder_rope(weights, fields, config);
 }
 
 // --- both -------------------------------------------------------------------------------------
 
 bool is_layer_tensor(std::string_view part) {
-  static constexpr std::array<std::string_view, 9> stems = {
-      "attn_norm", "attn_q", "attn_k",   "attn_v", "attn_output",
-      "ffn_norm",  "ffn_up", "ffn_gate", "ffn_down"};
+  static constexpr std::array<std::string_view, 10> stems = {
+      "attn_norm", "attn_q", "attn_k",   "attn_v",   "attn_output",
+      "ffn_norm",  "ffn_up", "ffn_gate", "ffn_down", "nosa_delta"};
+  if (part == "nosa_a") return true;
   const size_t dot = part.rfind('.');
   if (dot == std::string_view::npos) return false;
   const std::string_view stem = part.substr(0, dot);
@@ -275,7 +309,7 @@ void check_sizes(const Weights& weights, Fields& fields, const ModelConfig& conf
   if (config.n_layers > layers_max) {
     fields.unsupported(std::to_string(config.n_layers) + " layers");
   }
-  if (config.head_dim % 8 != 0 || config.head_dim > 256) {
+  if (config.head_dim % 16 != 0 || config.head_dim > 256) {
     fields.unsupported("a head of " + std::to_string(config.head_dim) + " dimensions");
   }
   if (config.n_heads % config.n_kv_heads != 0) {

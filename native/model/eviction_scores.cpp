@@ -1,5 +1,6 @@
 #include "model/eviction_scores.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -26,6 +27,12 @@ float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
 }  // namespace
 
 EvictionScores EvictionScores::training_free(const KvShape& shape) { return EvictionScores(shape); }
+
+bool EvictionScores::present_in(const Weights& weights) {
+  return std::ranges::any_of(weights.tensors(), [](const auto& entry) {
+    return entry.first.find(".nosa_") != std::string::npos;
+  });
+}
 
 Result<EvictionScores> EvictionScores::from_weights(const Weights& weights, const KvShape& shape) {
   EvictionScores scores(shape);

@@ -28,8 +28,8 @@ class EvictionScores {
   /// or when one has another shape than `shape` says.
   static Result<EvictionScores> from_weights(const Weights& weights, const KvShape& shape);
 
-  /// Whether `weights` has eviction heads.
-  static bool present_in(const Weights& weights) { return weights.has("blk.0.nosa_a"); }
+  /// Whether `weights` has eviction heads, in any layer.
+  static bool present_in(const Weights& weights);
 
   /// Whether scores are also added to the attention logits.
   bool additive() const { return !layers_.empty(); }

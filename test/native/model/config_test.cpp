@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 
 #include "support/gguf_writer.h"
 #include "support/temp_folder.h"
@@ -165,6 +167,46 @@ TEST(Config, WhatIsNotSupportedIsRefusedByName) {
     EXPECT_NE(each.config.status().message().find(each.name), std::string::npos)
         << each.config.status().message();
   }
+}
+
+/// What opening a folder with eviction heads says, after `edit` has changed its config.json.
+Status open_nosa(const std::function<std::string(std::string)>& edit) {
+  const TempFolder folder;
+  Random random;
+  TinyOptions options;
+  options.nosa = true;
+  options.long_factors = {1, 1.5, 2, 3, 4.25, 9, 20, 31};
+  const TinyModel tiny(options, random);
+  const std::string path = tiny.write_folder(folder, "m", 1);
+  std::ifstream in(path + "/config.json");
+  folder.write("m/config.json", edit(std::string((std::istreambuf_iterator<char>(in)), {})));
+  const Result<std::unique_ptr<Weights>> weights = Weights::open(path);
+  if (!weights.ok()) return weights.status();
+  const Result<ModelConfig> config = read_model_config(**weights);
+  if (!config.ok()) return config.status();
+  EXPECT_EQ(std::get<RopeLong>(config->rope.scaling).factors, options.long_factors);
+  EXPECT_EQ(std::get<RopeLong>(config->rope.scaling).magnitude, 1.0f);
+  return {};
+}
+
+TEST(Config, NosaCheckpointsAreReadWithWhatTheyMaySayOfBlocks) {
+  const auto with = [](const std::string& fields) {
+    return open_nosa([&](std::string json) { return json.insert(1, fields); });
+  };
+  EXPECT_TRUE(with("").ok()) << with("").message();
+  EXPECT_TRUE(with("\"sparse_config\": {\"kernel_size\": 32, \"kernel_stride\": 16, \"init_blocks\": 1, "
+                   "\"block_size\": 64, \"window_size\": 1024, \"topk\": 80, \"dense_len\": 8192, "
+                   "\"use_nope\": false}, ").ok());
+  const Status other = with("\"sparse_config\": {\"block_size\": 128}, ");
+  EXPECT_EQ(other.code(), StatusCode::kUnsupported);
+  EXPECT_NE(other.message().find("block_size 128"), std::string::npos) << other.message();
+  EXPECT_EQ(with("\"use_nope\": true, ").code(), StatusCode::kUnsupported);
+}
+
+TEST(Config, ANosaModelWithoutItsHeadsIsDamaged) {
+  const Result<ModelConfig> config = read_folder(", \"architectures\": [\"SparseLlamaForCausalLM\"]");
+  EXPECT_EQ(config.status().code(), StatusCode::kCorrupt);
+  EXPECT_TRUE(read_folder(", \"architectures\": [\"LlamaForCausalLM\"]").ok());
 }
 
 TEST(Config, ContradictionsAreCorrupt) {

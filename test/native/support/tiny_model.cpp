@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 
 #include "support/gguf_writer.h"
@@ -22,10 +23,13 @@ std::string hf_name(const std::string& name) {
       {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
       {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
       {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-      {"ffn_down", "mlp.down_proj"}};
+      {"ffn_down", "mlp.down_proj"},       {"nosa_delta", "self_attn.delta"}};
   if (const auto found = globals.find(name); found != globals.end()) return found->second;
   const size_t layer_end = name.find('.', 4);
   const size_t stem_end = name.find('.', layer_end + 1);
+  if (stem_end == std::string::npos) {  // nosa_a, which is a parameter and no module.
+    return "model.layers." + name.substr(4, layer_end - 4) + ".self_attn.A";
+  }
   return "model.layers." + name.substr(4, layer_end - 4) + "." +
          stems.at(name.substr(layer_end + 1, stem_end - layer_end - 1)) + name.substr(stem_end);
 }
@@ -43,6 +47,19 @@ Bytes interleave_halves(const Bytes& bytes, int n_rows, int head_dim) {
                 out.begin() + ptrdiff_t(stride * to));
   }
   return out;
+}
+
+// As NOSA's checkpoints say it: one list for every length, and no change of magnitude.
+std::string rope_scaling(const TinyOptions& options) {
+  if (options.long_factors.empty()) return "null";
+  std::string list;
+  for (const float factor : options.long_factors) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%.9g", double(factor));
+    list += (list.empty() ? "" : ", ") + std::string(digits);
+  }
+  return "{\"rope_type\": \"longrope\", \"short_factor\": [" + list + "], \"long_factor\": [" +
+         list + "], \"attention_factor\": 1.0, \"original_max_position_embeddings\": 8192}";
 }
 
 }  // namespace
@@ -65,6 +82,10 @@ TinyModel::TinyModel(const TinyOptions& options, Random& random) : options_(opti
     add(blk + "ffn_gate.weight", o.n_ff, o.n_embd, o.dtype, random);
     add(blk + "ffn_up.weight", o.n_ff, o.n_embd, o.dtype, random);
     add(blk + "ffn_down.weight", o.n_embd, o.n_ff, o.dtype, random);
+    if (o.nosa) {
+      add(blk + "nosa_a", 1, o.n_kv_heads, DType::kF32, random);
+      add(blk + "nosa_delta.weight", o.n_kv_heads, n_kv, o.dtype, random);
+    }
     if (o.architecture != "qwen2") continue;
     add(blk + "attn_q.bias", 1, n_q, DType::kF32, random);
     add(blk + "attn_k.bias", 1, n_kv, DType::kF32, random);
@@ -136,7 +157,9 @@ std::string TinyModel::write_folder(const TempFolder& folder, const std::string&
                    number("num_key_value_heads", o.n_kv_heads) + number("head_dim", o.head_dim) +
                    number("vocab_size", o.n_vocab) + number("max_position_embeddings", 8192) +
                    number("rope_theta", o.theta) + "\"rms_norm_eps\": 1e-05, " +
-                   "\"hidden_act\": \"silu\", \"rope_scaling\": null, \"tie_word_embeddings\": " +
+                   "\"hidden_act\": \"silu\", \"rope_scaling\": " + rope_scaling(o) +
+                   (o.nosa ? ", \"architectures\": [\"SparseLlamaForCausalLM\"]" : "") +
+                   ", \"tie_word_embeddings\": " +
                    (o.tied ? "true" : "false") + "}");
 
   std::vector<SafetensorsWriter> shards(static_cast<size_t>(n_shards));

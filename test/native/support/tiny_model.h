@@ -23,6 +23,8 @@ struct TinyOptions {
   int n_vocab = 160;
   bool tied = false;
   float theta = 10000.0f;
+  bool nosa = false;                ///< With eviction heads, as NOSA's own checkpoints have them.
+  std::vector<float> long_factors;  ///< [head_dim / 2] of longrope, or none; folders alone.
 };
 
 /// A model with random weights, small enough for a reference in plain loops.
