@@ -4,6 +4,7 @@
 import { Figures } from "./lib/figures.mjs";
 
 const benchmarks = {
+  cache: () => import("./cache.mjs"),
   cpu: () => import("./cpu.mjs"),
 };
 

@@ -20,6 +20,7 @@ export const limits = Object.freeze({
   completionCacheEntriesMax: 128,
   contextsLoadedMax: 3,
   referencesMax: 5,
+  attentionMax: 400,
   chatMessagesMax: 400,
   chatCharactersMax: 2_000_000,
   answerTokensMax: 8_192,

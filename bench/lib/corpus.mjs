@@ -17,12 +17,15 @@ const lineMax = 400;
 /**
  * Whole files of about `tokens` tokens in all by `count` (text -> tokens): `[{path, text}]`, sorted by path. The order in which files are taken
  * is that of hashes of their paths, so that a small repository has files of every folder, and a larger one of the same packages holds all of its files.
+ * `window` n gives the n-th such repository, of which none shares a file with another.
  */
-export function corpus(tokens, count) {
+export function corpus(tokens, count, window = 0) {
+  const used = new Set(window === 0 ? [] : corpus(tokens * window, count).map((file) => file.path));
   const taken = [];
   let left = tokens;
   for (const source of sources) {
     for (const file of shuffled(ordinaryFiles(source))) {
+      if (used.has(file.path)) continue;
       const size = count(file.text);
       if (size > left || size > tokens / 4) continue;
       taken.push(file);

@@ -9,13 +9,29 @@ import { writeFileSync } from "node:fs";
 export class Figures {
   /** @type {Figure[]} */
   #all = [];
+  #onFigure;
+
+  /** `onFigure` is given every figure that is added, for a whole of which this is a part. */
+  constructor(onFigure = () => undefined) {
+    this.#onFigure = onFigure;
+  }
+
+  get all() {
+    return this.#all;
+  }
 
   /** Adds a figure and prints it at once, so that a long run can be watched. */
   add(name, value, unit, { goal = null, better = "higher" } = {}) {
     const figure = { name, value: round(value), unit, goal, better };
-    this.#all.push(figure);
+    this.keep(figure);
     console.log(lineOf(figure));
     return figure;
+  }
+
+  /** Adds a figure that was printed already. */
+  keep(figure) {
+    this.#all.push(figure);
+    this.#onFigure(figure);
   }
 
   /** Figures that have a goal and are short of it. */
@@ -40,6 +56,23 @@ export function median(values) {
 export function percentile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)];
+}
+
+/** `{mean, low, high}`: mean of paired differences and its 95 % bootstrap interval, the same for the same differences. */
+export function bootstrap(differences, rounds = 4000) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  let state = 0x9e3779b9;
+  const draw = () => {
+    // xorshift32: any fixed sequence does.
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+  const means = Array.from({ length: rounds }, () =>
+    mean(differences.map(() => differences[Math.floor(draw() * differences.length)])),
+  );
+  return { mean: mean(differences), low: percentile(means, 0.025), high: percentile(means, 0.975) };
 }
 
 function reached({ value, goal, better }) {

@@ -23,7 +23,8 @@ async function load() {
   return createRequire(import.meta.url)(outfile);
 }
 
-const product = await load();
+/** Everything that product.ts names. */
+export const product = await load();
 
 /** Path of a known model, fetched when it is not there. */
 export function modelFile(id) {
@@ -51,11 +52,17 @@ const settings = {
   hubMirror: "",
 };
 
-/** A fresh engine with an empty data folder of its own and the models of the user's. */
-export async function startEngine({ model, threads }) {
-  const home = mkdtempSync(path.join(os.tmpdir(), "nosa-bench-home-"));
+/**
+ * A fresh engine with the models of the user's; its data folder is `home`, or an empty one of its own. `changes` are settings.
+ */
+export async function startEngine({
+  model,
+  threads,
+  home = mkdtempSync(path.join(os.tmpdir(), "nosa-bench-home-")),
+  changes = {},
+}) {
   const env = { ...process.env, NOSA_HOME: home, NOSA_MODELS_HOME: modelsFolder(), NOSA_IDLE_EXIT_MS: "1000" };
-  const { socket, token } = await product.connectToEngine({
+  const { socket, token, pid } = await product.connectToEngine({
     engineFile: path.join(dist, "engine.js"),
     runtime: process.execPath,
     log: () => undefined,
@@ -75,21 +82,33 @@ export async function startEngine({ model, threads }) {
       protocolVersion: product.protocolVersion,
       token,
       client: "test",
-      settings: { ...settings, model, threads },
+      settings: { ...settings, model, threads, ...changes },
     },
   });
   await connection.sendNotification("initialized", {});
   return {
+    pid,
     // An undefined token would count as a second parameter.
     request: (method, params, ...token) => connection.sendRequest(method, params, ...token),
     onNotification: (method, handler) => connection.onNotification(method, handler),
     onProgress: (token, handler) =>
       connection.onNotification("$/progress", (params) => params.token === token && handler(params.value)),
     cancellation: () => new product.CancellationTokenSource(),
+    /** Ends with the process gone, so that another may take the data folder. */
     async stop() {
       await connection.sendRequest("nosa/drain", {}).catch(() => undefined);
       connection.dispose();
       socket.destroy();
+      while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
     },
   };
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -1,8 +1,14 @@
 /** The parts of the product that benchmarks drive, bundled when one starts (see product.mjs). */
 export { connectToEngine } from "../../engine/connect";
+export { segmentKey } from "../../engine/contexts/context";
+export { references } from "../../engine/generation/references";
+export { adapterFor } from "../../engine/models/adapters";
 export { downloadModel } from "../../engine/models/download";
 export { dataFolder, dataPaths } from "../../engine/paths";
 export { protocolVersion } from "../../engine/protocol";
+export { planSegments } from "../../engine/repository/segments";
+export { modelText } from "../../engine/sessions/modelText";
+export { Tokenizer } from "../../engine/tokenizer/tokenizer";
 export {
   createMessageConnection,
   SocketMessageReader,

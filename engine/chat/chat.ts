@@ -117,7 +117,7 @@ export class Chat {
     return {
       text: generated.text,
       finish: generated.finish,
-      references: references(generated.masses, tail.segments, limits.referencesMax),
+      references: references(generated.masses, tail.segments, { countMax: limits.referencesMax }),
       usage: usageOf(context, tail, tokens, generated, { startedAt, restoredAt }),
     };
   }

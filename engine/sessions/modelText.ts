@@ -19,6 +19,8 @@ export interface ModelText {
   file(path: string, text: string, signal: AbortSignal): Promise<TokenizedFile>;
   chat(options: ChatTailOptions): Promise<ChatTail>;
   completion(options: CompletionTailOptions): Promise<CompletionTail>;
+  /** Tokens of words that are nothing but text. */
+  plain(text: string): Promise<Uint32Array>;
   decodeStream(): TextStream;
   dispose(): Promise<void>;
 }
@@ -42,6 +44,7 @@ export function modelText(tokenizer: Tokenizer): ModelText {
     },
     chat: (options) => chatTail(tokenizer, format, options),
     completion: (options) => completionTail(tokenizer, format, options),
+    plain: (words) => tokenizer.encodeJoined([{ text: words, special: false }]),
     decodeStream: () => tokenizer.decodeStream(),
     dispose: () => tokenizer.dispose(),
   };

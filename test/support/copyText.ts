@@ -50,6 +50,7 @@ export function copyText(): ModelText {
       windowEndLine: 0,
       usesSuffix: true,
     }),
+    plain: async (words) => bytesToTokens(words),
     decodeStream: () => {
       const decoder = new TextDecoder();
       return {

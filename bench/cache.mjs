@@ -1,0 +1,58 @@
+// The offloaded cache: speed against llama.cpp and against our own dense path, restarts, edits, budgets, look-ups, attribution.
+//
+//   --only A,B       parts, in this order (all): decode, indexing, prefill, restart, edit, overlap, lookups, attribution, budgets, million
+//   --threads N      threads of both engines (the number of cores)
+//   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
+//   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
+//   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
+//
+// What takes long to make is kept in a cache folder outside the checkout (bench/lib/cacheFolder.mjs): llama.cpp's state and our own contexts.
+import { mkdirSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { corpusSources } from "./lib/corpus.mjs";
+import { Figures } from "./lib/figures.mjs";
+
+const parts = {
+  decode: () => import("./cache/decode.mjs"),
+  indexing: () => import("./cache/indexing.mjs"),
+  prefill: () => import("./cache/prefill.mjs"),
+  restart: () => import("./cache/restart.mjs"),
+  edit: () => import("./cache/edit.mjs"),
+  overlap: () => import("./cache/overlap.mjs"),
+  lookups: () => import("./cache/lookups.mjs"),
+  attribution: () => import("./cache/attribution.mjs"),
+  budgets: () => import("./cache/budgets.mjs"),
+  million: () => import("./cache/million.mjs"),
+};
+const results = fileURLToPath(new URL("./results/cache/", import.meta.url));
+
+export async function run(figures, options) {
+  const threads = Number(options.threads ?? os.cpus().length);
+  const models = String(options.models ?? "smollm2-135m-instruct,qwen2.5-coder-0.5b-instruct").split(",");
+  const wanted = String(options.only ?? Object.keys(parts).join(",")).split(",");
+  const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
+  if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
+  const folder = path.resolve(String(options.results ?? results));
+  mkdirSync(folder, { recursive: true });
+  const machine = `${os.cpus()[0].model}, ${threads} threads`;
+  const code = corpusSources().map(({ name, version, license }) => `${name} ${version} (${license})`);
+  console.log(`${machine}. Code: ${code.join(", ")}`);
+  for (const name of Object.keys(parts).filter((each) => wanted.includes(each))) {
+    console.log(`\n${name}`);
+    const own = new Figures((figure) => figures.keep(figure));
+    const { run: runPart } = await parts[name]();
+    const raw = await runPart(own, { ...options, threads, models, model: models.at(-1) });
+    const record = {
+      part: name,
+      date: new Date().toISOString().slice(0, 10),
+      machine,
+      models,
+      code,
+      figures: own.all,
+      raw,
+    };
+    writeFileSync(path.join(folder, `${name}.json`), `${JSON.stringify(record, null, 1)}\n`);
+  }
+}

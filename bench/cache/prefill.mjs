@@ -1,0 +1,40 @@
+// One causal sequence, no segments: prefill with nosa's selection against our own dense prefill, side by side.
+import { openModel, selections } from "../lib/context.mjs";
+import { joinedText } from "../lib/corpus.mjs";
+import { modelFile } from "../lib/product.mjs";
+import { filesOf } from "./repositories.mjs";
+
+const pieceTokens = 2_048;
+const goals = { 16_384: 1.5, 32_768: 2.5 };
+
+export async function run(figures, { model: id, threads }) {
+  const model = await openModel(await modelFile(id), { threads });
+  const tokens = (await model.encode(joinedText(filesOf("128k")))).slice(0, 32_768);
+  const runs = { nosa: { millis: 0 }, full: { millis: 0 } };
+  for (const [policy, state] of Object.entries(runs)) {
+    state.sequence = await model.native.createSequence({ basePosition: 0, attends: [] });
+    await state.sequence.select({ ...selections.nosa, policy });
+    await state.sequence.setTokens(tokens);
+  }
+  const raw = [];
+  for (let done = pieceTokens; done <= tokens.length; done += pieceTokens) {
+    for (const state of Object.values(runs)) state.millis += await advance(state.sequence, done);
+    raw.push({ tokens: done, nosa: runs.nosa.millis, full: runs.full.millis });
+    const goal = goals[done];
+    if (goal === undefined) continue;
+    figures.add(`${id}: sequence prefill of ${done}, nosa`, (done / runs.nosa.millis) * 1000, "tokens/s");
+    figures.add(`${id}: sequence prefill of ${done}, dense`, (done / runs.full.millis) * 1000, "tokens/s");
+    figures.add(`${id}: sequence prefill of ${done}, over dense`, runs.full.millis / runs.nosa.millis, "x", { goal });
+  }
+  for (const { sequence } of Object.values(runs)) await sequence.dispose();
+  await model.dispose();
+  return raw;
+}
+
+/** Milliseconds until `end` tokens are computed. */
+async function advance(sequence, end) {
+  const start = performance.now();
+  let { computed } = await sequence.prefill({ tokensMax: 64 });
+  while (computed < end) ({ computed } = await sequence.prefill({ tokensMax: end - computed }));
+  return performance.now() - start;
+}

@@ -1,0 +1,181 @@
+// A repository's context in this process: the product's own tokens, segments and prompts over the native addon, with no engine between.
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import path from "node:path";
+import { cacheFolder } from "./cacheFolder.mjs";
+import { product } from "./product.mjs";
+
+const dist = fileURLToPath(new URL("../../dist/", import.meta.url));
+const adapters = path.join(dist, "adapters");
+const addonPath = process.env.NOSA_BENCH_ADDON ?? path.join(dist, "nosa.node");
+const engineSegments = path.join(product.dataPaths(cacheFolder("home")).contexts, "segments");
+export const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+
+/** The product's budget, and the same with one of the other policies. */
+export const selections = {
+  nosa: { policy: "nosa", totalBlocks: 64, queryBlocks: 16, sinkBlocks: 1, windowBlocks: 17, masked: [], pinned: [] },
+  infllmv2: {
+    policy: "infllmv2",
+    totalBlocks: 64,
+    queryBlocks: 16,
+    sinkBlocks: 1,
+    windowBlocks: 17,
+    masked: [],
+    pinned: [],
+  },
+};
+
+/**
+ * Opens a model with its tokenizer, and with its adapter unless `plain`. `options` are the addon's own beside path, threads, precision, kernels and
+ * adapter.
+ */
+export async function openModel(file, { threads, segmentTokensMax, plain = false, ...options }) {
+  const addon = createRequire(import.meta.url)(addonPath);
+  const adapter = plain ? {} : await adapterOf(file);
+  const native = await addon.openModel({
+    path: file,
+    threads,
+    precision: "fast",
+    kernels: "auto",
+    ...adapter,
+    ...options,
+  });
+  const tokenizer = await product.Tokenizer.open(file, {
+    addonPath,
+    workerPath: path.join(dist, "tokenizerWorker.js"),
+  });
+  const text = product.modelText(tokenizer);
+  return {
+    file,
+    native,
+    info: native.info,
+    text,
+    tokenizer,
+    segmentTokensMax: Math.min(segmentTokensMax ?? 8192, native.info.contextLength / 2),
+    encode: async (words) => (await tokenizer.encode([{ text: words, special: false }]))[0],
+    decode(ids) {
+      const stream = text.decodeStream();
+      return ids.map((id) => stream.push(id)).join("") + stream.end();
+    },
+    async dispose() {
+      await native.dispose();
+      await text.dispose();
+    },
+  };
+}
+
+/**
+ * Reads `files` ([{path, text}]) as repository `name`. `layout` is "segments" (the product's), "sequence" (one causal text) or "none" (the header
+ * alone). KV is kept in the benchmarks' cache and loaded from there. `onTokens` hears of every token that had to be computed.
+ */
+export async function openContext(
+  model,
+  { name, files, layout = "segments", keep = true, onTokens = () => undefined },
+) {
+  const header = await model.text.header(name);
+  const never = new AbortController().signal;
+  const tokenized = [];
+  for (const file of files) tokenized.push(await model.text.file(file.path, file.text, never));
+  tokenized.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const plans = product.planSegments(tokenized, {
+    segmentTokensMax: model.segmentTokensMax,
+    blockTokens: model.info.blockTokens,
+    lines: model.text.lines,
+  });
+  const tokens = plans.reduce((sum, plan) => sum + plan.tokens.length, 0);
+  const identity = {
+    fingerprint: model.info.fingerprint,
+    headerTokens: header,
+    segmentPositions: model.segmentTokensMax,
+    policy: "full",
+  };
+  const read = (ids, options, contentKey) =>
+    readSequence(model, ids, options, { key: product.segmentKey(identity, contentKey), keep, onTokens });
+
+  if (layout === "sequence") {
+    const all = joined([header, ...tokenized.flatMap((file) => [file.headerTokens, file.tokens])]);
+    const whole = await read(all, { basePosition: 0, attends: [] }, `sequence ${digest(all)}`);
+    return {
+      model,
+      tokens: all.length,
+      plans: [],
+      segments: [],
+      /** A sequence that sees the repository, and what must stand before a request's own tokens in it. */
+      async tail() {
+        return { sequence: await whole.fork(), before: all };
+      },
+      dispose: () => whole.dispose(),
+    };
+  }
+
+  const head = await read(header, { basePosition: 0, attends: [] }, "");
+  const segments = [];
+  for (const plan of layout === "none" ? [] : plans) {
+    segments.push(await read(plan.tokens, { basePosition: header.length, attends: [head] }, plan.contentKey));
+  }
+  const basePosition = header.length + (layout === "none" ? 0 : model.segmentTokensMax);
+  return {
+    model,
+    tokens: layout === "none" ? header.length : header.length + tokens,
+    plans,
+    segments,
+    async tail() {
+      const sequence = await model.native.createSequence({ basePosition, attends: [head, ...segments] });
+      return { sequence, before: new Uint32Array() };
+    },
+    async dispose() {
+      for (const sequence of [...segments, head]) await sequence.dispose();
+    },
+  };
+}
+
+/** Prefills all that waits in `sequence`. */
+export async function finish(sequence) {
+  for (;;) {
+    const { done } = await sequence.prefill({ tokensMax: 4096 });
+    if (done) return;
+  }
+}
+
+/** The adapter that the product would load, as options of the addon. */
+async function adapterOf(file) {
+  const note = `${file}.verified.json`;
+  if (!existsSync(note)) return {};
+  const { sha256 } = JSON.parse(readFileSync(note, "utf8"));
+  const adapter = await product.adapterFor(adapters, sha256);
+  return adapter === undefined ? {} : { adapter, baseSha256: sha256 };
+}
+
+async function readSequence(model, ids, options, { key, keep, onTokens }) {
+  const sequence = await model.native.createSequence(options);
+  const file = path.join(cacheFolder("kv"), `${key}.kv`);
+  // What an engine under measurement has read serves as well: same key, same KV.
+  const saved = [file, path.join(engineSegments, `${key}.kv`)].find((each) => existsSync(each));
+  if (keep && saved !== undefined) {
+    await sequence.load({ path: saved, key });
+    return sequence;
+  }
+  await sequence.setTokens(ids);
+  await finish(sequence);
+  onTokens(ids.length);
+  if (keep) await sequence.save({ path: file, key });
+  return sequence;
+}
+
+function digest(ids) {
+  return createHash("sha256")
+    .update(Buffer.from(ids.buffer, ids.byteOffset, ids.byteLength))
+    .digest("hex");
+}
+
+function joined(parts) {
+  const all = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
