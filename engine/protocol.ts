@@ -165,6 +165,8 @@ export interface ChatParams {
   readonly pins?: readonly Place[];
   /** The answer attends to nothing of the repository but these; the whole of it when absent or empty. */
   readonly scope?: readonly Place[];
+  /** Measures first what answers to neutral questions draw on, where that was not done yet, so that references are at their best. */
+  readonly why?: boolean;
   readonly tokensMax: number;
   readonly temperature: number;
   readonly seed: number;

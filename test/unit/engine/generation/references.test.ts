@@ -72,7 +72,7 @@ describe("references", () => {
 
     it("does not name what is attended to whatever is asked", () => {
       const masses = [
-        { sequence: 2, block: 3, mass: 0.2 },
+        { sequence: 2, block: 3, mass: 0.18 },
         { sequence: 1, block: 4, mass: 0.15 },
         { sequence: 1, block: 1, mass: 0.05 },
       ];
@@ -94,7 +94,7 @@ describe("references", () => {
 
     it("compares shares, so that an answer that draws on the repository more is measured the same", () => {
       const answer = (factor: number) => [
-        { sequence: 2, block: 3, mass: 0.2 * factor },
+        { sequence: 2, block: 3, mass: 0.18 * factor },
         { sequence: 1, block: 4, mass: 0.15 * factor },
         { sequence: 2, block: 5, mass: 0.08 * factor },
       ];
