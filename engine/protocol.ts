@@ -88,7 +88,7 @@ export interface RootParams {
 export interface IndexParams extends RootParams {
   /** The editor's `files.exclude` and `search.exclude` for this root: glob → on. */
   readonly editorExcludes: Readonly<Record<string, boolean>>;
-  /** Files and folders (with a slash at the end) that are read anew although they did not change; none when absent. */
+  /** Files and folders (with a slash at the end; "/" is everything) that are read anew although they did not change. */
   readonly reread?: readonly string[];
 }
 
