@@ -23,7 +23,8 @@ constexpr int kTileWindows = 8;
 constexpr int kTileBlocks = kTileWindows / kBlockWindows;
 constexpr int kWarpBlocks = kWarpTiles * kTileBlocks;
 constexpr int kUnitBlocks = kWarps * kWarpBlocks;
-constexpr int kKeptUnits = 4;  // whose logits stay in shared memory; others go through scratch
+/// Units of a thread block whose logits stay in shared memory; those of others go through scratch.
+constexpr int kept_units(int n_head_tiles) { return 4 / n_head_tiles; }
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kCounterBytes = 16;
 
@@ -201,7 +202,7 @@ template <int kHeadDim, int kHeadTiles>
 __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParams p) {
   extern __shared__ float4 dynamic[];
   auto* queries = reinterpret_cast<QueryTile<kHeadDim>*>(dynamic);            // [kHeadTiles]
-  auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kKeptUnits, kWarps, tiles.., 32]
+  auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kept_units, kWarps, ..]
   __shared__ Partial of_warp[kWarps][kHeadTiles * kTileHeads];
   __shared__ float log_total[kHeadTiles * kTileHeads];  // log2 of the softmax's denominator
   begin_kernel();
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   const int lane = threadIdx.x % kWarp;
   constexpr int kUnitLogits = kWarps * kHeadTiles * kWarpTiles * kWarp;
   const auto logits_at = [&](int unit, int nth, int head_tile) {
-    float4* base = nth < kKeptUnits ? kept + nth * kUnitLogits : shared.logits + size_t(unit) * kUnitLogits;
+    float4* base = nth < kept_units(kHeadTiles) ? kept + nth * kUnitLogits : shared.logits + size_t(unit) * kUnitLogits;
     return base + (warp * kHeadTiles + head_tile) * kWarpTiles * kWarp + lane;
   };
 
@@ -315,7 +316,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 template <int kHeadDim, int kHeadTiles>
 cudaError_t launch_score(const ScoreBlocksParams& p, cudaStream_t stream) {
   constexpr size_t shared_bytes = kHeadTiles * sizeof(QueryTile<kHeadDim>) +
-                                  size_t(kKeptUnits) * kWarps * kHeadTiles * kWarpTiles * kWarp * sizeof(float4);
+                                  size_t(kept_units(kHeadTiles)) * kWarps * kHeadTiles * kWarpTiles * kWarp * sizeof(float4);
   const auto kernel = score_blocks_kernel<kHeadDim, kHeadTiles>;
   // Asked once: how many thread blocks the machine holds at a time.
   struct Room {
