@@ -19,6 +19,7 @@ export const schemas = {
     tokensMax: z.int().check(z.minimum(1), z.maximum(limits.answerTokensMax)),
     temperature: z.number().check(z.minimum(0), z.maximum(10)),
     seed: z.int().check(z.minimum(0), z.maximum(Number.MAX_SAFE_INTEGER)),
+    why: z.optional(z.boolean()),
     partialResultToken: z.optional(z.union([z.string(), z.number()])),
   }),
   download: z.object({ model: text(4_096) }),

@@ -4,7 +4,14 @@ import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import { pathToFileURL } from "node:url";
 import { EngineError } from "../errors";
-import type { CompletionStats, DownloadProgress, IndexProgress, IndexSummary, Reference } from "../protocol";
+import type {
+  ChatResult,
+  CompletionStats,
+  DownloadProgress,
+  IndexProgress,
+  IndexSummary,
+  Reference,
+} from "../protocol";
 import type { TerminalClient } from "./client";
 import { parsePlace, type TerminalOptions } from "./options";
 import { megabytes, ProgressLine, seconds } from "./progressLine";
@@ -63,6 +70,7 @@ async function ask(
       tokensMax: options.answerTokensMax,
       temperature: options.temperature,
       seed: options.seed,
+      why: options.why,
       partialResultToken,
     },
     signal,
@@ -73,6 +81,7 @@ async function ask(
   if (result.references.length > 0)
     terminal.stdout.write(`\nDrew on:\n${result.references.map(referenceLine).join("")}`);
   const { usage } = result;
+  if (options.why) terminal.stdout.write(whyLine(result));
   const rate = usage.millis.decode > 0 ? (usage.answerTokens * 1000) / usage.millis.decode : 0;
   terminal.stderr.write(
     `${usage.contextTokens} tokens of context, first token after ${(usage.millis.firstToken / 1000).toFixed(2)} s, ` +
@@ -224,6 +233,16 @@ function summaryLine(summary: IndexSummary): string {
 
 function referenceLine({ path: file, startLine, endLine, share }: Reference): string {
   return `  ${file}:${startLine}-${endLine}  ${Math.round(share * 100)} %\n`;
+}
+
+/** What the shares above are shares of. */
+function whyLine({ references, usage }: ChatResult): string {
+  const shown = references.reduce((sum, { share }) => sum + share, 0);
+  const rest = references.length > 0 ? `${Math.round((1 - Math.min(1, shown)) * 100)} % went elsewhere. ` : "";
+  return (
+    `\nShares are of the attention that the repository received, where that is above what answers to unrelated questions\n` +
+    `pay the same lines. ${rest}${usage.attendedBlocks} of ${usage.totalBlocks} blocks were attended to (${usage.policy}).\n`
+  );
 }
 
 function writeJson(terminal: Terminal, value: unknown): void {

@@ -8,7 +8,7 @@ import type { EngineSettings } from "../protocol";
 
 export const usage = `Usage:
   nosa index    [--repo DIR] [--model M] [--context-max N] [--exclude GLOB]... [--json]
-  nosa ask      [--repo DIR] [--model M] [--context-max N] [--tokens-max N] [--temperature T] [--seed N] [--json] "question"
+  nosa ask      [--repo DIR] [--model M] [--context-max N] [--tokens-max N] [--temperature T] [--seed N] [--why] [--json] "question"
   nosa complete [--repo DIR] [--model M] [--context-max N] [--tokens-max N] [--json] FILE:LINE:COLUMN
   nosa tokens   --model PATH --ids FILE --steps N [--top K] [--precision f32] [--teacher FILE]
   nosa models   [fetch [ID]] [--json]
@@ -18,6 +18,7 @@ export const usage = `Usage:
   --model M        id of a known model, or the path of a GGUF file or of a folder with safetensors
   --tokens-max N   most tokens of the answer
   --context-max N  most tokens of the repository that are read
+  --why            say which lines the answer drew on, and how much of its attention each received
   --json           one JSON line on stdout instead of text
 `;
 
@@ -30,6 +31,8 @@ export interface TerminalOptions {
   readonly answerTokensMax: number;
   readonly temperature: number;
   readonly seed: number;
+  /** Explain the answer by what it attended to. */
+  readonly why: boolean;
   readonly json: boolean;
 }
 
@@ -68,6 +71,7 @@ export function parseOptions(command: string, words: readonly string[], cwd: str
     answerTokensMax,
     temperature,
     seed: values.seed === undefined ? 0 : Number(values.seed) || 0,
+    why: values.why ?? false,
     json: values.json ?? false,
   };
 }
@@ -85,6 +89,7 @@ function parsed(words: readonly string[]) {
         "context-max": { type: "string" },
         temperature: { type: "string" },
         seed: { type: "string" },
+        why: { type: "boolean" },
         json: { type: "boolean" },
       },
     });

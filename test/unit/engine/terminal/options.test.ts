@@ -4,7 +4,7 @@ import { parseOptions, parsePlace } from "../../../../engine/terminal/options";
 describe("parseOptions", () => {
   it("takes the current folder and the defaults", () => {
     const options = parseOptions("ask", ["what", "is this?"], "/srv/here");
-    expect(options).toMatchObject({ repo: "/srv/here", words: ["what", "is this?"], json: false, temperature: 0 });
+    expect(options).toMatchObject({ repo: "/srv/here", words: ["what", "is this?"], json: false, why: false, temperature: 0 });
     expect(options.settings.model).toBe("");
   });
 
@@ -20,6 +20,10 @@ describe("parseOptions", () => {
     const options = parseOptions("complete", ["--tokens-max", "7", "--context-max", "900", "a:1:1"], "/a");
     expect(options.settings.completions.tokensMax).toBe(7);
     expect(options.settings.contextTokensMax).toBe(900);
+  });
+
+  it("takes --why for a question", () => {
+    expect(parseOptions("ask", ["--why", "q"], "/a")).toMatchObject({ why: true, words: ["q"] });
   });
 
   it("refuses what it does not understand, in a sentence", () => {
