@@ -4,7 +4,13 @@ import { parseOptions, parsePlace } from "../../../../engine/terminal/options";
 describe("parseOptions", () => {
   it("takes the current folder and the defaults", () => {
     const options = parseOptions("ask", ["what", "is this?"], "/srv/here");
-    expect(options).toMatchObject({ repo: "/srv/here", words: ["what", "is this?"], json: false, why: false, temperature: 0 });
+    expect(options).toMatchObject({
+      repo: "/srv/here",
+      words: ["what", "is this?"],
+      json: false,
+      why: false,
+      temperature: 0,
+    });
     expect(options.settings.model).toBe("");
   });
 
