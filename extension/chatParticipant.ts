@@ -5,11 +5,10 @@ import {
   Location,
   Uri,
   chat,
-  workspace,
+  l10n,
   type CancellationToken,
   type ChatContext,
   type ChatFollowup,
-  type ChatPromptReference,
   type ChatRequest,
   type ChatResponseStream,
   type ChatResult as EditorChatResult,
@@ -18,34 +17,41 @@ import {
   type WorkspaceFolder,
 } from "vscode";
 import type { ChatMessage, ChatResult } from "../engine/protocol";
+import { applyHint, offersOf, type ApplyHint } from "./apply/offers";
+import { prepare, type Asking, type Prepared } from "./asking/prepare";
+import { followUpsFor } from "./asking/prompts";
+import { slashNamed } from "./asking/slash";
+import type { Attention } from "./attention";
 import { chatParams, stageText, usageText } from "./chat";
-import type { Engine } from "./client";
 import { failureFrom, failureView, isCancellation } from "./errors";
-import { attachedText, followupsFor } from "./prompting";
 import { referenceLabel, referenceLocation, shownReferences } from "./references";
-import { currentFolder, rootOf } from "./roots";
 import { Scope } from "./util/disposables";
 
 const participantId = "nosa.participant";
 
+/** More buttons than this hide the answer. */
+const applyButtonsMax = 4;
+
+export interface ChatParticipantOptions extends Asking {
+  readonly attention: Attention;
+  readonly log: LogOutputChannel;
+  readonly icon: Uri;
+}
+
 /** `@nosa` in the editor's own chat. Answers come from our engine, whatever model the chat has selected. */
 export class ChatParticipant implements Disposable {
-  readonly #engine: Engine;
-  readonly #log: LogOutputChannel;
+  readonly #options: ChatParticipantOptions;
   readonly #scope = new Scope();
 
-  constructor(engine: Engine, log: LogOutputChannel, icon: Uri) {
-    this.#engine = engine;
-    this.#log = log;
+  constructor(options: ChatParticipantOptions) {
+    this.#options = options;
     const participant = this.#scope.add(
       chat.createChatParticipant(participantId, (request, context, stream, token) =>
         this.#answer(request, context, stream, token),
       ),
     );
-    participant.iconPath = icon;
-    participant.followupProvider = {
-      provideFollowups: (result) => followupsOf(result),
-    };
+    participant.iconPath = options.icon;
+    participant.followupProvider = { provideFollowups: (result) => followupsOf(result) };
   }
 
   dispose(): void {
@@ -58,19 +64,25 @@ export class ChatParticipant implements Disposable {
     stream: ChatResponseStream,
     token: CancellationToken,
   ): Promise<EditorChatResult> {
-    const folder = currentFolder(this.#engine.status?.contexts ?? []);
-    const root = folder === undefined ? "" : rootOf(folder);
     try {
-      const messages = [...historyOf(context), { role: "user", content: await questionOf(request) } as const];
-      const result = await this.#engine.chat(
-        chatParams(root, messages),
+      const command = slashNamed(request.command);
+      const references = request.references.toReversed().map(({ value }) => referenceValue(value));
+      const prepared = await prepare(this.#options, {
+        command,
+        text: request.prompt.trim(),
+        references: references.filter((value) => value !== undefined),
+      });
+      const messages = [...historyOf(context), prepared.message];
+      const result = await this.#options.engine.chat(
+        chatParams(prepared.root, messages, prepared.pins),
         (delta) => {
           if (delta.kind === "stage") stream.progress(stageText(delta.stage));
           else stream.markdown(delta.text);
         },
         token,
       );
-      return finish(result, folder, stream);
+      this.#options.attention.learn(prepared.root, request.prompt, result);
+      return finish({ request, prepared, result, hint: applyHint(command, prepared) }, stream);
     } catch (error) {
       if (isCancellation(error)) return {};
       return this.#fail(error, stream);
@@ -79,75 +91,103 @@ export class ChatParticipant implements Disposable {
 
   #fail(error: unknown, stream: ChatResponseStream): EditorChatResult {
     const failure = failureFrom(error);
-    this.#log.error(`${failure.kind}: ${failure.message}`);
+    this.#options.log.error(`${failure.kind}: ${failure.message}`);
     const { text, action } = failureView(failure);
     if (action !== null) stream.button({ title: action.label, command: action.command });
     return { errorDetails: { message: text } };
   }
 }
 
-/** Links to the lines an answer drew on, then what it took. */
-function finish(result: ChatResult, folder: WorkspaceFolder | undefined, stream: ChatResponseStream): EditorChatResult {
-  const isWhole = folder !== undefined && result.finish !== "cancelled";
-  const references = isWhole ? shownReferences(result.references) : [];
-  if (folder !== undefined && references.length > 0) {
-    stream.markdown("\n\nDrawn from ");
-    for (const reference of references) {
-      const location = referenceLocation(folder, reference);
-      stream.reference(location);
-      stream.anchor(location, referenceLabel(reference));
-      stream.markdown(" ");
-    }
-  }
-  return { metadata: { usage: usageText(result.usage), references: references.map(referenceLabel) } };
+interface Answered {
+  readonly request: ChatRequest;
+  readonly prepared: Prepared;
+  readonly result: ChatResult;
+  readonly hint: ApplyHint;
 }
 
-/** Earlier turns with `@nosa`, as text. A turn with no answer is left out. */
+/** Buttons for its code, links to the lines it drew on, and what a later turn needs to know of this one. */
+function finish(answered: Answered, stream: ChatResponseStream): EditorChatResult {
+  const { request, prepared, result, hint } = answered;
+  const isWhole = prepared.folder !== undefined && result.finish !== "cancelled";
+  if (result.finish !== "cancelled") offerCode(result.text, hint, stream);
+  const references = isWhole ? shownReferences(result.references) : [];
+  if (prepared.folder !== undefined) linkReferences(prepared.folder, references, stream);
+  return {
+    metadata: {
+      asked: prepared.message.content,
+      answered: result.text,
+      command: request.command ?? "",
+      usage: usageText(result.usage),
+      references: references.map(referenceLabel),
+    },
+  };
+}
+
+function offerCode(answer: string, hint: ApplyHint, stream: ChatResponseStream): void {
+  for (const offer of offersOf(answer, hint).slice(0, applyButtonsMax)) {
+    const place = offer.path === "" ? Uri.parse(offer.about === "" ? "file:" : offer.about).path : offer.path;
+    const name = place.split("/").at(-1) ?? "";
+    const title = name === "" ? l10n.t("Preview in the open file") : l10n.t("Preview in {0}", name);
+    stream.button({ title, command: "nosa.previewCode", arguments: [offer] });
+  }
+}
+
+function linkReferences(
+  folder: WorkspaceFolder,
+  references: ReturnType<typeof shownReferences>,
+  stream: ChatResponseStream,
+): void {
+  if (references.length === 0) return;
+  stream.markdown(`\n\n${l10n.t("Drawn from")} `);
+  for (const reference of references) {
+    const location = referenceLocation(folder, reference);
+    stream.reference(location);
+    stream.anchor(location, referenceLabel(reference));
+    stream.markdown(" ");
+  }
+}
+
+function referenceValue(value: unknown): Uri | Location | string | undefined {
+  return typeof value === "string" || value instanceof Uri || value instanceof Location ? value : undefined;
+}
+
+/** Earlier turns with `@nosa`, word for word as the model had them, so that their KV is found again. */
 function historyOf(context: ChatContext): readonly ChatMessage[] {
   const messages: ChatMessage[] = [];
+  let prompt = "";
   for (const turn of context.history) {
-    if (turn instanceof ChatRequestTurn) {
-      messages.push({ role: "user", content: turn.prompt });
-    } else if (turn instanceof ChatResponseTurn) {
-      const content = answerOf(turn);
-      if (content === "") messages.pop();
-      else messages.push({ role: "assistant", content });
+    if (turn instanceof ChatRequestTurn) prompt = turn.prompt;
+    if (!(turn instanceof ChatResponseTurn)) continue;
+    const asked = metadataText(turn.result, "asked") || prompt;
+    const answered = metadataText(turn.result, "answered") || writtenText(turn);
+    if (asked !== "" && answered !== "") {
+      messages.push({ role: "user", content: asked }, { role: "assistant", content: answered });
     }
+    prompt = "";
   }
-  return messages.at(-1)?.role === "user" ? messages.slice(0, -1) : messages;
+  return messages;
 }
 
-function answerOf(turn: ChatResponseTurn): string {
+/** Of an answer that was stopped: nothing but its text is known. */
+function writtenText(turn: ChatResponseTurn): string {
   const parts = turn.response.filter((part) => part instanceof ChatResponseMarkdownPart);
-  const text = parts.map((part) => part.value.value).join("");
-  // What finish() added is for the reader, and would teach the model to invent links.
-  return text.split("\n\nDrawn from ")[0]?.trim() ?? "";
+  return parts
+    .map((part) => part.value.value)
+    .join("")
+    .trim();
 }
 
-async function questionOf(request: ChatRequest): Promise<string> {
-  // The editor lists references from the last in the text to the first.
-  const attached = await Promise.all(request.references.toReversed().map(textOf));
-  const texts = attached.filter((text) => text !== "");
-  return [...texts, request.prompt].join("\n\n");
-}
-
-async function textOf(reference: ChatPromptReference): Promise<string> {
-  const { value } = reference;
-  if (typeof value === "string") return value;
-  const uri = value instanceof Location ? value.uri : value instanceof Uri ? value : undefined;
-  if (uri === undefined) return "";
-  try {
-    const document = await workspace.openTextDocument(uri);
-    const range = value instanceof Location ? value.range : undefined;
-    return attachedText(workspace.asRelativePath(uri, false), document.getText(range), document.languageId);
-  } catch {
-    // A folder, or a file that is gone: the question stands without it.
-    return "";
-  }
+function metadataText(result: EditorChatResult | undefined, name: string): string {
+  const value: unknown = result?.metadata?.[name];
+  return typeof value === "string" ? value : "";
 }
 
 function followupsOf(result: EditorChatResult): ChatFollowup[] {
   const labels: unknown = result.metadata?.["references"];
   const texts = Array.isArray(labels) ? labels.filter((label) => typeof label === "string") : [];
-  return followupsFor(texts).map((prompt) => ({ prompt, participant: participantId }));
+  return followUpsFor(slashNamed(metadataText(result, "command")), texts).map(({ command, text }) => ({
+    prompt: text,
+    participant: participantId,
+    ...(command === undefined ? {} : { command }),
+  }));
 }

@@ -5,6 +5,7 @@ import {
   TreeItem,
   TreeItemCollapsibleState,
   Uri,
+  l10n,
   window,
   type Disposable,
   type TreeDataProvider,
@@ -13,26 +14,48 @@ import type { ContextFile, ContextView, FileState, LeftOutReason } from "../engi
 import type { Engine } from "./client";
 import { contextTree, type ContextNode } from "./contextTree";
 import { failureFrom } from "./errors";
+import { gauges, type Gauge } from "./meter";
+import type { Pins } from "./pins";
 import { folders, rootOf } from "./roots";
 import { Scope } from "./util/disposables";
-import { bytesText, countText, plural } from "./util/format";
+import { bytesText, countText, filesText } from "./util/format";
+
+/** What a command of the tree is given. */
+export interface PlaceNode {
+  readonly kind: "folder" | "file";
+  readonly root: string;
+  /** Relative to the root; a folder's ends with a slash. */
+  readonly path: string;
+}
 
 type Node =
+  | { readonly kind: "gauge"; readonly id: Gauge["id"]; readonly first: Gauge }
   | { readonly kind: "root"; readonly name: string; readonly view: ContextView; readonly children: readonly Node[] }
-  | { readonly kind: "folder"; readonly node: Extract<ContextNode, { kind: "folder" }>; readonly root: string }
-  | { readonly kind: "file"; readonly file: ContextFile; readonly root: string };
+  | (PlaceNode & { readonly kind: "folder"; readonly node: Extract<ContextNode, { kind: "folder" }> })
+  | (PlaceNode & { readonly kind: "file"; readonly file: ContextFile });
 
-/** The files of each repository's context: tokens, state, and why some are left out. */
+export interface ContextTreeOptions {
+  readonly engine: Engine;
+  readonly pins: Pins;
+  readonly contextTokensMax: () => number;
+}
+
+/** Budgets, and the files of each repository's context: tokens, state, and why some are left out. */
 export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
-  readonly #engine: Engine;
+  readonly #options: ContextTreeOptions;
   readonly #scope = new Scope();
-  readonly #changed = this.#scope.add(new EventEmitter<undefined>());
+  readonly #changed = this.#scope.add(new EventEmitter<Node | undefined>());
   readonly onDidChangeTreeData = this.#changed.event;
+  /** The tree is told of a gauge that changed by the object it was given for it. */
+  readonly #gaugeNodes = new Map<Gauge["id"], Extract<Node, { kind: "gauge" }>>();
+  /** What each was last drawn with. */
+  readonly #gauges = new Map<Gauge["id"], Gauge>();
   #lastSeen = "";
 
-  constructor(engine: Engine) {
-    this.#engine = engine;
-    this.#scope.add(engine.onDidChange(() => this.#refreshWhenRead()));
+  constructor(options: ContextTreeOptions) {
+    this.#options = options;
+    this.#scope.add(options.engine.onDidChange(() => this.#follow()));
+    this.#scope.add(options.pins.onDidChange(() => this.refresh()));
     this.#scope.add(window.createTreeView("nosa.context", { treeDataProvider: this, showCollapseAll: true }));
   }
 
@@ -50,34 +73,40 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
       case "root":
         return [...node.children];
       case "folder":
-        return node.node.children.map((child) => nodeOf(child, node.root));
+        return node.node.children.map((child) => nodeOf(child, node.root, node.path));
       case "file":
+      case "gauge":
         return [];
     }
   }
 
   getTreeItem(node: Node): TreeItem {
+    const { pins } = this.#options;
     switch (node.kind) {
+      case "gauge":
+        return gaugeItem(this.#gauges.get(node.id) ?? node.first);
       case "root":
         return rootItem(node.name, node.view);
       case "folder":
-        return folderItem(node.node);
+        return folderItem(node.node, pins.has(node.root, node.path));
       case "file":
-        return fileItem(node.file, node.root);
+        return fileItem(node.file, node.root, pins.has(node.root, node.path));
     }
   }
 
   async #roots(): Promise<Node[]> {
-    if (this.#engine.state.kind !== "connected") return [];
+    const { engine } = this.#options;
+    if (engine.state.kind !== "connected") return [];
     const views = await Promise.all(folders().map((folder) => this.#root(folder.name, rootOf(folder))));
-    return views.filter((view) => view !== undefined);
+    const found = views.filter((view) => view !== undefined);
+    return found.length === 0 && engine.status?.activity.kind !== "indexing" ? [] : [...this.#shownGauges(), ...found];
   }
 
   async #root(name: string, root: string): Promise<Node | undefined> {
     try {
-      const view = await this.#engine.request("nosa/context", { root });
+      const view = await this.#options.engine.request("nosa/context", { root });
       if (view.files.length === 0) return undefined;
-      const children = contextTree(view.files).map((child) => nodeOf(child, root));
+      const children = contextTree(view.files).map((child) => nodeOf(child, root, ""));
       return { kind: "root", name, view, children };
     } catch (error) {
       // Nothing read yet: the view's own words offer to read it.
@@ -86,45 +115,93 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
     }
   }
 
-  /** The status comes ten times a second; the tree is asked for only when the contexts themselves changed. */
-  #refreshWhenRead(): void {
-    const { state, status } = this.#engine;
+  #shownGauges(): readonly Node[] {
+    return this.#freshGauges().map((gauge) => {
+      const node = { kind: "gauge", id: gauge.id, first: gauge } as const;
+      this.#gaugeNodes.set(gauge.id, node);
+      this.#gauges.set(gauge.id, gauge);
+      return node;
+    });
+  }
+
+  #freshGauges(): readonly Gauge[] {
+    const { engine, contextTokensMax } = this.#options;
+    return engine.status === null ? [] : gauges(engine.status, folders().map(rootOf), contextTokensMax());
+  }
+
+  /**
+   * The status comes ten times a second. The files are asked for only when the contexts themselves changed; the gauges
+   * follow every change of what they say.
+   */
+  #follow(): void {
+    const { state, status } = this.#options.engine;
     const contexts = status?.contexts.map(({ root, files, tokens, complete }) => [root, files, tokens, complete]);
     const isIndexing = status?.activity.kind === "indexing";
     const seen = JSON.stringify([state.kind, isIndexing, isIndexing ? [] : contexts]);
-    if (seen === this.#lastSeen) return;
-    this.#lastSeen = seen;
-    this.refresh();
+    if (seen !== this.#lastSeen) {
+      this.#lastSeen = seen;
+      return this.refresh();
+    }
+    for (const gauge of this.#freshGauges()) {
+      const node = this.#gaugeNodes.get(gauge.id);
+      if (node === undefined || this.#gauges.get(gauge.id)?.text === gauge.text) continue;
+      this.#gauges.set(gauge.id, gauge);
+      this.#changed.fire(node);
+    }
   }
 }
 
-function nodeOf(node: ContextNode, root: string): Node {
-  return node.kind === "file" ? { kind: "file", file: node.file, root } : { kind: "folder", node, root };
+function nodeOf(node: ContextNode, root: string, above: string): Node {
+  if (node.kind === "file") return { kind: "file", file: node.file, root, path: node.file.path };
+  return { kind: "folder", node, root, path: `${above}${node.name}/` };
+}
+
+const gaugeIcons: Readonly<Record<Gauge["id"], string>> = {
+  tokens: "book",
+  device: "circuit-board",
+  memory: "dashboard",
+  disk: "database",
+};
+
+function gaugeItem(gauge: Gauge): TreeItem {
+  const item = new TreeItem(gauge.label, TreeItemCollapsibleState.None);
+  item.id = `gauge-${gauge.id}`;
+  item.description = gauge.percent > 0 ? `${gauge.text} · ${gauge.percent}%` : gauge.text;
+  item.tooltip = new MarkdownString(`${gauge.label}: ${gauge.text}`);
+  item.iconPath = new ThemeIcon(gaugeIcons[gauge.id]);
+  item.contextValue = "nosa.gauge";
+  item.accessibilityInformation = { label: `${gauge.label}: ${gauge.text}` };
+  return item;
 }
 
 function rootItem(name: string, view: ContextView): TreeItem {
   const item = new TreeItem(name, TreeItemCollapsibleState.Expanded);
-  item.description = `${countText(view.tokens)} tokens · ${bytesText(view.bytesOnDisk)} on disk`;
-  item.tooltip = `${view.root}\n${plural(view.files.length, "file")}\n${bytesText(view.bytesInMemory)} in memory`;
+  item.description = l10n.t("{0} tokens", countText(view.tokens));
+  const sizes = l10n.t("{0} in memory, {1} on disk", bytesText(view.bytesInMemory), bytesText(view.bytesOnDisk));
+  item.tooltip = `${view.root}\n${filesText(view.files.length)}\n${sizes}`;
   item.iconPath = new ThemeIcon("root-folder");
   item.contextValue = "nosa.root";
   return item;
 }
 
-function folderItem(node: Extract<ContextNode, { kind: "folder" }>): TreeItem {
+function folderItem(node: Extract<ContextNode, { kind: "folder" }>, isPinned: boolean): TreeItem {
   const item = new TreeItem(node.name, TreeItemCollapsibleState.Collapsed);
-  item.description = node.tokens > 0 ? countText(node.tokens) : "";
-  item.iconPath = ThemeIcon.Folder;
+  const tokens = node.tokens > 0 ? countText(node.tokens) : "";
+  item.description = isPinned ? [l10n.t("pinned"), tokens].filter((part) => part !== "").join(" · ") : tokens;
+  item.iconPath = isPinned ? new ThemeIcon("pinned") : ThemeIcon.Folder;
+  item.contextValue = isPinned ? "nosa.folder.pinned" : "nosa.folder";
   return item;
 }
 
-function fileItem(file: ContextFile, root: string): TreeItem {
+function fileItem(file: ContextFile, root: string, isPinned: boolean): TreeItem {
   const uri = Uri.joinPath(Uri.file(root), file.path);
   const item = new TreeItem(file.path.split("/").at(-1) ?? file.path, TreeItemCollapsibleState.None);
-  item.description = fileText(file);
+  const isLeftOut = file.state.kind === "leftOut";
+  item.description = isPinned ? `${l10n.t("pinned")} · ${fileText(file)}` : fileText(file);
   item.tooltip = new MarkdownString(`${file.path}\n\n${fileText(file)}`);
-  item.iconPath = new ThemeIcon(stateIcons[file.state.kind]);
-  item.command = { title: "Open", command: "vscode.open", arguments: [uri] };
+  item.iconPath = new ThemeIcon(isPinned ? "pinned" : stateIcons[file.state.kind]);
+  item.command = { title: l10n.t("Open"), command: "vscode.open", arguments: [uri] };
+  item.contextValue = isLeftOut ? `nosa.leftOut.${file.state.reason}` : isPinned ? "nosa.file.pinned" : "nosa.file";
   return item;
 }
 
@@ -139,26 +216,37 @@ const stateIcons: Readonly<Record<FileState["kind"], string>> = {
 export function fileText({ state, tokens }: ContextFile): string {
   switch (state.kind) {
     case "fresh":
-      return `${countText(tokens)} tokens`;
+      return l10n.t("{0} tokens", countText(tokens));
     case "stale":
-      return `${countText(tokens)} tokens, changed since`;
+      return l10n.t("{0} tokens, changed since", countText(tokens));
     case "reading":
-      return "being read";
+      return l10n.t("being read");
     case "waiting":
-      return "not read yet";
+      return l10n.t("not read yet");
     case "leftOut":
-      return `left out: ${reasons[state.reason]}`;
+      return l10n.t("left out: {0}", reasonText(state.reason));
   }
 }
 
-const reasons: Readonly<Record<LeftOutReason, string>> = {
-  ignored: "an ignore file names it",
-  excluded: "the settings exclude it",
-  tooLarge: "too large",
-  binary: "not text",
-  secret: "may hold a secret",
-  generated: "generated",
-  unreadable: "could not be read",
-  link: "a symbolic link",
-  budget: "no room in the context",
-};
+function reasonText(reason: LeftOutReason): string {
+  switch (reason) {
+    case "ignored":
+      return l10n.t("an ignore file names it");
+    case "excluded":
+      return l10n.t("the settings exclude it");
+    case "tooLarge":
+      return l10n.t("too large");
+    case "binary":
+      return l10n.t("not text");
+    case "secret":
+      return l10n.t("may hold a secret");
+    case "generated":
+      return l10n.t("generated");
+    case "unreadable":
+      return l10n.t("could not be read");
+    case "link":
+      return l10n.t("a symbolic link");
+    case "budget":
+      return l10n.t("no room in the context");
+  }
+}

@@ -1,7 +1,18 @@
+import { l10n } from "vscode";
 import type { ErrorKind } from "../engine/protocol";
 
 /** What can go wrong as the user sees it: the engine's own kinds, and those that arise on this side. */
-export type FailureKind = ErrorKind | "connectionLost" | "engineUnavailable" | "untrusted" | "noFolder" | "fileMissing";
+export type FailureKind =
+  | ErrorKind
+  | "connectionLost"
+  | "engineUnavailable"
+  | "untrusted"
+  | "noFolder"
+  | "fileMissing"
+  | "nothingNamed"
+  | "noChanges"
+  | "gitFailed"
+  | "cannotApply";
 
 /** The message is a sentence for the user; the kind decides what is offered. */
 export class Failure extends Error {
@@ -31,45 +42,49 @@ interface Advice {
   readonly action: Action | null;
 }
 
-const downloadModel: Action = { label: "Download Model", command: "nosa.downloadModel" };
-const selectModel: Action = { label: "Select Model", command: "nosa.selectModel" };
-const indexRepository: Action = { label: "Index Repository", command: "nosa.indexRepository" };
-const restartEngine: Action = { label: "Restart Engine", command: "nosa.restartEngine" };
-const showLog: Action = { label: "Show Log", command: "nosa.showLog" };
-const openFolder: Action = { label: "Open Folder", command: "workbench.action.files.openFolder" };
-const manageTrust: Action = { label: "Manage Workspace Trust", command: "workbench.trust.manage" };
-const forgetRepository: Action = { label: "Forget a Repository", command: "nosa.forgetRepository" };
-const reloadWindow: Action = { label: "Reload Window", command: "workbench.action.reloadWindow" };
+const downloadModel: Action = { label: l10n.t("Download Model"), command: "nosa.downloadModel" };
+const selectModel: Action = { label: l10n.t("Select Model"), command: "nosa.selectModel" };
+const indexRepository: Action = { label: l10n.t("Index Repository"), command: "nosa.indexRepository" };
+const restartEngine: Action = { label: l10n.t("Restart Engine"), command: "nosa.restartEngine" };
+const showLog: Action = { label: l10n.t("Show Log"), command: "nosa.showLog" };
+const openFolder: Action = { label: l10n.t("Open Folder"), command: "workbench.action.files.openFolder" };
+const manageTrust: Action = { label: l10n.t("Manage Workspace Trust"), command: "workbench.trust.manage" };
+const forgetRepository: Action = { label: l10n.t("Forget a Repository"), command: "nosa.forgetRepository" };
+const reloadWindow: Action = { label: l10n.t("Reload Window"), command: "workbench.action.reloadWindow" };
 
 const adviceFor: Readonly<Record<FailureKind, Advice>> = {
   versionMismatch: {
-    text: "Another version of Nosa keeps the engine busy. Reload this window to use the newest one.",
+    text: l10n.t("Another version of Nosa keeps the engine busy. Reload this window to use the newest one."),
     action: reloadWindow,
   },
-  forbidden: { text: "The engine refused this window. Restart it.", action: restartEngine },
-  badRequest: { text: "The engine did not understand a request. The log has the details.", action: showLog },
-  modelMissing: { text: "There is no model on this machine yet.", action: downloadModel },
-  modelBroken: { text: "The model file is damaged. Download it again.", action: downloadModel },
-  modelUnsupported: { text: "Nosa cannot run this model. Choose another.", action: selectModel },
-  downloadFailed: { text: "The download failed. What has arrived is kept; try again.", action: downloadModel },
-  rootMissing: { text: "The folder is gone. Open it again.", action: openFolder },
-  repositoryEmpty: { text: "There is nothing to read in this folder.", action: showLog },
-  notIndexed: { text: "Nosa has not read this repository yet.", action: indexRepository },
-  noSpace: { text: "The disk is full. Free some space, or forget a repository.", action: forgetRepository },
+  forbidden: { text: l10n.t("The engine refused this window. Restart it."), action: restartEngine },
+  badRequest: { text: l10n.t("The engine did not understand a request. The log has the details."), action: showLog },
+  modelMissing: { text: l10n.t("There is no model on this machine yet."), action: downloadModel },
+  modelBroken: { text: l10n.t("The model file is damaged. Download it again."), action: downloadModel },
+  modelUnsupported: { text: l10n.t("Nosa cannot run this model. Choose another."), action: selectModel },
+  downloadFailed: { text: l10n.t("The download failed. What has arrived is kept; try again."), action: downloadModel },
+  rootMissing: { text: l10n.t("The folder is gone. Open it again."), action: openFolder },
+  repositoryEmpty: { text: l10n.t("There is nothing to read in this folder."), action: showLog },
+  notIndexed: { text: l10n.t("Nosa has not read this repository yet."), action: indexRepository },
+  noSpace: { text: l10n.t("The disk is full. Free some space, or forget a repository."), action: forgetRepository },
   outOfMemory: {
-    text: "There is not enough memory. Close other programs, or choose a smaller model.",
+    text: l10n.t("There is not enough memory. Close other programs, or choose a smaller model."),
     action: selectModel,
   },
-  draining: { text: "The engine is making way for a newer one. Try again in a moment.", action: null },
-  internal: { text: "The engine failed. The log has the details.", action: showLog },
+  draining: { text: l10n.t("The engine is making way for a newer one. Try again in a moment."), action: null },
+  internal: { text: l10n.t("The engine failed. The log has the details."), action: showLog },
   connectionLost: {
-    text: "The engine stopped. It is started again, and nothing that was read is lost.",
+    text: l10n.t("The engine stopped. It is started again, and nothing that was read is lost."),
     action: showLog,
   },
-  engineUnavailable: { text: "The engine could not be started.", action: showLog },
-  untrusted: { text: "Nosa reads a repository only after you trust its workspace.", action: manageTrust },
-  noFolder: { text: "Open a folder first; Nosa reads it and answers from it.", action: openFolder },
-  fileMissing: { text: "The file is no longer there.", action: null },
+  engineUnavailable: { text: l10n.t("The engine could not be started."), action: showLog },
+  untrusted: { text: l10n.t("Nosa reads a repository only after you trust its workspace."), action: manageTrust },
+  noFolder: { text: l10n.t("Open a folder first; Nosa reads it and answers from it."), action: openFolder },
+  fileMissing: { text: l10n.t("The file is no longer there."), action: null },
+  nothingNamed: { text: l10n.t("Select some code, open a file, or name what is meant."), action: null },
+  noChanges: { text: l10n.t("The working tree has no changes to review."), action: null },
+  gitFailed: { text: l10n.t("Git could not say what changed."), action: showLog },
+  cannotApply: { text: l10n.t("There is no place for this code: open the file it belongs to."), action: null },
 };
 
 /** The words and the button for a failure. */
@@ -96,7 +111,7 @@ export function failureFrom(error: unknown): Failure {
   const kind = kindOf(error);
   if (kind !== undefined) return new Failure(kind, error.message);
   if (connectionCodes.has(codeOf(error))) return plainFailure("connectionLost");
-  return new Failure("internal", `The engine failed: ${error.message}`);
+  return new Failure("internal", l10n.t("The engine failed: {0}", error.message));
 }
 
 // JSON-RPC numbers: request cancelled, server cancelled, content modified.

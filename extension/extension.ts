@@ -1,8 +1,13 @@
 import { Uri, chat, commands, lm, window, workspace, type ExtensionContext } from "vscode";
+import { Proposals, parseCodeToApply } from "./apply/proposals";
+import { Attention } from "./attention";
+import { setBudgets } from "./budgets";
 import { ChatParticipant } from "./chatParticipant";
 import { Chat } from "./chatView/chat";
+import { ChatHistory } from "./chatView/history";
 import { ChatViewProvider } from "./chatView/provider";
 import { EngineClient } from "./client";
+import { CodeActions } from "./codeActions";
 import { registerCommands } from "./commands";
 import {
   hintOfOthers,
@@ -13,14 +18,19 @@ import {
 } from "./completions/commands";
 import { CompletionMiddleware } from "./completions/middleware";
 import { Snooze } from "./completions/snooze";
+import { ContextActions } from "./contextActions";
+import { ContextMap } from "./contextMap/panel";
 import { ContextTreeView } from "./contextView";
 import { forgetChosen } from "./forget";
 import { Indexing } from "./indexing";
 import { LanguageModel } from "./languageModel";
 import { showMenu } from "./menu";
 import { Models } from "./models";
+import { Pins } from "./pins";
+import { RepoTool } from "./repoTool";
 import { report } from "./report";
-import { folders, rootOf } from "./roots";
+import { currentFolder, folders, rootOf } from "./roots";
+import { selfTest } from "./selfTest";
 import { onSettingsChanged, readSettings } from "./settings";
 import { StatusBar } from "./statusBar";
 import { pause } from "./util/pause";
@@ -55,18 +65,22 @@ export function activate(context: ExtensionContext): void {
     middleware: { provideInlineCompletionItems: completions.provideInlineCompletionItems },
     settings: readSettings,
   });
-  const conversation = new Chat(engine, log);
-  const chatView = new ChatViewProvider({
-    extensionUri: context.extensionUri,
-    engine,
-    chat: conversation,
-    report: tell,
-  });
+  const { extensionUri } = context;
+  const contextTokensMax = (): number => readSettings().contextTokensMax;
+  const pins = new Pins(context.workspaceState);
+  const attention = new Attention();
+  const history = new ChatHistory(context.workspaceState);
+  const proposals = new Proposals();
+  const conversation = new Chat({ engine, pins, attention, history, log, nowMs: Date.now });
+  const chatView = new ChatViewProvider({ extensionUri, engine, chat: conversation, history, proposals, report: tell });
+  const codeActions = new CodeActions(conversation, chatView);
   const indexing = new Indexing(engine, log);
-  const models = new Models(engine);
+  const models = new Models(engine, tell);
   const statusBar = new StatusBar({ engine, roots, completionsEnabled });
-  const contextTree = new ContextTreeView(engine);
-  own.push(log, engine, conversation, chatView, statusBar, contextTree);
+  const contextTree = new ContextTreeView({ engine, pins, contextTokensMax });
+  const contextActions = new ContextActions({ engine, pins, indexing });
+  const contextMap = new ContextMap({ extensionUri, engine, attention, pins, contextTokensMax, report: tell });
+  own.push(log, engine, pins, attention, proposals, conversation, chatView, models, statusBar, contextTree, contextMap);
 
   own.push(
     window.registerWebviewViewProvider(ChatViewProvider.viewId, chatView),
@@ -78,6 +92,9 @@ export function activate(context: ExtensionContext): void {
     registerCommands(
       {
         "nosa.indexRepository": () => indexing.indexChosen(),
+        "nosa.rereadRepository": () => indexing.rereadChosen(),
+        "nosa.pauseIndexing": () => indexing.pause(),
+        "nosa.resumeIndexing": () => indexing.resume(),
         "nosa.ask": () => commands.executeCommand(`${ChatViewProvider.viewId}.focus`),
         "nosa.toggleCompletions": () => toggleCompletions(),
         "nosa.toggleCompletionsForLanguage": () => toggleLanguage(),
@@ -90,7 +107,27 @@ export function activate(context: ExtensionContext): void {
         "nosa.restartEngine": () => engine.restart(),
         "nosa.showLog": () => log.show(),
         "nosa.showStatus": () => showMenu(engine, roots(), completionsEnabled()),
+        "nosa.selfTest": () => selfTest(engine),
+        "nosa.setBudgets": () => setBudgets(engine),
         "nosa.clearChat": () => chatView.clear(),
+        "nosa.showChats": () => chatView.showHistory(),
+        "nosa.explain": () => codeActions.ask("explain"),
+        "nosa.impact": () => codeActions.ask("impact"),
+        "nosa.writeTests": () => codeActions.ask("tests"),
+        "nosa.fix": () => codeActions.ask("fix"),
+        "nosa.document": () => codeActions.ask("docs"),
+        "nosa.reviewChanges": () => codeActions.ask("review"),
+        "nosa.addToChat": (what) => codeActions.attach(what),
+        "nosa.previewCode": (what) =>
+          proposals.preview(parseCodeToApply(what), currentFolder(engine.status?.contexts ?? [])),
+        "nosa.applyChange": (what) => proposals.apply(what instanceof Uri ? what : undefined),
+        "nosa.discardChange": (what) => proposals.discard(what instanceof Uri ? what : undefined),
+        "nosa.showContextMap": () => contextMap.show(),
+        "nosa.pin": (what) => contextActions.pin(what),
+        "nosa.unpin": (what) => contextActions.unpin(what),
+        "nosa.exclude": (what) => contextActions.exclude(what),
+        "nosa.include": (what) => contextActions.include(what),
+        "nosa.reread": (what) => contextActions.reread(what),
         "nosa.refreshContext": () => contextTree.refresh(),
         "nosa.openSettings": () => commands.executeCommand("workbench.action.openSettings", "@ext:nosa.nosa"),
       },
@@ -105,8 +142,10 @@ export function activate(context: ExtensionContext): void {
     model.resolve().catch((error: unknown) => log.warn(`The editor did not list our model: ${String(error)}`));
   }
   if (hasChatParticipants()) {
-    own.push(new ChatParticipant(engine, log, Uri.joinPath(context.extensionUri, "media", "icons", "icon.png")));
+    const icon = Uri.joinPath(extensionUri, "media", "icons", "icon.png");
+    own.push(new ChatParticipant({ engine, pins, attention, log, icon }));
   }
+  if (hasTools()) own.push(new RepoTool(engine));
 
   engine.start();
   log.info(`Nosa ${packageVersion(context)} is active after ${Math.round(performance.now() - startedAtMs)} ms.`);
@@ -121,6 +160,11 @@ function packageVersion(context: ExtensionContext): string {
 function hasLanguageModels(): boolean {
   const found: Partial<typeof lm> | undefined = lm;
   return found?.registerLanguageModelChatProvider !== undefined;
+}
+
+function hasTools(): boolean {
+  const found: Partial<typeof lm> | undefined = lm;
+  return found?.registerTool !== undefined;
 }
 
 function hasChatParticipants(): boolean {

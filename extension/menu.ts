@@ -1,4 +1,4 @@
-import { commands, window, type QuickPickItem } from "vscode";
+import { commands, l10n, window, type QuickPickItem } from "vscode";
 import type { EngineStatus } from "../engine/protocol";
 import type { Engine } from "./client";
 import { statusView, type StatusInput } from "./statusBar";
@@ -12,7 +12,7 @@ export async function showMenu(engine: Engine, roots: readonly string[], complet
   const input = { state: engine.state, status: engine.status, roots, completionsEnabled };
   const picked = await window.showQuickPick(menuItems(input), {
     title: menuTitle(input),
-    placeHolder: "What would you like to do?",
+    placeHolder: l10n.t("What would you like to do?"),
   });
   if (picked !== undefined) await commands.executeCommand(picked.command);
 }

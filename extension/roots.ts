@@ -1,5 +1,5 @@
 import { realpathSync } from "node:fs";
-import { window, workspace, type WorkspaceFolder } from "vscode";
+import { l10n, window, workspace, type WorkspaceFolder } from "vscode";
 import type { ContextStatus } from "../engine/protocol";
 import { plainFailure } from "./errors";
 
@@ -56,7 +56,7 @@ export async function chooseFolders(choice: FolderChoice): Promise<readonly Work
     description: folder.uri.fsPath,
     chosen: [folder],
   }));
-  const all = { label: "$(root-folder-opened) All folders", description: "", chosen: [...open] };
+  const all = { label: `$(root-folder-opened) ${l10n.t("All folders")}`, description: "", chosen: [...open] };
   const picked = await window.showQuickPick(choice.all ? [all, ...each] : each, {
     placeHolder: choice.placeHolder,
   });

@@ -1,8 +1,8 @@
-import { MarkdownString, StatusBarAlignment, ThemeColor, window, type Disposable, type StatusBarItem } from "vscode";
+import { MarkdownString, StatusBarAlignment, ThemeColor, l10n, window, type Disposable, type StatusBarItem } from "vscode";
 import type { Activity, ContextStatus, EngineStatus } from "../engine/protocol";
 import type { ConnectionState, Engine } from "./client";
 import { failureView } from "./errors";
-import { bytesText, countText, durationText, plural } from "./util/format";
+import { bytesText, countText, durationText, filesText } from "./util/format";
 import { Scope } from "./util/disposables";
 
 export interface StatusInput {
@@ -27,11 +27,11 @@ export function statusView(input: StatusInput): StatusView {
   const { state, status } = input;
   if (state.kind === "failed") {
     const { text } = failureView(state.failure);
-    return { text: "$(error) Nosa: not running", tooltip: [text], label: `Nosa: ${text}`, tone: "error" };
+    return { text: `$(error) ${l10n.t("Nosa: not running")}`, tooltip: [text], label: `Nosa: ${text}`, tone: "error" };
   }
   if (status === null) {
-    const text = state.kind === "pausing" ? "restarting" : "starting";
-    return { text: `$(loading~spin) Nosa: ${text}`, tooltip: [], label: `Nosa is ${text}`, tone: "plain" };
+    const text = state.kind === "pausing" ? l10n.t("Nosa: restarting") : l10n.t("Nosa: starting");
+    return { text: `$(loading~spin) ${text}`, tooltip: [], label: text, tone: "plain" };
   }
   const now = activityText(status.activity) ?? restingText(status, input.roots);
   return {
@@ -53,32 +53,33 @@ function iconOf(input: StatusInput, status: EngineStatus): string {
 function activityText(activity: Activity): string | undefined {
   switch (activity.kind) {
     case "downloading":
-      return `fetching the model, ${activity.percent}%`;
+      return l10n.t("fetching the model, {0}%", activity.percent);
     case "loading":
-      return "loading the model";
+      return l10n.t("loading the model");
     case "indexing":
       return indexingText(activity);
     case "answering":
-      return "answering";
+      return l10n.t("answering");
     case "completing":
     case "idle":
       return undefined;
   }
 }
 
-/** "reading 43% at 351 tokens/s, 2 min left"; speed and time only once they are known. */
+/** "reading 43% · 351 tokens/s · 2 min left"; speed and time only once they are known. */
 export function indexingText(activity: Extract<Activity, { kind: "indexing" }>): string {
   const { percent, tokensPerSecond, secondsLeft } = activity;
-  const speed = tokensPerSecond > 0 ? ` at ${countText(tokensPerSecond)} tokens/s` : "";
-  const left = secondsLeft >= 0 ? `, ${durationText(secondsLeft)} left` : "";
-  return `reading ${percent}%${speed}${left}`;
+  const parts = [l10n.t("reading {0}%", percent)];
+  if (tokensPerSecond > 0) parts.push(l10n.t("{0} tokens/s", countText(tokensPerSecond)));
+  if (secondsLeft >= 0) parts.push(l10n.t("{0} left", durationText(secondsLeft)));
+  return parts.join(" · ");
 }
 
 function restingText(status: EngineStatus, roots: readonly string[]): string {
-  if (status.model === null) return "no model yet";
+  if (status.model === null) return l10n.t("no model yet");
   const tokens = openContexts(status, roots).reduce((sum, context) => sum + context.tokens, 0);
   const device = status.device.split(" ")[0] ?? "";
-  const read = tokens > 0 ? `${countText(tokens)} tokens` : "nothing read";
+  const read = tokens > 0 ? l10n.t("{0} tokens", countText(tokens)) : l10n.t("nothing read");
   return [status.model.name, device, read].filter((part) => part !== "").join(" · ");
 }
 
@@ -89,23 +90,24 @@ function openContexts(status: EngineStatus, roots: readonly string[]): readonly 
 function tooltipLines(input: StatusInput, status: EngineStatus): readonly string[] {
   const lines: string[] = [];
   if (status.problem !== "") lines.push(`$(warning) ${status.problem}`);
-  lines.push(`**Model** ${status.model === null ? "none yet" : status.model.name}`);
-  if (status.device !== "") lines.push(`**Device** ${status.device}`);
+  lines.push(l10n.t("**Model** {0}", status.model === null ? l10n.t("none yet") : status.model.name));
+  if (status.device !== "") lines.push(l10n.t("**Device** {0}", status.device));
   for (const context of openContexts(status, input.roots)) lines.push(contextLine(context));
-  if (status.kvBytes > 0) lines.push(`**Memory of what was read** ${bytesText(status.kvBytes)}`);
-  lines.push(`**Completions** ${input.completionsEnabled ? "on" : "off"}`);
-  lines.push(`**Windows** ${status.clients}, engine ${status.engineVersion}`);
+  if (status.kvBytes > 0) lines.push(l10n.t("**Memory of what was read** {0}", bytesText(status.kvBytes)));
+  lines.push(input.completionsEnabled ? l10n.t("**Completions** on") : l10n.t("**Completions** off"));
+  lines.push(l10n.t("**Windows** {0}, engine {1}", status.clients, status.engineVersion));
   return lines;
 }
 
 function contextLine(context: ContextStatus): string {
   const name = context.root.split(/[\\/]/).at(-1) ?? context.root;
-  const unfinished = context.complete ? "" : ", not finished";
-  const attended =
-    context.totalBlocks > 0
-      ? `; the last request attended to ${countText(context.attendedBlocks)} of ${countText(context.totalBlocks)} blocks`
-      : "";
-  return `**${name}** ${plural(context.files, "file")}, ${countText(context.tokens)} tokens${unfinished}${attended}`;
+  const parts = [`**${name}** ${filesText(context.files)}`, l10n.t("{0} tokens", countText(context.tokens))];
+  if (!context.complete) parts.push(l10n.t("not finished"));
+  if (context.totalBlocks > 0) {
+    const [attended, total] = [countText(context.attendedBlocks), countText(context.totalBlocks)];
+    parts.push(l10n.t("the last request attended to {0} of {1} blocks", attended, total));
+  }
+  return parts.join(" · ");
 }
 
 export interface StatusBarOptions {

@@ -22,6 +22,8 @@ const kilobytesMax = {
   "cli.js": 1_200,
   "media/chat.js": 400,
   "media/chat.css": 40,
+  "media/contextMap.js": 40,
+  "media/contextMap.css": 20,
 };
 
 const shared = {
@@ -65,6 +67,8 @@ function bundles() {
       entryPoints: [
         { in: "media/chat/main.ts", out: "media/chat" },
         { in: "media/chat/chat.css", out: "media/chat" },
+        { in: "media/contextMap/main.ts", out: "media/contextMap" },
+        { in: "media/contextMap/contextMap.css", out: "media/contextMap" },
       ],
       platform: "browser",
       target: "es2022",

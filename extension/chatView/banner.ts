@@ -1,8 +1,9 @@
+import { l10n } from "vscode";
 import type { EngineStatus } from "../../engine/protocol";
 import type { ConnectionState } from "../client";
 import { failureView, plainFailure } from "../errors";
 import { indexingText } from "../statusBar";
-import { countText, plural } from "../util/format";
+import { countText, filesText } from "../util/format";
 import type { ViewBanner } from "./messages";
 
 export interface BannerInput {
@@ -17,13 +18,13 @@ export interface BannerInput {
 export function bannerView(input: BannerInput): ViewBanner {
   const { state, status, folder } = input;
   if (state.kind === "failed") return failureView(state.failure);
-  if (status === null) return { text: "The engine is starting…", action: null };
+  if (status === null) return { text: l10n.t("The engine is starting…"), action: null };
   if (status.activity.kind === "downloading") {
-    return { text: `Fetching the model, ${status.activity.percent}%`, action: null };
+    return { text: l10n.t("Fetching the model, {0}%", status.activity.percent), action: null };
   }
   if (status.model === null) return failureView(plainFailure("modelMissing"));
   if (status.problem !== "") {
-    return { text: status.problem, action: { label: "Show Log", command: "nosa.showLog" } };
+    return { text: status.problem, action: { label: l10n.t("Show Log"), command: "nosa.showLog" } };
   }
   if (folder === null) return failureView(plainFailure("noFolder"));
   if (!input.isTrusted) return failureView(plainFailure("untrusted"));
@@ -39,12 +40,13 @@ function folderBanner(status: EngineStatus, folder: { name: string; root: string
   const context = status.contexts.find((candidate) => candidate.root === folder.root);
   if (context === undefined || context.tokens === 0) {
     return {
-      text: `${model} has not read ${folder.name} yet.`,
-      action: { label: "Index Repository", command: "nosa.indexRepository" },
+      text: l10n.t("{0} has not read {1} yet.", model, folder.name),
+      action: { label: l10n.t("Index Repository"), command: "nosa.indexRepository" },
     };
   }
-  const read = `${folder.name}: ${plural(context.files, "file")}, ${countText(context.tokens)} tokens · ${model}`;
+  const tokens = l10n.t("{0} tokens", countText(context.tokens));
+  const read = `${folder.name}: ${filesText(context.files)}, ${tokens} · ${model}`;
   return context.complete
     ? { text: read, action: null }
-    : { text: `${read} · not finished`, action: { label: "Go On Reading", command: "nosa.indexRepository" } };
+    : { text: `${read} · ${l10n.t("not finished")}`, action: { label: l10n.t("Go On Reading"), command: "nosa.indexRepository" } };
 }

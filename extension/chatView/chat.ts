@@ -1,68 +1,146 @@
-import { CancellationTokenSource, EventEmitter, type Disposable, type Location, type LogOutputChannel } from "vscode";
-import type { Engine } from "../client";
+import {
+  CancellationTokenSource,
+  EventEmitter,
+  Location,
+  Uri,
+  type Disposable,
+  type LogOutputChannel,
+  type WorkspaceFolder,
+} from "vscode";
+import { codeBlocks } from "../apply/codeBlocks";
+import { applyHint, codeToApply } from "../apply/offers";
+import type { CodeToApply } from "../apply/proposals";
+import { prepare, type Asking, type Prepared } from "../asking/prepare";
+import { parseAsked } from "../asking/slash";
+import type { Attention } from "../attention";
 import { chatParams, stageText } from "../chat";
 import { failureFrom, failureView, isCancellation } from "../errors";
-import { referenceLocation, shownReferences } from "../references";
-import { currentFolder, rootOf } from "../roots";
+import { referenceLocation } from "../references";
+import { folders, rootOf } from "../roots";
 import { Scope } from "../util/disposables";
-import { after, emptyConversation, messagesOf, streamingTurn, type ChatEvent, type Conversation } from "./conversation";
-import type { ToView } from "./messages";
+import { after, before, messagesOf, streamingTurn, viewTurn, type ChatEvent, type Conversation } from "./conversation";
+import { emptyChat, type ChatHistory, type KeptChat } from "./history";
+import type { ToView, ViewAttachment } from "./messages";
+
+export interface ChatOptions extends Asking {
+  readonly attention: Attention;
+  readonly history: ChatHistory;
+  readonly log: Pick<LogOutputChannel, "error">;
+  readonly nowMs: () => number;
+}
+
+/** Files, folders and lines that go along with the next question. */
+export interface PendingAttachment extends ViewAttachment {
+  readonly what: Uri | Location;
+}
 
 /** Owns the conversation of the chat view; lives on while the view is hidden. One answer at a time. */
 export class Chat implements Disposable {
-  readonly #engine: Engine;
-  readonly #log: LogOutputChannel;
+  readonly #options: ChatOptions;
   readonly #scope = new Scope();
   readonly #messages = this.#scope.add(new EventEmitter<ToView>());
   /** What the view must be told. */
   readonly onMessage = this.#messages.event;
-  readonly #locations = new Map<string, Location>();
-  #conversation: Conversation = emptyConversation;
+  #chat: KeptChat;
+  #attachments: readonly PendingAttachment[] = [];
+  #attached = 0;
   #running: CancellationTokenSource | undefined;
 
-  constructor(engine: Engine, log: LogOutputChannel) {
-    this.#engine = engine;
-    this.#log = log;
+  constructor(options: ChatOptions) {
+    this.#options = options;
+    this.#chat = options.history.chats[0] ?? emptyChat(options.history.nextId, options.nowMs());
   }
 
   get conversation(): Conversation {
-    return this.#conversation;
+    return this.#chat.conversation;
+  }
+
+  get id(): number {
+    return this.#chat.id;
+  }
+
+  get attachments(): readonly ViewAttachment[] {
+    return this.#attachments.map(({ id, label }) => ({ id, label }));
   }
 
   get busy(): boolean {
-    return streamingTurn(this.#conversation) !== undefined;
+    return streamingTurn(this.conversation) !== undefined;
   }
 
   /** Where a reference that was shown points to. */
   location(referenceId: string): Location | undefined {
-    return this.#locations.get(referenceId);
+    const [turnId, index] = referenceId.split("/");
+    const turn = this.conversation.turns.find(({ id }) => id === turnId);
+    const place = turn?.places[Number(index)];
+    const folder = turn === undefined ? undefined : folderOf(turn.root);
+    return place === undefined || folder === undefined ? undefined : referenceLocation(folder, place);
   }
 
+  /** Code of an answer with where it may go; undefined for a turn that is not there. */
+  codeOf(turnId: string, code: string): { readonly what: CodeToApply; readonly folder: WorkspaceFolder | undefined } | undefined {
+    const turn = this.conversation.turns.find(({ id }) => id === turnId);
+    if (turn === undefined) return undefined;
+    const block = codeBlocks(turn.markdown).find((each) => each.code.trim() === code.trim());
+    return { what: codeToApply(code, block?.path ?? "", turn.hint), folder: folderOf(turn.root) };
+  }
+
+  attach(what: Uri | Location, label: string): void {
+    if (this.#attachments.some((each) => each.label === label)) return;
+    this.#attached += 1;
+    this.#attachments = [...this.#attachments, { id: `a${this.#attached}`, label, what }];
+    this.#tellAttachments();
+  }
+
+  detach(attachmentId: string): void {
+    this.#attachments = this.#attachments.filter(({ id }) => id !== attachmentId);
+    this.#tellAttachments();
+  }
+
+  /** A question, with what is attached. "/name" at its beginning is a command. */
   async ask(text: string): Promise<void> {
-    const question = text.trim();
-    if (question === "" || this.busy) return;
-    const before = this.#conversation.turns.length;
-    this.#apply({ kind: "asked", text: question });
-    for (const turn of this.#conversation.turns.slice(Math.max(0, before))) this.#tellTurn(turn.id);
+    if (text.trim() === "" || this.busy) return;
+    const references = this.#attachments;
+    this.#attachments = [];
+    this.#apply({ kind: "asked", text: text.trim(), attachments: references.map(({ label }) => label) });
+    this.#tellTurns(2);
+    if (references.length > 0) this.#tellAttachments();
 
     const running = new CancellationTokenSource();
     this.#running = running;
+    const turnId = streamingTurn(this.conversation)?.id ?? "";
     try {
-      await this.#answer(running);
+      await this.#answer(turnId, text, references, running);
     } finally {
       running.dispose();
       if (this.#running === running) this.#running = undefined;
     }
+    await this.#keep();
   }
 
   stop(): void {
     this.#running?.cancel();
   }
 
+  /** A new, empty conversation; the old one is kept. */
   clear(): void {
+    this.show(emptyChat(this.#options.history.nextId, this.#options.nowMs()));
+  }
+
+  /** Goes on with a conversation that was kept. */
+  show(chat: KeptChat): void {
     this.stop();
-    this.#locations.clear();
-    this.#apply({ kind: "cleared" });
+    // Ids go on counting: nothing of an answer that is still under way finds a turn of the new conversation.
+    const nextId = Math.max(chat.conversation.nextId, this.conversation.nextId);
+    this.#chat = { ...chat, conversation: { ...chat.conversation, nextId } };
+  }
+
+  /** A conversation of its own with everything before a question; gives the question's words, to be changed. */
+  fork(turnId: string): string {
+    const question = this.conversation.turns.find(({ id, role }) => id === turnId && role === "user");
+    if (question === undefined) return "";
+    const id = Math.max(this.#options.history.nextId, this.#chat.id + 1);
+    this.show({ id, atMs: this.#options.nowMs(), conversation: before(this.conversation, turnId) });
+    return question.markdown;
   }
 
   dispose(): void {
@@ -70,14 +148,20 @@ export class Chat implements Disposable {
     this.#scope.dispose();
   }
 
-  async #answer(running: CancellationTokenSource): Promise<void> {
-    const turnId = streamingTurn(this.#conversation)?.id;
-    if (turnId === undefined) return;
-    const folder = currentFolder(this.#engine.status?.contexts ?? []);
-    const params = chatParams(folder === undefined ? "" : rootOf(folder), messagesOf(this.#conversation));
+  async #answer(
+    turnId: string,
+    text: string,
+    references: readonly PendingAttachment[],
+    running: CancellationTokenSource,
+  ): Promise<void> {
     try {
-      const result = await this.#engine.chat(
-        params,
+      const asked = parseAsked(text);
+      const prepared = await prepare(this.#options, { ...asked, references: references.map(({ what }) => what) });
+      if (!this.#isOpen(turnId)) return;
+      this.#apply(preparedEvent(prepared, applyHint(asked.command, prepared)));
+      this.#tellTurns(2);
+      const result = await this.#options.engine.chat(
+        chatParams(prepared.root, messagesOf(this.conversation), prepared.pins),
         (delta) => {
           if (delta.kind === "stage") this.#messages.fire({ kind: "stage", turnId, text: stageText(delta.stage) });
           else this.#stream(turnId, delta.text);
@@ -85,22 +169,18 @@ export class Chat implements Disposable {
         running.token,
       );
       if (!this.#isOpen(turnId)) return;
-      if (folder !== undefined) {
-        shownReferences(result.references).forEach((reference, index) =>
-          this.#locations.set(`${turnId}/${index}`, referenceLocation(folder, reference)),
-        );
-      }
+      this.#options.attention.learn(prepared.root, text, result);
       this.#apply({ kind: "answered", result });
     } catch (error) {
       if (!this.#isOpen(turnId)) return;
       this.#apply(isCancellation(error) ? { kind: "stopped" } : { kind: "failed", message: this.#explain(error) });
     }
-    this.#tellTurn(turnId);
+    this.#tellTurns(1);
   }
 
   #explain(error: unknown): string {
     const failure = failureFrom(error);
-    this.#log.error(`${failure.kind}: ${failure.message}`);
+    this.#options.log.error(`${failure.kind}: ${failure.message}`);
     return failureView(failure).text;
   }
 
@@ -112,15 +192,35 @@ export class Chat implements Disposable {
   }
 
   #isOpen(turnId: string): boolean {
-    return streamingTurn(this.#conversation)?.id === turnId;
+    return streamingTurn(this.conversation)?.id === turnId;
   }
 
   #apply(event: ChatEvent): void {
-    this.#conversation = after(this.#conversation, event);
+    this.#chat = { ...this.#chat, conversation: after(this.conversation, event) };
   }
 
-  #tellTurn(turnId: string): void {
-    const turn = this.#conversation.turns.find((candidate) => candidate.id === turnId);
-    if (turn !== undefined) this.#messages.fire({ kind: "turn", turn, busy: this.busy });
+  async #keep(): Promise<void> {
+    const { history, nowMs } = this.#options;
+    await history.keep({ ...this.#chat, atMs: nowMs() });
   }
+
+  #tellTurns(count: number): void {
+    const { busy } = this;
+    for (const turn of this.conversation.turns.slice(-count)) {
+      this.#messages.fire({ kind: "turn", turn: viewTurn(turn), busy });
+    }
+  }
+
+  #tellAttachments(): void {
+    this.#messages.fire({ kind: "attachments", attachments: this.attachments });
+  }
+}
+
+function preparedEvent(prepared: Prepared, hint: Extract<ChatEvent, { kind: "prepared" }>["hint"]): ChatEvent {
+  const attachments = prepared.attachments.map(({ label }) => label);
+  return { kind: "prepared", content: prepared.message.content, root: prepared.root, attachments, hint };
+}
+
+function folderOf(root: string): WorkspaceFolder | undefined {
+  return folders().find((folder) => rootOf(folder) === root);
 }

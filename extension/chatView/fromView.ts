@@ -20,6 +20,20 @@ export function parseFromView(value: unknown): FromView | undefined {
       const referenceId = stringIn(value, "referenceId");
       return referenceId === undefined ? undefined : { kind: "open", referenceId };
     }
+    case "attach":
+      return { kind: "attach" };
+    case "detach": {
+      const attachmentId = stringIn(value, "attachmentId");
+      return attachmentId === undefined ? undefined : { kind: "detach", attachmentId };
+    }
+    case "fork": {
+      const turnId = stringIn(value, "turnId");
+      return turnId === undefined ? undefined : { kind: "fork", turnId };
+    }
+    case "apply": {
+      const turnId = stringIn(value, "turnId");
+      return turnId === undefined || text === undefined ? undefined : { kind: "apply", turnId, text };
+    }
     case "action": {
       const command = stringIn(value, "command");
       return command === undefined ? undefined : { kind: "action", command };

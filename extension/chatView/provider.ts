@@ -3,6 +3,7 @@ import {
   Uri,
   commands,
   env,
+  l10n,
   window,
   workspace,
   type CancellationToken,
@@ -12,20 +13,28 @@ import {
   type WebviewViewProvider,
   type WebviewViewResolveContext,
 } from "vscode";
+import type { Proposals } from "../apply/proposals";
 import type { Engine } from "../client";
 import { Failure } from "../errors";
+import { page } from "../page";
 import { currentFolder, rootOf } from "../roots";
 import { Scope } from "../util/disposables";
 import { bannerView } from "./banner";
 import type { Chat } from "./chat";
+import { chooseChat } from "./chooseChat";
+import { choosePlace } from "./choosePlace";
+import { viewTurn } from "./conversation";
 import { parseFromView } from "./fromView";
-import { chatPage } from "./html";
+import type { ChatHistory } from "./history";
 import type { FromView, ToView, ViewBanner } from "./messages";
+import { viewWords } from "./words";
 
 export interface ChatViewOptions {
   readonly extensionUri: Uri;
   readonly engine: Engine;
   readonly chat: Chat;
+  readonly history: ChatHistory;
+  readonly proposals: Proposals;
   /** Tells the user about a failed action of theirs. */
   readonly report: (error: unknown) => void;
 }
@@ -39,6 +48,8 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
   #page: Scope | undefined;
   #webview: Webview | undefined;
   #banner: ViewBanner = { text: "", action: null };
+  /** Waits for the page that is about to show it. */
+  #draft = "";
 
   constructor(options: ChatViewOptions) {
     this.#options = options;
@@ -50,27 +61,58 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
   }
 
   resolveWebviewView(view: WebviewView, _context: WebviewViewResolveContext, _token: CancellationToken): void {
-    const page = new Scope();
+    const scope = new Scope();
     this.#page?.dispose();
-    this.#page = page;
+    this.#page = scope;
     this.#webview = view.webview;
-    page.add({ dispose: () => (this.#webview = undefined) });
-    page.add(view.webview.onDidReceiveMessage((raw: unknown) => this.#receive(raw)));
-    page.add(view.onDidDispose(() => page.dispose()));
+    scope.add({ dispose: () => (this.#webview = undefined) });
+    scope.add(view.webview.onDidReceiveMessage((raw: unknown) => this.#receive(raw)));
+    scope.add(view.onDidDispose(() => scope.dispose()));
     const media = Uri.joinPath(this.#options.extensionUri, "dist", "media");
     view.webview.options = { enableScripts: true, localResourceRoots: [media] };
-    view.webview.html = chatPage({
+    view.webview.html = page({
       cspSource: view.webview.cspSource,
       scriptUri: view.webview.asWebviewUri(Uri.joinPath(media, "chat.js")).toString(),
       styleUri: view.webview.asWebviewUri(Uri.joinPath(media, "chat.css")).toString(),
       nonce: randomBytes(16).toString("base64url"),
+      title: "Nosa",
+      language: env.language,
+      data: viewWords(),
     });
   }
 
-  /** Shows an empty conversation. */
+  /** Shows an empty conversation; the old one is kept. */
   clear(): void {
     this.#options.chat.clear();
     this.#tellState();
+  }
+
+  /** Lets the user go back to a conversation that was kept. */
+  async showHistory(): Promise<void> {
+    const { chat, history } = this.#options;
+    const chosen = await chooseChat(history, chat.id);
+    if (chosen === undefined) return;
+    if (chosen === "new") chat.clear();
+    else chat.show(chosen);
+    await this.focus();
+    this.#tellState();
+  }
+
+  /** Asks in the view, as if it were typed there. */
+  async ask(text: string): Promise<void> {
+    await this.focus();
+    await this.#options.chat.ask(text);
+  }
+
+  /** Puts text where the question is written. */
+  async write(text: string): Promise<void> {
+    this.#draft = text;
+    await this.focus();
+    this.#tell({ kind: "draft", text });
+  }
+
+  async focus(): Promise<void> {
+    await commands.executeCommand(`${ChatViewProvider.viewId}.focus`);
   }
 
   dispose(): void {
@@ -102,6 +144,14 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
         return env.clipboard.writeText(message.text);
       case "insert":
         return insertAtCursor(message.text);
+      case "apply":
+        return this.#applyCode(message.turnId, message.text);
+      case "attach":
+        return this.#attach();
+      case "detach":
+        return chat.detach(message.attachmentId);
+      case "fork":
+        return this.#fork(message.turnId);
       case "action":
         // Only what the banner offers: the page cannot name a command of its own.
         if (message.command === this.#banner.action?.command) await commands.executeCommand(message.command);
@@ -114,13 +164,36 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
     try {
       await window.showTextDocument(location.uri, { selection: location.range, preview: true });
     } catch {
-      throw new Failure("fileMissing", `${workspace.asRelativePath(location.uri)} is no longer there.`);
+      throw new Failure("fileMissing", l10n.t("{0} is no longer there.", workspace.asRelativePath(location.uri)));
     }
+  }
+
+  async #applyCode(turnId: string, code: string): Promise<void> {
+    const found = this.#options.chat.codeOf(turnId, code);
+    if (found !== undefined) await this.#options.proposals.preview(found.what, found.folder);
+  }
+
+  async #attach(): Promise<void> {
+    const chosen = await choosePlace(this.#options.engine);
+    if (chosen !== undefined) this.#options.chat.attach(chosen.what, chosen.label);
+    await this.focus();
+    this.#tell({ kind: "attachments", attachments: this.#options.chat.attachments });
+  }
+
+  #fork(turnId: string): void {
+    const text = this.#options.chat.fork(turnId);
+    if (text === "") return;
+    this.#draft = text;
+    this.#tellState();
   }
 
   #tellState(): void {
     const { chat } = this.#options;
-    this.#tell({ kind: "state", turns: chat.conversation.turns, banner: this.#banner, busy: chat.busy });
+    const turns = chat.conversation.turns.map(viewTurn);
+    this.#tell({ kind: "state", turns, banner: this.#banner, attachments: chat.attachments, busy: chat.busy });
+    if (this.#draft === "") return;
+    this.#tell({ kind: "draft", text: this.#draft });
+    this.#draft = "";
   }
 
   #tellBanner(): void {
@@ -148,7 +221,7 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
 
 async function insertAtCursor(text: string): Promise<void> {
   const editor = window.activeTextEditor ?? window.visibleTextEditors[0];
-  if (editor === undefined) throw new Failure("fileMissing", "Open a file to insert the code into.");
+  if (editor === undefined) throw new Failure("fileMissing", l10n.t("Open a file to insert the code into."));
   await editor.edit((edit) => {
     for (const selection of editor.selections) edit.replace(selection, text);
   });

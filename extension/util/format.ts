@@ -1,5 +1,7 @@
 /** Numbers as people read them. All pure; the same words in every view. */
 
+import { l10n } from "vscode";
+
 /** 950, 12.3k, 124k, 1.2M. */
 export function countText(count: number): string {
   if (count < 1000) return String(Math.round(count));
@@ -35,8 +37,8 @@ export function percentOf(part: number, whole: number): number {
 }
 
 /** "1 file", "2 files". */
-export function plural(count: number, noun: string): string {
-  return `${countText(count)} ${noun}${count === 1 ? "" : "s"}`;
+export function filesText(count: number): string {
+  return count === 1 ? l10n.t("1 file") : l10n.t("{0} files", countText(count));
 }
 
 /** One digit after the point below a hundred, none above, no ".0". */

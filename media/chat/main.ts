@@ -1,4 +1,4 @@
-import type { FromView, ToView } from "../../extension/chatView/messages";
+import type { FromView, ToView, ViewWords } from "../../extension/chatView/messages";
 import { emptyPage, received, type PageState } from "./state";
 import { View } from "./view";
 
@@ -18,6 +18,8 @@ if (root !== null) start(root);
 function start(app: HTMLElement): void {
   const view = new View(app, {
     send: (message) => host.postMessage(message),
+    // Written by the extension that made this page.
+    words: JSON.parse(app.dataset["page"] ?? "{}") as ViewWords,
     draft: keptDraft(host.getState()),
     onDraft: (draft) => host.setState({ draft }),
   });
@@ -26,6 +28,7 @@ function start(app: HTMLElement): void {
 
   // Pieces of an answer come faster than the screen: one drawing a frame.
   window.addEventListener("message", (event: MessageEvent<ToView>) => {
+    if (event.data.kind === "draft") view.write(event.data.text);
     state = received(state, event.data);
     if (!isDrawn) return;
     isDrawn = false;

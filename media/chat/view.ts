@@ -1,20 +1,15 @@
-import type { ViewBanner } from "../../extension/chatView/messages";
+import type { ViewBanner, ViewWords } from "../../extension/chatView/messages";
 import { Composer } from "./composer";
-import { button, element, mark } from "./dom";
+import { button, element, mark } from "../common/dom";
 import { lastQuestion, type PageState } from "./state";
 import { TurnElement, type Send } from "./turn";
-
-const examples = [
-  "What does this repository do, and where does it start?",
-  "Where are errors handled?",
-  "How are the tests organised?",
-] as const;
 
 /** Distance from the end at which the page still follows the answer. */
 const followPx = 48;
 
 export interface ViewOptions {
   readonly send: Send;
+  readonly words: ViewWords;
   readonly draft: string;
   readonly onDraft: (text: string) => void;
 }
@@ -22,6 +17,7 @@ export interface ViewOptions {
 /** State → page. Draws only what changed, and follows the answer unless the reader has scrolled away. */
 export class View {
   readonly #send: Send;
+  readonly #words: ViewWords;
   readonly #banner = element("div", "banner");
   readonly #turnList = element("div", "turns");
   readonly #welcome: HTMLElement;
@@ -33,9 +29,13 @@ export class View {
 
   constructor(root: HTMLElement, options: ViewOptions) {
     this.#send = options.send;
+    this.#words = options.words;
     this.#composer = new Composer({
+      words: options.words,
       onAsk: (text) => this.#send({ kind: "ask", text }),
       onStop: () => this.#send({ kind: "stop" }),
+      onAttach: () => this.#send({ kind: "attach" }),
+      onDetach: (attachmentId) => this.#send({ kind: "detach", attachmentId }),
       lastQuestion: () => (this.#state === undefined ? "" : lastQuestion(this.#state)),
       onDraft: options.onDraft,
     });
@@ -58,9 +58,16 @@ export class View {
     if (state.banner !== old?.banner) this.#showBanner(state.banner);
     this.#showTurns(state);
     this.#welcome.hidden = state.turns.length > 0;
+    if (state.attachments !== old?.attachments) this.#composer.showAttachments(state.attachments);
     if (state.busy !== old?.busy) this.#composer.show(state.busy);
     this.#speak(old, state);
     if (follows) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  }
+
+  /** Puts a text where the question is written. */
+  write(text: string): void {
+    this.#composer.write(text);
+    this.#composer.focus();
   }
 
   #showBanner(banner: ViewBanner): void {
@@ -82,7 +89,7 @@ export class View {
     }
     for (const turn of state.turns) {
       const known = this.#turns.get(turn.id);
-      const shown = known ?? new TurnElement(turn, this.#send);
+      const shown = known ?? new TurnElement(turn, this.#send, this.#words);
       if (known === undefined) {
         this.#turns.set(turn.id, shown);
         this.#turnList.append(shown.root);
@@ -92,6 +99,7 @@ export class View {
   }
 
   #welcomePage(): HTMLElement {
+    const { welcomeTitle, welcomeText, examples } = this.#words;
     const asks = examples.map((text) =>
       button({ className: "example", label: text, onClick: () => this.#send({ kind: "ask", text }) }),
     );
@@ -99,8 +107,8 @@ export class View {
       "section",
       "welcome",
       mark(),
-      element("h1", "", "Ask the whole repository"),
-      element("p", "", "Answers come from a model on this machine that reads every file. Nothing leaves it."),
+      element("h1", "", welcomeTitle),
+      element("p", "", welcomeText),
       element("div", "examples", ...asks),
     );
   }
@@ -110,7 +118,7 @@ export class View {
     const last = state.turns.at(-1);
     if (last === undefined || last.role !== "assistant" || old === undefined) return;
     const before = old.turns.find((turn) => turn.id === last.id);
-    if (before === undefined && last.state === "streaming") this.#spoken.textContent = "Nosa is answering";
+    if (before === undefined && last.state === "streaming") this.#spoken.textContent = this.#words.answering;
     if (before?.state !== "streaming" || last.state === "streaming") return;
     this.#spoken.textContent = last.state === "done" ? last.markdown : `${last.markdown} ${last.footnote}`;
   }

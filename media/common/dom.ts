@@ -1,3 +1,8 @@
+/** "Open {0}" with its holes filled. */
+export function filled(words: string, ...values: readonly (string | number)[]): string {
+  return values.reduce<string>((text, value, index) => text.replaceAll(`{${index}}`, String(value)), words);
+}
+
 /** Makes an element with a class and children; text goes in as text, never as HTML. */
 export function element<K extends keyof HTMLElementTagNameMap>(
   tag: K,
@@ -41,6 +46,10 @@ const iconPaths = {
   check: "M3 8.5 6.5 12 13 4.5",
   insert: "M8 2.5v7M5 7l3 3 3-3M3 13.5h10",
   file: "M4 2.5h5l3 3v8H4zM9 2.5v3h3",
+  apply: "M3 3.5h6M3 7h4M3 10.5h3M8 11l4.5-4.5 1.5 1.5L9.5 12.5H8z",
+  attach: "M8 3v10M3 8h10",
+  close: "M4.5 4.5l7 7M11.5 4.5l-7 7",
+  again: "M10.5 3l2.5 2.5L6 12.5l-3 .5.5-3z",
 } as const;
 
 export type IconName = keyof typeof iconPaths;

@@ -1,0 +1,43 @@
+import { execFile } from "node:child_process";
+
+/** A longer diff is cut: the model reads it word by word, unlike the repository, which it has read already. */
+export const diffCharactersMax = 12_000;
+
+export interface WorkingDiff {
+  /** "" when nothing changed. */
+  readonly text: string;
+  /** Relative to the root. */
+  readonly paths: readonly string[];
+  readonly isCut: boolean;
+}
+
+/** What the working tree of a repository changes against its last commit, staged or not. Throws what git says. */
+export async function workingDiff(root: string): Promise<WorkingDiff> {
+  const whole = await git(root, ["diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--relative", "--unified=3"]);
+  const paths = [...whole.matchAll(/^\+\+\+ b\/(.+)$/gm)].map((match) => match[1] ?? "");
+  return { ...cutAtFile(whole, diffCharactersMax), paths };
+}
+
+/** Whole files as long as they fit, then as many lines of the next as fit. */
+export function cutAtFile(diff: string, charactersMax: number): { readonly text: string; readonly isCut: boolean } {
+  if (diff.length <= charactersMax) return { text: diff.trimEnd(), isCut: false };
+  const kept = diff.slice(0, charactersMax);
+  const lastLine = kept.lastIndexOf("\n");
+  return { text: `${kept.slice(0, Math.max(0, lastLine))}\n…`, isCut: true };
+}
+
+function git(root: string, args: readonly string[]): Promise<string> {
+  // A repository's own configuration must not start programs of its choice.
+  const safe = ["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"];
+  return new Promise((resolve, reject) => {
+    execFile(
+      "git",
+      [...safe, ...args],
+      { cwd: root, maxBuffer: 64 * 2 ** 20, timeout: 20_000, windowsHide: true },
+      (error, stdout, stderr) => {
+        if (error === null) resolve(stdout);
+        else reject(new Error(stderr.trim() === "" ? error.message : stderr.trim()));
+      },
+    );
+  });
+}

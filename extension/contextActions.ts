@@ -1,0 +1,125 @@
+import { ConfigurationTarget, Uri, l10n, window, workspace, type WorkspaceFolder } from "vscode";
+import { pathInside } from "./asking/subjects";
+import type { Engine } from "./client";
+import type { PlaceNode } from "./contextView";
+import { Failure, failureFrom, plainFailure } from "./errors";
+import type { Indexing } from "./indexing";
+import { pinsMax, type Pins } from "./pins";
+import { folders, rootOf } from "./roots";
+
+export interface ContextActionsOptions {
+  readonly engine: Engine;
+  readonly pins: Pins;
+  readonly indexing: Indexing;
+}
+
+/** A file or folder of a repository. */
+interface Chosen {
+  readonly folder: WorkspaceFolder;
+  readonly root: string;
+  /** Relative to the root; a folder's ends with a slash. */
+  readonly path: string;
+}
+
+/** What can be done to a file or folder of the context. Called from the tree, the explorer, or for the file that is open. */
+export class ContextActions {
+  readonly #options: ContextActionsOptions;
+
+  constructor(options: ContextActionsOptions) {
+    this.#options = options;
+  }
+
+  async pin(what: unknown): Promise<void> {
+    const { root, path } = await chosenPlace(what);
+    if (await this.#options.pins.add(root, path)) return;
+    throw new Failure("badRequest", l10n.t("{0} files and folders are pinned, which is the most. Unpin one first.", pinsMax));
+  }
+
+  async unpin(what: unknown): Promise<void> {
+    const { root, path } = await chosenPlace(what);
+    await this.#options.pins.remove(root, path);
+  }
+
+  /** Leaves it out from now on, by the workspace's settings. */
+  async exclude(what: unknown): Promise<void> {
+    const { folder, root, path } = await chosenPlace(what);
+    await this.#options.pins.remove(root, path);
+    await changeExcludes(folder, (globs) => [...globs.filter((glob) => glob !== globFor(path)), globFor(path)]);
+    await this.#readAgain(folder, []);
+  }
+
+  /** Takes back what `exclude` did. */
+  async include(what: unknown): Promise<void> {
+    const { folder, path } = await chosenPlace(what);
+    const parents = path.split("/").map((_, index, parts) => `${parts.slice(0, index + 1).join("/")}/`);
+    const meant = new Set([path, ...parents].map(globFor));
+    const before = excludes();
+    await changeExcludes(folder, (globs) => globs.filter((glob) => !meant.has(glob)));
+    if (excludes().length === before.length) {
+      throw new Failure("badRequest", l10n.t("Another rule excludes {0}: look at the setting nosa.exclude.", path));
+    }
+    await this.#readAgain(folder, []);
+  }
+
+  /** Reads it anew, although it did not change. */
+  async reread(what: unknown): Promise<void> {
+    const { folder, path } = await chosenPlace(what);
+    await this.#readAgain(folder, [path]);
+  }
+
+  /** Only a repository that was read is read again: nobody asked for the first time. */
+  async #readAgain(folder: WorkspaceFolder, reread: readonly string[]): Promise<void> {
+    try {
+      await this.#options.engine.request("nosa/context", { root: rootOf(folder) });
+    } catch (error) {
+      if (failureFrom(error).kind === "notIndexed") return;
+      throw error;
+    }
+    await this.#options.indexing.indexQuietly(folder, reread);
+  }
+}
+
+/** A node of the tree, a file of the explorer, or, from the palette, the file that is open. */
+async function chosenPlace(what: unknown): Promise<Chosen> {
+  if (!workspace.isTrusted) throw plainFailure("untrusted");
+  if (isPlaceNode(what)) {
+    const folder = folders().find((each) => rootOf(each) === what.root);
+    if (folder !== undefined) return { folder, root: what.root, path: what.path };
+  }
+  const uri = what instanceof Uri ? what : window.activeTextEditor?.document.uri;
+  const folder = uri === undefined ? undefined : workspace.getWorkspaceFolder(uri);
+  const inside = uri === undefined || folder === undefined ? undefined : pathInside(folder, uri);
+  if (uri === undefined || folder === undefined || inside === undefined || inside === "") {
+    throw plainFailure("nothingNamed");
+  }
+  const isFolder = ((await workspace.fs.stat(uri)).type & folderFlag) !== 0;
+  return { folder, root: rootOf(folder), path: isFolder ? `${inside}/` : inside };
+}
+
+/** FileType.Directory; a link to a folder has the flag beside its own. */
+const folderFlag = 2;
+
+function isPlaceNode(value: unknown): value is PlaceNode {
+  return typeof value === "object" && value !== null && "root" in value && "path" in value && "kind" in value;
+}
+
+/** A folder's glob covers what is below it. Characters that mean something in a glob are matched as they are. */
+export function globFor(path: string): string {
+  const literal = path.replaceAll(/[[\]{}*?!()]/g, "[$&]");
+  return literal.endsWith("/") ? `${literal}**` : literal;
+}
+
+function excludes(): readonly string[] {
+  const globs: unknown = workspace.getConfiguration("nosa").get("exclude");
+  return Array.isArray(globs) ? globs.filter((glob) => typeof glob === "string") : [];
+}
+
+async function changeExcludes(
+  folder: WorkspaceFolder,
+  change: (globs: readonly string[]) => readonly string[],
+): Promise<void> {
+  const section = workspace.getConfiguration("nosa", folder.uri);
+  const own: unknown = section.inspect("exclude")?.workspaceValue;
+  const globs = Array.isArray(own) ? own.filter((glob) => typeof glob === "string") : [];
+  await section.update("exclude", change(globs), ConfigurationTarget.Workspace);
+}
