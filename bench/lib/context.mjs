@@ -8,7 +8,7 @@ import { cacheFolder } from "./cacheFolder.mjs";
 import { product } from "./product.mjs";
 
 const dist = fileURLToPath(new URL("../../dist/", import.meta.url));
-const adapters = path.join(dist, "adapters");
+const adapters = process.env.NOSA_BENCH_ADAPTERS ?? path.join(dist, "adapters");
 const addonPath = process.env.NOSA_BENCH_ADDON ?? path.join(dist, "nosa.node");
 const engineSegments = path.join(product.dataPaths(cacheFolder("home")).contexts, "segments");
 export const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
@@ -118,6 +118,7 @@ export async function openContext(
   const basePosition = header.length + (layout === "none" ? 0 : model.segmentTokensMax);
   return {
     model,
+    headerTokens: header.length,
     tokens: layout === "none" ? header.length : header.length + tokens,
     plans,
     segments,

@@ -90,6 +90,7 @@ export async function startEngine({
     pid,
     // An undefined token would count as a second parameter.
     request: (method, params, ...token) => connection.sendRequest(method, params, ...token),
+    notify: (method, params) => connection.sendNotification(method, params),
     onNotification: (method, handler) => connection.onNotification(method, handler),
     onProgress: (token, handler) =>
       connection.onNotification("$/progress", (params) => params.token === token && handler(params.value)),

@@ -1,6 +1,8 @@
 /** The parts of the product that benchmarks drive, bundled when one starts (see product.mjs). */
 export { connectToEngine } from "../../engine/connect";
 export { segmentKey } from "../../engine/contexts/context";
+export { MassSum } from "../../engine/generation/masses";
+export { neutralQuestions } from "../../engine/generation/neutralAttention";
 export { references } from "../../engine/generation/references";
 export { adapterFor } from "../../engine/models/adapters";
 export { downloadModel } from "../../engine/models/download";

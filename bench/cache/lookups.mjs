@@ -1,0 +1,102 @@
+// Definitions asked for by name over 32 k and 128 k tokens of real code: selection, no selection, and the 8 k tokens of passages that a search finds.
+//
+// Every method answers the same questions with the same model and adapter, from the first on; the slow ones answer fewer of them. Differences are over the
+// questions that both answered, with 95 % bootstrap intervals.
+//
+//   --questions N   for nosa, at each size (200)
+//   --infllmv2 N    (100)   --full N   (60)   --full-128k N   (25)   --snippets N   (10)
+import { bootstrap } from "../lib/figures.mjs";
+import { openContext, openModel, selections } from "../lib/context.mjs";
+import { modelFile } from "../lib/product.mjs";
+import { Asker } from "../lookups/ask.mjs";
+import { lookupSet } from "../lookups/set.mjs";
+import { Snippets, snippetTokens } from "../lookups/snippets.mjs";
+
+const snippetTokensMax = 8_192;
+const goalOfFull = 60;
+
+export async function run(figures, options) {
+  const { model: id, threads } = options;
+  const model = await openModel(await modelFile(id), { threads });
+  const raw = [];
+  for (const size of ["32k", "128k"]) {
+    const counts = {
+      nosa: Number(options.questions ?? 200),
+      infllmv2: Number(options.infllmv2 ?? 100),
+      full: size === "32k" ? Number(options.full ?? 60) : Number(options["full-128k"] ?? 25),
+      snippets: Number(options.snippets ?? 10),
+    };
+    const answers = { nosa: [], infllmv2: [], full: [], snippets: [] };
+    const set = lookupSet(size, counts.nosa);
+    for (const { name, files, questions } of set) {
+      const context = await openContext(model, { name, files });
+      for (const method of ["nosa", "infllmv2", "full"]) {
+        const share = Math.ceil(counts[method] / set.length);
+        answers[method].push(...(await answer(context, questions.slice(0, share), selections[method])));
+      }
+      await context.dispose();
+      const share = Math.ceil(counts.snippets / set.length);
+      answers.snippets.push(...(await answerFromSnippets(model, { name, files }, questions.slice(0, share))));
+    }
+    report(figures, `${id}, ${size}`, answers);
+    raw.push({ size, answers });
+  }
+  await model.dispose();
+  return raw;
+}
+
+async function answer(context, questions, selection) {
+  if (questions.length === 0) return [];
+  const asker = await Asker.open(context, questions, { selection });
+  const answers = [];
+  for (const [index, { definition }] of questions.entries()) {
+    const { text, exact, nll, tokens } = await asker.ask(index);
+    answers.push({ name: definition.name, exact, nll, tokens, text });
+  }
+  await asker.dispose();
+  return answers;
+}
+
+async function answerFromSnippets(model, { name, files }, questions) {
+  if (questions.length === 0) return [];
+  const context = await openContext(model, { name, files, layout: "none" });
+  const snippets = new Snippets(files);
+  const asked = [];
+  for (const each of questions) {
+    asked.push({ ...each, before: await snippetTokens(model, snippets, each.question, snippetTokensMax) });
+  }
+  const answers = await answer(context, asked, undefined);
+  await context.dispose();
+  return answers;
+}
+
+function report(figures, where, answers) {
+  for (const [method, own] of Object.entries(answers)) {
+    if (own.length === 0) continue;
+    const exact = (100 * own.filter((each) => each.exact).length) / own.length;
+    const goal = method === "full" ? goalOfFull : null;
+    figures.add(`${where}: look-ups, ${method}, generated answer right (${own.length})`, exact, "%", { goal });
+    figures.add(`${where}: look-ups, ${method}, right answer forced`, meanOf(own.map(({ nll }) => nll)), "nats/token");
+  }
+  for (const method of ["infllmv2", "full", "snippets"]) {
+    const pairs = pairsOf(answers.nosa, answers[method]);
+    if (pairs.length === 0) continue;
+    const points = bootstrap(pairs.map(([ours, theirs]) => 100 * (Number(ours.exact) - Number(theirs.exact))));
+    const nats = bootstrap(pairs.map(([ours, theirs]) => ours.nll - theirs.nll));
+    figures.add(`${where}: nosa - ${method}, right ${interval(points)} (${pairs.length})`, points.mean, "points");
+    figures.add(`${where}: nosa - ${method}, forced ${interval(nats)}`, nats.mean, "nats/token");
+  }
+}
+
+function pairsOf(ours, theirs) {
+  const byName = new Map(ours.map((each) => [each.name, each]));
+  return theirs.flatMap((each) => (byName.has(each.name) ? [[byName.get(each.name), each]] : []));
+}
+
+function interval({ low, high }) {
+  return `[${low.toFixed(2)}, ${high.toFixed(2)}]`;
+}
+
+function meanOf(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

@@ -1,0 +1,39 @@
+// The questions of the cache benchmark: definitions asked for by name, over 32 k and 128 k tokens of real code.
+import { definitions, question } from "./definitions.mjs";
+import { filesOf } from "../cache/repositories.mjs";
+
+/** Repositories of each size: name, and which window of the code. */
+const repositories = {
+  "32k": [
+    { name: "code-32k", window: 0 },
+    { name: "code-32k-b", window: 1 },
+    { name: "code-32k-c", window: 2 },
+  ],
+  "128k": [{ name: "code-128k", window: 0 }],
+};
+
+/** `[{name, files, questions}]`: `count` questions in all, the same number in each repository as far as there are so many, in an order that is always the same. */
+export function lookupSet(size, count) {
+  let left = count;
+  return repositories[size].map(({ name, window }, at, all) => {
+    const files = filesOf(size, window);
+    const wanted = Math.ceil(left / (all.length - at));
+    const questions = shuffled(definitions(files))
+      .slice(0, wanted)
+      .map((definition) => ({ definition, ...question(definition) }));
+    left -= questions.length;
+    return { name, files, questions };
+  });
+}
+
+/** The same order for the same list. */
+function shuffled(list) {
+  const result = [...list];
+  let state = 12_345;
+  for (let i = result.length - 1; i > 0; i -= 1) {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    const j = Math.floor((state / 2 ** 32) * (i + 1));
+    [result[i], result[j]] = [result[j], result[i]];
+  }
+  return result;
+}
