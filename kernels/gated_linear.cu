@@ -1,0 +1,97 @@
+// A block makes 32 outputs, one block of the operand that follows: two tiles of the gate and two of the other half,
+// each with its records split over some warps (see common/linear_tile.cuh).
+#include "gated_linear.h"
+
+#include "common/linear_tile.cuh"
+#include "common/silu.cuh"
+#include "linear.h"
+
+namespace nosa::cuda {
+namespace {
+
+constexpr int kTiles = 4;  // gate, gate, up, up
+constexpr int kSplitsMax = 4;
+constexpr int kBlockRows = 2 * kTileRows;
+static_assert(kBlockRows == 32, "a block of outputs is a warp wide");
+
+/// Lane r's value of row `row`, of an aligned run of 32.
+__device__ void store_lane(const Operand& out, int row, int block, int lane, float value) {
+  const size_t at = size_t(row) * out.cols + block * 32 + lane;
+  if (out.type == OperandType::kF16) {
+    static_cast<uint16_t*>(out.data)[at] = uint16_t(pack_f16(value, 0.0f));
+    return;
+  }
+  if (out.type == OperandType::kBF16) {
+    static_cast<uint16_t*>(out.data)[at] = uint16_t(pack_bf16(value, 0.0f));
+    return;
+  }
+  float peak = fabsf(value);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, step));
+  const int level = __float2int_rn(value * (peak > 0.0f ? 127.0f / peak : 0.0f));
+  int sum = level;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  const int quad = lane / 4;
+  operand_levels(out, row, block)[8 * (quad % 4) + 4 * (quad / 4) + lane % 4] = int8_t(level);
+  if (lane == 0) {
+    const float d = peak / 127.0f;
+    operand_scales(out)[size_t(block) * out.rows8() + row] = make_float2(d, d * float(sum));
+  }
+}
+
+template <int kColumnTiles>
+__global__ void __launch_bounds__(32 * kTiles * kSplitsMax)
+    gated_linear_kernel(const __grid_constant__ GatedLinearParams p, int n_splits) {
+  extern __shared__ float partials[];  // [kTiles, splits, columns, kPartialStride]
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int tile = warp / n_splits;
+  tile_partial<kColumnTiles>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
+                             partials + warp * kPartialWords<kColumnTiles>);
+  __syncthreads();  // Every warp's partial sums are there.
+
+  for (int row = warp; row < p.x.n_rows; row += blockDim.x / 32) {
+    const auto sum_of = [&](int first_tile) {
+      const float* partial = partials + (first_tile + lane / kTileRows) * n_splits * kPartialWords<kColumnTiles> +
+                             row * kPartialStride + lane % kTileRows;
+      float sum = 0.0f;
+      for (int split = 0; split < n_splits; ++split) sum += partial[split * kPartialWords<kColumnTiles>];
+      return sum;
+    };
+    store_lane(p.out, row, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
+  }
+}
+
+template <int kColumnTiles>
+cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
+  const int n_warps = kTiles * n_splits;
+  constexpr size_t kSharedMax = size_t(kTiles) * kSplitsMax * kPartialWords<kColumnTiles> * sizeof(float);
+  const size_t shared = size_t(n_warps) * kPartialWords<kColumnTiles> * sizeof(float);
+  const auto kernel = gated_linear_kernel<kColumnTiles>;
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
+      error != cudaSuccess) {
+    return error;
+  }
+  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, shared, stream, p, n_splits);
+}
+
+}  // namespace
+
+cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
+  if (p.x.n_rows < 0 || p.x.n_rows > kLinearRowsMax || p.out.n_rows != p.x.n_rows || !operand_valid(p.out) ||
+      !weight_valid(p.gate, p.x) || !weight_valid(p.up, p.x) || p.gate.rows != p.up.rows ||
+      p.gate.rows != p.out.cols) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.x.n_rows == 0) return cudaSuccess;
+  const int n_records = p.x.cols / std::max(packed_format(p.gate.dtype).cols, packed_format(p.up.dtype).cols);
+  const int n_splits = tile_splits(2 * p.gate.rows / kTileRows, n_records, kSplitsMax);
+  if (p.x.n_rows <= 8) return start<1>(p, n_splits, stream);
+  if (p.x.n_rows <= 16) return start<2>(p, n_splits, stream);
+  if (p.x.n_rows <= 32) return start<4>(p, n_splits, stream);
+  return start<8>(p, n_splits, stream);
+}
+
+}  // namespace nosa::cuda

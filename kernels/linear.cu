@@ -1,0 +1,105 @@
+// A block has some tiles of 16 weight rows; the records of a tile are split over some of its warps (see
+// common/linear_tile.cuh), whose sums meet in shared memory and are added in order. The targets' tiles follow one
+// another, so that q, k and v are one launch.
+#include "linear.h"
+
+#include "common/linear_tile.cuh"
+
+namespace nosa::cuda {
+namespace {
+
+constexpr int kSplitsMax = 16;
+constexpr int kWarpsSmall = 8;  // of a block, unless one tile needs more
+
+struct Work {
+  LinearTarget targets[kLinearTargetsMax];
+  int first_tile[kLinearTargetsMax + 1];  // of each target; the rest holds the number of all tiles
+  Operand x;
+  int n_splits;
+  int tiles_per_block;
+  bool accumulate;
+};
+
+template <int kColumnTiles>
+__global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_constant__ Work work) {
+  extern __shared__ float partials[];  // [warps, columns, kPartialStride]
+  const int warp = threadIdx.x / 32;
+  const auto target_of = [&](int tile) {
+    int target = 0;
+    while (target + 1 < kLinearTargetsMax && tile >= work.first_tile[target + 1]) ++target;
+    return target;
+  };
+  const int first_tile = blockIdx.x * work.tiles_per_block;
+  {
+    const int tile = first_tile + warp / work.n_splits;
+    const int target = target_of(tile);
+    tile_partial<kColumnTiles>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
+                               work.n_splits, work.x, partials + warp * kPartialWords<kColumnTiles>);
+  }
+  __syncthreads();  // Every warp's partial sums are there.
+
+  const int n_outputs = work.tiles_per_block * work.x.n_rows * kTileRows;
+  for (int i = threadIdx.x; i < n_outputs; i += blockDim.x) {
+    const int r = i % kTileRows;
+    const int column = i / kTileRows % work.x.n_rows;
+    const int block_tile = i / kTileRows / work.x.n_rows;
+    const int tile = first_tile + block_tile;
+    if (tile >= work.first_tile[kLinearTargetsMax]) return;
+    const LinearTarget& target = work.targets[target_of(tile)];
+    const int row = (tile - work.first_tile[target_of(tile)]) * kTileRows + r;
+    if (row >= target.weight.rows) continue;
+    const float* partial =
+        partials + block_tile * work.n_splits * kPartialWords<kColumnTiles> + column * kPartialStride + r;
+    float sum = 0.0f;
+    for (int split = 0; split < work.n_splits; ++split) sum += partial[split * kPartialWords<kColumnTiles>];
+    if (target.bias != nullptr) sum += target.bias[row];
+    float* out = target.out + size_t(column) * target.weight.rows + row;
+    *out = work.accumulate ? *out + sum : sum;
+  }
+}
+
+template <int kColumnTiles>
+cudaError_t start(const Work& work, cudaStream_t stream) {
+  const int n_tiles = work.first_tile[kLinearTargetsMax];
+  const int n_warps = work.tiles_per_block * work.n_splits;
+  const size_t shared = size_t(n_warps) * kPartialWords<kColumnTiles> * sizeof(float);
+  constexpr size_t kSharedMax = size_t(kSplitsMax) * kPartialWords<kColumnTiles> * sizeof(float);
+  const auto kernel = linear_kernel<kColumnTiles>;
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
+      error != cudaSuccess) {
+    return error;
+  }
+  const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
+  return launch(kernel, grid, 32 * n_warps, shared, stream, work);
+}
+
+}  // namespace
+
+cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
+  if (p.n_targets < 1 || p.n_targets > kLinearTargetsMax || p.x.n_rows < 0 || p.x.n_rows > kLinearRowsMax) {
+    return cudaErrorInvalidValue;
+  }
+  Work work = {.x = p.x, .accumulate = p.accumulate};
+  int n_tiles = 0;
+  int n_records = p.x.cols;
+  for (int i = 0; i < kLinearTargetsMax; ++i) {
+    work.first_tile[i] = n_tiles;
+    if (i >= p.n_targets) continue;
+    const PackedWeight& weight = p.targets[i].weight;
+    if (!weight_valid(weight, p.x)) return cudaErrorInvalidValue;
+    work.targets[i] = p.targets[i];
+    n_tiles += (weight.rows + kTileRows - 1) / kTileRows;
+    n_records = std::min(n_records, weight.cols / packed_format(weight.dtype).cols);
+  }
+  work.first_tile[kLinearTargetsMax] = n_tiles;
+  if (p.x.n_rows == 0) return cudaSuccess;
+  work.n_splits = tile_splits(n_tiles, n_records, kSplitsMax);
+  work.tiles_per_block = std::max(1, kWarpsSmall / work.n_splits);
+  if (p.x.n_rows <= 8) return start<1>(work, stream);
+  if (p.x.n_rows <= 16) return start<2>(work, stream);
+  if (p.x.n_rows <= 32) return start<4>(work, stream);
+  return start<8>(work, stream);
+}
+
+}  // namespace nosa::cuda

@@ -1,0 +1,44 @@
+// The right-hand side of a matrix product, in the form in which the matrix units take it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace nosa::cuda {
+
+/// kQ8: 32 consecutive values share a scale d = max |x| / 127, value = d level, level in -127 .. 127.
+enum class OperandType : uint8_t { kQ8, kF16, kBF16 };
+
+/// What `linear` and `gated_linear` (few rows) want beside a weight of this type.
+constexpr OperandType linear_operand(DType weight) {
+  return weight == DType::kF16 ? OperandType::kF16 : weight == DType::kBF16 ? OperandType::kBF16 : OperandType::kQ8;
+}
+
+/// What `matmul` (many rows) wants beside a weight of this type.
+constexpr OperandType matmul_operand(DType weight) {
+  return weight == DType::kBF16 ? OperandType::kBF16 : OperandType::kF16;
+}
+
+/// n_rows activations of `cols` values each, written by rms_norm, silu_mul, to_operand or gated_linear.
+///
+/// kF16, kBF16: [n_rows, cols]; values beyond the type's range become its largest.
+/// kQ8: levels, int8 [cols / 32, rows8, 32], then (d, d * sum of levels), float2 [cols / 32, rows8], where
+/// rows8 is n_rows rounded up to 8. Of 32 values, 4q .. 4q + 3 lie at 8 (q % 4) + 4 (q / 4): each lane of
+/// a warp finds what it needs for one matrix instruction in 8 consecutive bytes.
+struct Operand {
+  void* data;  // operand_bytes(...), 16-byte aligned
+  OperandType type;
+  int n_rows;
+  int cols;  // a multiple of 32
+
+  constexpr int rows8() const { return (n_rows + 7) / 8 * 8; }
+};
+
+constexpr size_t operand_bytes(OperandType type, int n_rows, int cols) {
+  if (type != OperandType::kQ8) return size_t(n_rows) * size_t(cols) * 2;
+  return size_t(n_rows + 7) / 8 * 8 * size_t(cols / 32) * (32 + 8);
+}
+
+}  // namespace nosa::cuda
