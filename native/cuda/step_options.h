@@ -1,0 +1,15 @@
+#pragma once
+
+#include "kv/selection.h"
+
+namespace nosa::cuda {
+
+/// How the queries of all lanes attend. With Policy::kFull the cache must be resident: every block is read at every step.
+struct StepOptions {
+  Policy policy = Policy::kNosa;
+  SelectionBudget budget;
+
+  bool operator==(const StepOptions&) const = default;
+};
+
+}  // namespace nosa::cuda
