@@ -5,7 +5,9 @@ import {
   LanguageModelTextPart,
   LanguageModelToolCallPart,
   LanguageModelToolResultPart,
+  l10n,
   lm,
+  workspace,
   type CancellationToken,
   type Disposable,
   type LanguageModelChatInformation,
@@ -38,7 +40,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
   readonly #scope = new Scope();
   readonly #changed = this.#scope.add(new EventEmitter<void>());
   readonly onDidChangeLanguageModelChatInformation = this.#changed.event;
-  #name = "";
+  #shown = "";
   #calls = 0;
 
   constructor(engine: Engine, log: LogOutputChannel) {
@@ -112,9 +114,10 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
   }
 
   #rename(): void {
-    const { name } = modelInformation(this.#engine.status);
-    if (name === this.#name) return;
-    this.#name = name;
+    const { name, detail } = modelInformation(this.#engine.status);
+    const shown = `${name} ${detail ?? ""}`;
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     this.#changed.fire();
   }
 }
@@ -126,12 +129,17 @@ export function modelInformation(status: EngineStatus | null): LanguageModelChat
     name: model === null ? "Nosa" : `Nosa: ${model.name}`,
     family: "nosa",
     version: status?.engineVersion ?? "0",
-    detail: "on this machine",
-    tooltip: "Runs on this machine, with the repository in its context",
+    detail: isSlow(status) ? l10n.t("on this machine's processor: slow with long prompts") : l10n.t("on this machine"),
+    tooltip: l10n.t("Runs on this machine, with the repository in its context"),
     maxInputTokens: inputTokensMax,
     maxOutputTokens: outputTokensMax,
     capabilities: { toolCalling: true, imageInput: false },
   };
+}
+
+/** An agent's prompt is thousands of tokens; a processor reads some hundreds a second. */
+function isSlow(status: EngineStatus | null): boolean {
+  return status === null || status.device === "" || status.device.startsWith("CPU");
 }
 
 /**

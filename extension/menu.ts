@@ -24,25 +24,30 @@ export function menuTitle(input: StatusInput): string {
 /** The likeliest first: what is missing, else asking. */
 export function menuItems(input: StatusInput): readonly MenuItem[] {
   const { status, roots, completionsEnabled } = input;
-  const ask = item("comment-discussion", "Ask Nosa", "nosa.ask");
-  const index = item("book", isRead(status, roots) ? "Read What Changed" : "Index Repository", "nosa.indexRepository");
-  const model = item("package", "Select Model", "nosa.selectModel", status?.model?.name);
+  const ask = item("comment-discussion", l10n.t("Ask Nosa"), "nosa.ask");
+  const index = item("book", isRead(status, roots) ? l10n.t("Read What Changed") : l10n.t("Index Repository"), "nosa.indexRepository");
+  const model = item("package", l10n.t("Select Model"), "nosa.selectModel", status?.model?.name);
   const toggle = item(
     completionsEnabled ? "circle-slash" : "sparkle",
-    completionsEnabled ? "Turn Completions Off" : "Turn Completions On",
+    completionsEnabled ? l10n.t("Turn Completions Off") : l10n.t("Turn Completions On"),
     "nosa.toggleCompletions",
   );
+  const map = item("layout", l10n.t("Show Context Map"), "nosa.showContextMap");
   const care = [
-    item("trash", "Forget Repository", "nosa.forgetRepository"),
-    item("debug-restart", "Restart Engine", "nosa.restartEngine", status?.device),
-    item("output", "Show Log", "nosa.showLog"),
-    item("settings-gear", "Settings", "nosa.openSettings"),
+    item("trash", l10n.t("Forget Repository"), "nosa.forgetRepository"),
+    item("debug-restart", l10n.t("Restart Engine"), "nosa.restartEngine", status?.device),
+    item("output", l10n.t("Show Log"), "nosa.showLog"),
+    item("settings-gear", l10n.t("Settings"), "nosa.openSettings"),
   ];
   if (input.state.kind === "failed") return [...care.slice(1, 3), ask, index, model, toggle, ...care.slice(3)];
-  if (status?.model === null) {
-    return [item("cloud-download", "Download Recommended Model", "nosa.downloadModel"), model, toggle, ...care];
+  if (status?.activity.kind === "indexing") {
+    const pause = item("debug-pause", l10n.t("Pause Indexing"), "nosa.pauseIndexing");
+    return [pause, ask, model, toggle, ...care];
   }
-  return isRead(status, roots) ? [ask, index, model, toggle, ...care] : [index, ask, model, toggle, ...care];
+  if (status?.model === null) {
+    return [item("cloud-download", l10n.t("Download Recommended Model"), "nosa.downloadModel"), model, toggle, ...care];
+  }
+  return isRead(status, roots) ? [ask, map, index, model, toggle, ...care] : [index, ask, model, toggle, ...care];
 }
 
 function isRead(status: EngineStatus | null, roots: readonly string[]): boolean {

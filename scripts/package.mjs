@@ -17,12 +17,21 @@ export const vsixFile = inRoot(`build/nosa-${vsixTarget}.vsix`);
 const vsixMegabytesMax = 15;
 
 /** What must be in dist/, beside the workers: nothing else may be there. */
-const builtFiles = ["cli.js", "engine.js", "extension.js", "media/chat.css", "media/chat.js", "nosa.node"];
+const builtFiles = [
+  "cli.js",
+  "engine.js",
+  "extension.js",
+  "media/chat.css",
+  "media/chat.js",
+  "media/contextMap.css",
+  "media/contextMap.js",
+  "nosa.node",
+];
 
 /** Everything the package may and must hold, as the names inside it. */
 export function expectedFiles() {
   const workers = readdirSync(inRoot("dist")).filter((name) => name.endsWith("Worker.js"));
-  const assets = ["docs/img", "media/icons", "media/walkthrough"].flatMap((folder) =>
+  const assets = ["docs/img", "l10n", "media/icons", "media/walkthrough"].flatMap((folder) =>
     readdirSync(inRoot(folder), { recursive: true })
       .map((name) => path.posix.join(folder, name.split(path.sep).join("/")))
       .filter((name) => statSync(inRoot(name)).isFile()),
@@ -36,6 +45,7 @@ export function expectedFiles() {
     "extension/readme.md",
     "extension/package.json",
     "extension/package.nls.json",
+    "extension/package.nls.de.json",
     ...[...builtFiles, ...workers].map((name) => `extension/dist/${name}`),
     ...assets.map((name) => `extension/${name}`),
   ].sort();

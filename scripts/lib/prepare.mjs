@@ -20,6 +20,8 @@ const packageInputs = [
   "media",
   "package.json",
   "package.nls.json",
+  "package.nls.de.json",
+  "l10n",
   "README.md",
   "CHANGELOG.md",
   "LICENSE",

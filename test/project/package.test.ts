@@ -21,9 +21,13 @@ describe("the packaged extension", () => {
       "extension/dist/extension.js",
       "extension/dist/media/chat.css",
       "extension/dist/media/chat.js",
+      "extension/dist/media/contextMap.css",
+      "extension/dist/media/contextMap.js",
       "extension/dist/nosa.node",
       "extension/dist/tokenizerWorker.js",
+      "extension/l10n/bundle.l10n.de.json",
       "extension/package.json",
+      "extension/package.nls.de.json",
       "extension/package.nls.json",
       "extension/readme.md",
     ]);

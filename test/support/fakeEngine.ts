@@ -3,7 +3,7 @@
  * editor side, and for its tests, where what the engine says must be known beforehand.
  */
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { appendFileSync, readdirSync, readFileSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import * as path from "node:path";
 import {
@@ -59,6 +59,8 @@ export interface FakeEngineOptions {
   /** Milliseconds of one step of anything that takes time. */
   readonly stepMs: number;
   readonly modelOnDisk: boolean;
+  /** Each request that asks for something is written there, one JSON object a line; "" for nowhere. */
+  readonly record: string;
 }
 
 /** Owns the lock, the connections and what was "read". */
@@ -66,10 +68,9 @@ export class FakeEngine {
   readonly #options: FakeEngineOptions;
   readonly #connections = new Set<MessageConnection>();
   readonly #contexts = new Map<string, readonly ContextFile[]>();
-  /** Of the last chat: what it was asked, for a test to look at. */
-  readonly asked: ChatParams[] = [];
   #lock: EngineLock | undefined;
   #model: ModelEntry;
+  #largeModel: ModelEntry = largeModel;
   #activity: Activity = { kind: "idle" };
 
   constructor(options: FakeEngineOptions) {
@@ -103,6 +104,7 @@ export class FakeEngine {
         const [params, token] = received;
         if (received.length !== 2 || !CancellationToken.is(token))
           throw failure("badRequest", `${method}: one object.`);
+        if (this.#options.record !== "") appendFileSync(this.#options.record, `${JSON.stringify({ method, params })}\n`);
         return handle(params as P, token);
       });
     on<{ initializationOptions: ClientHello }>("initialize", ({ initializationOptions }) => {
@@ -112,8 +114,9 @@ export class FakeEngine {
     connection.onRequest("shutdown", () => null);
     on("nosa/status", () => this.#status());
     on("nosa/configure", () => ({}));
-    on("nosa/models", () => [this.#model, largeModel]);
+    on("nosa/models", () => [this.#model, this.#largeModel]);
     on<{ model: string }>("nosa/download", ({ model: id }, token) => this.#download(id, token));
+    on<{ model: string }>("nosa/deleteModel", ({ model: id }) => this.#deleteModel(id));
     on<IndexParams>("nosa/index", (params, token) => this.#index(params, token));
     on<{ root: string }>("nosa/context", ({ root }) => this.#context(root));
     on<{ root: string }>("nosa/forget", ({ root }) => this.#forget(root));
@@ -164,24 +167,39 @@ export class FakeEngine {
   }
 
   async #download(id: string, token: CancellationToken): Promise<ModelEntry> {
+    const isLarge = id === largeModel.id;
+    const entry = isLarge ? this.#largeModel : this.#model;
+    const keep = (next: ModelEntry): void => {
+      if (isLarge) this.#largeModel = next;
+      else this.#model = next;
+    };
     const steps = 30;
+    const first = Math.round((steps * (entry.bytesArrived ?? 0)) / entry.bytes);
     try {
-      for (let step = 0; step <= steps && !this.#model.onDisk; step += 1) {
+      for (let step = first; step <= steps && !entry.onDisk; step += 1) {
+        keep({ ...entry, bytesArrived: (entry.bytes * step) / steps });
         await this.#step(token);
         this.#show({ kind: "downloading", percent: Math.round((100 * step) / steps) });
         this.#tell("nosa/downloadProgress", {
           model: id,
           stage: step === steps ? "verifying" : "fetching",
           source: "hub",
-          bytesDone: (model.bytes * step) / steps,
-          bytesTotal: model.bytes,
+          bytesDone: (entry.bytes * step) / steps,
+          bytesTotal: entry.bytes,
         });
       }
-      this.#model = { ...model, onDisk: true };
+      keep({ ...entry, bytesArrived: 0, onDisk: true });
     } finally {
       this.#show({ kind: "idle" });
     }
-    return this.#model;
+    return { ...entry, onDisk: true };
+  }
+
+  #deleteModel(id: string): object {
+    const entry = id === largeModel.id ? this.#largeModel : this.#model;
+    if (id === largeModel.id) this.#largeModel = largeModel;
+    else this.#model = { ...model, onDisk: false };
+    return { bytesFreed: entry.onDisk ? entry.bytes : (entry.bytesArrived ?? 0) };
   }
 
   async #index({ root }: IndexParams, token: CancellationToken): Promise<IndexSummary> {
@@ -251,7 +269,6 @@ export class FakeEngine {
   }
 
   async #chat(connection: MessageConnection, params: ChatParams, token: CancellationToken): Promise<ChatResult> {
-    this.asked.push(params);
     if (!this.#model.onDisk) throw failure("modelMissing", "There is no model on this machine yet.");
     const files = this.#contexts.get(params.root);
     if (params.root !== "" && files === undefined)
@@ -267,7 +284,7 @@ export class FakeEngine {
       await this.#step(token, 6);
       send({ kind: "stage", stage: "reading" });
       await this.#step(token, 6);
-      for (const piece of answerTo(files ?? []).match(/\S+\s*/g) ?? []) {
+      for (const piece of answerTo(params, files ?? []).match(/\S+\s*/g) ?? []) {
         await this.#step(token, 0.4);
         text += piece;
         send({ kind: "text", text: piece });
@@ -275,7 +292,9 @@ export class FakeEngine {
     } finally {
       this.#show({ kind: "idle" });
     }
-    return { text, finish: "stop", references: referencesTo(files ?? []), usage: usageOf(files ?? []) };
+    const references = referencesTo(files ?? []);
+    const attention = attentionTo(files ?? []);
+    return { text, finish: "stop", references, attention, usage: usageOf(files ?? []) };
   }
 
   /** One step of work; a cancelled request ends here. */
@@ -310,7 +329,22 @@ function filesUnder(root: string): readonly ContextFile[] {
   });
 }
 
-function answerTo(files: readonly ContextFile[]): string {
+/** Code that takes the place of what was asked about, where that is known; else something of everything. */
+function answerTo({ messages }: ChatParams, files: readonly ContextFile[]): string {
+  const question = messages.at(-1)?.content ?? "";
+  if (question.startsWith("Write the documentation comment")) {
+    return [
+      "```ts",
+      '/** "3.75" for 375 cents; whole units stand before the point. */',
+      "export function formatCents(cents: number): string {",
+      '  return `${Math.floor(cents / 100)}.${String(cents % 100).padStart(2, "0")}`;',
+      "}",
+      "```",
+    ].join("\n");
+  }
+  if (question.startsWith("Write tests")) {
+    return '```ts\nimport { formatCents } from "../src/fees.js";\n\ntest("cents", () => formatCents(375));\n```';
+  }
   const [first, second] = files.map((file) => file.path);
   return [
     `The work begins in \`${first ?? "nowhere"}\` and goes on in \`${second ?? "nowhere"}\`:`,
@@ -328,6 +362,16 @@ function referencesTo(files: readonly ContextFile[]): ChatResult["references"] {
     startLine: 1 + index * 3,
     endLine: index === 2 ? 7 : 9 + index * 5,
     share: 0.46 / (index + 1),
+  }));
+}
+
+/** Falls off from file to file, and leaves the last third dark. */
+function attentionTo(files: readonly ContextFile[]): NonNullable<ChatResult["attention"]> {
+  return files.slice(0, Math.ceil((2 * files.length) / 3)).map(({ path: file, tokens }, index) => ({
+    path: file,
+    startLine: 1 + (index % 7),
+    endLine: 1 + (index % 7) + Math.min(24, Math.ceil(tokens / 20)),
+    share: 0.3 / (1 + ((index * 5) % Math.max(1, files.length))),
   }));
 }
 

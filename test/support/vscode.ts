@@ -123,6 +123,24 @@ export class LanguageModelToolResultPart {
   }
 }
 
+/** English: a bundle is the editor's business. */
+export const l10n = {
+  bundle: undefined,
+  t: (message: string, ...values: readonly (string | number | boolean)[]): string =>
+    message.replace(/\{(\d+)\}/g, (hole, index: string) => String(values[Number(index)] ?? hole)),
+};
+
+export const env = { language: "en" };
+
+export class ThemeIcon {
+  static readonly Folder = new ThemeIcon("folder");
+  readonly id: string;
+
+  constructor(id: string) {
+    this.id = id;
+  }
+}
+
 export class ThemeColor {
   readonly id: string;
 
