@@ -158,6 +158,7 @@ Result<DecodeRequest> decode_request_from(Napi::Value value) {
   request.top = int(options.whole_or("top", 0, 0, int_max));
   request.masses = options.flag_or("masses", false);
   request.selections = options.flag_or("selections", false);
+  request.drafts = options.flag_or("drafts", false);
   request.forced = options.field("teacher").IsTypedArray();
   request.teacher = options.ids_or_none("teacher");
   if (!options.status().ok()) return options.status();
@@ -242,6 +243,8 @@ Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome) {
   result.Set("attendedBlocks", outcome.attended_blocks);
   result.Set("totalBlocks", outcome.total_blocks);
   result.Set("blocksRead", double(outcome.blocks_read));
+  result.Set("drafted", outcome.n_drafted);
+  result.Set("draftedRight", outcome.n_right);
   return result;
 }
 

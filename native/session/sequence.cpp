@@ -127,20 +127,23 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
   const uint64_t n_loaded = shared_.store.n_loaded();
   DecodeOutcome outcome;
   MassSum masses;
+  const bool drafts =
+      request.drafts && !request.forced && !request.masses && !request.selections;
   while (outcome.steps.size() < n_steps && !outcome.stopped) {
+    if (drafts) {
+      const int n_left = int(n_steps - outcome.steps.size());
+      const Result<bool> drafted = decode_drafted(request, n_left, stop, outcome);
+      if (!drafted.ok()) return drafted.status();
+      if (outcome.interrupted) break;
+      if (*drafted) continue;
+    }
     const Result<bool> ready = next_logits(stop, request.masses ? &masses : nullptr);
     if (!ready.ok()) return ready.status();
     if (!*ready) {
       outcome.interrupted = true;
       break;
     }
-    outcome.steps.push_back(draw(request, outcome.steps.size()));
-    const uint32_t token = outcome.steps.back().token;
-    outcome.stopped =
-        !request.forced && std::ranges::find(request.stop_ids, token) != request.stop_ids.end();
-    if (outcome.stopped) break;
-    forget_score();
-    tokens_.push_back(token);
+    append(request, outcome, draw(request, outcome.steps.size(), tokens_.size()));
   }
   outcome.masses = best_masses(masses);
   outcome.blocks_read = shared_.store.n_loaded() - n_loaded;
@@ -402,12 +405,113 @@ Result<bool> Sequence::next_logits(const StopFlag& stop, MassSum* masses) {
   return true;
 }
 
-DecodeStep Sequence::draw(const DecodeRequest& request, size_t step_idx) {
+// Takes a drawn token in, unless it ends the generation.
+void Sequence::append(const DecodeRequest& request, DecodeOutcome& outcome, DecodeStep step) {
+  const uint32_t token = step.token;
+  outcome.steps.push_back(std::move(step));
+  outcome.stopped =
+      !request.forced && std::ranges::find(request.stop_ids, token) != request.stop_ids.end();
+  if (outcome.stopped) return;
+  forget_score();
+  tokens_.push_back(token);
+}
+
+// Tokens that may follow, so many that they end before the next grid line: a pass never crosses one.
+std::vector<uint32_t> Sequence::draft(int n_left) const {
+  const int grid_end = ((n_tokens() - 1) / kChunkTokens + 1) * kChunkTokens;
+  const int n_max = std::min({draft_length_.get(), n_left - 1, grid_end - n_tokens()});
+  if (n_max <= 0) return {};
+  std::vector<std::span<const uint32_t>> others;
+  for (const Sequence* sequence : attended_) others.emplace_back(sequence->tokens_);
+  return Drafter().draft(tokens_, others, n_max);
+}
+
+// Steps from one pass over the token that waits and those guessed to follow it. False when there is
+// nothing to guess; then nothing has changed. When interrupted the guesses are dropped with their pass.
+Result<bool> Sequence::decode_drafted(const DecodeRequest& request, int n_left,
+                                      const StopFlag& stop, DecodeOutcome& outcome) {
+  const bool one_waits = n_computed_ == n_tokens() - 1 && (!pass_ || pass_->done());
+  if (!one_waits) return false;
+  const std::vector<uint32_t> guesses = draft(n_left);
+  if (guesses.empty()) return false;
+  const int n_real = n_tokens();
+  forget_score();
+  tokens_.insert(tokens_.end(), guesses.begin(), guesses.end());
+  Status status = start_pass(n_real - 1, 1 + int(guesses.size()), false);
+  if (status.ok()) {
+    const Result<bool> finished = advance(stop);
+    status = finished.ok() ? Status() : finished.status();
+    if (finished.ok() && *finished) {
+      const Result<bool> judged = judge(request, int(guesses.size()), stop, outcome);
+      if (judged.ok() && *judged) return true;
+      status = judged.ok() ? Status() : judged.status();
+    }
+    outcome.interrupted = status.ok();
+  }
+  drop_pass();
+  drop_from(n_real);
+  n_computed_ = std::min(n_computed_, n_real - 1);
+  last_.token_idx = -1;
+  if (!status.ok()) return status;
+  return true;
+}
+
+// Draws from the rows of the finished pass as long as the guesses are right, and forgets the others.
+// False when interrupted; then no step was taken.
+Result<bool> Sequence::judge(const DecodeRequest& request, int n_drafted, const StopFlag& stop,
+                             DecodeOutcome& outcome) {
+  Llama& network = shared_.model.network();
+  const ModelConfig& config = shared_.model.config();
+  const size_t n_vocab = size_t(config.n_vocab);
+  const int n_rows = n_drafted + 1;
+  if (shared_.logits.size() < n_vocab * n_rows) shared_.logits.resize(n_vocab * n_rows);
+  for (int row = 0; row < n_rows;) {
+    const int n = std::min(n_rows - row, network.logits_rows_per_step());
+    float* logits = shared_.logits.data() + n_vocab * row;
+    if (!network.logits(pass_->hidden(row, config.n_embd), n, logits, stop)) return false;
+    row += n;
+  }
+  const int n_real = n_tokens() - n_drafted;
+  int n_right = 0;
+  DecodeStep step;
+  for (int row = 0;; ++row) {
+    shared_.sampler.set_logits({shared_.logits.data() + n_vocab * row, n_vocab});
+    step = draw(request, outcome.steps.size(), size_t(n_real) + row);
+    if (row == n_drafted || step.token != tokens_[size_t(n_real) + row]) break;
+    if (std::ranges::find(request.stop_ids, step.token) != request.stop_ids.end()) break;
+    outcome.steps.push_back(std::move(step));
+    ++n_right;
+  }
+  const int n_kept = n_real + n_right;
+  const float* hidden = pass_->hidden(n_right, config.n_embd);
+  last_.hidden.assign(hidden, hidden + config.n_embd);
+  last_.token_idx = n_kept - 1;
+  drop_pass();
+  drop_from(n_kept);
+  n_computed_ = n_kept;
+  outcome.n_drafted += n_drafted;
+  outcome.n_right += n_right;
+  draft_length_.judged(n_drafted, n_right);
+  append(request, outcome, std::move(step));
+  return true;
+}
+
+// The tokens from `n_tokens` on are not there any more.
+void Sequence::drop_from(int n_tokens) {
+  tokens_.resize(size_t(n_tokens));
+  blocks_.truncate(blocks_for(n_tokens));
+  side_car_.truncate(std::min(n_computed_, n_tokens));
+  selector_->truncate(n_tokens / kBlockTokens);
+}
+
+// `n_tokens`: so many tokens come before it.
+DecodeStep Sequence::draw(const DecodeRequest& request, size_t step_idx, size_t n_tokens) {
   DecodeStep step;
   step.token = request.forced
                    ? request.teacher[step_idx]
-                   : shared_.sampler.draw(request.sampling, tokens_, request.banned_ids,
-                                          uint64_t(base_position_) + tokens_.size());
+                   : shared_.sampler.draw(request.sampling, {tokens_.data(), n_tokens},
+                                          request.banned_ids,
+                                          uint64_t(base_position_) + n_tokens);
   step.logprob = shared_.sampler.logprob(step.token);
   if (request.top > 0) step.top = shared_.sampler.top(request.top);
   if (request.selections) step.selections = last_.selections;

@@ -1,0 +1,151 @@
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "session/draft.h"
+#include "session_fixture.h"
+
+namespace nosa::test {
+namespace {
+
+// Text that repeats itself, so that guesses are right now and then: random models repeat themselves as well.
+class DraftedDecodeTest : public TinySession {
+ protected:
+  DraftedDecodeTest() : TinySession({}) {}
+
+  std::vector<uint32_t> repeating_tokens(int n) {
+    const std::vector<uint32_t> phrase = tiny.random_tokens(9, random);
+    std::vector<uint32_t> tokens;
+    for (int i = 0; i < n; ++i) tokens.push_back(phrase[size_t(i) % phrase.size()]);
+    return tokens;
+  }
+
+  /// Greedy at temperature 0.
+  DecodeRequest request(float temperature, int n_steps, bool drafts) const {
+    DecodeRequest made = draws(n_steps);
+    made.sampling.temperature = temperature;
+    made.sampling.seed = 7;
+    made.top = 4;
+    made.drafts = drafts;
+    return made;
+  }
+
+  static void expect_same_steps(const std::vector<DecodeStep>& a, const std::vector<DecodeStep>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      EXPECT_EQ(a[i].token, b[i].token) << i;
+      EXPECT_EQ(a[i].logprob, b[i].logprob) << i;
+      EXPECT_TRUE(same_bits(a[i].top, b[i].top)) << i;
+    }
+  }
+};
+
+TEST_F(DraftedDecodeTest, StepsAreTheSameToTheBit) {
+  const auto session = open();
+  int n_drafted = 0;
+  int n_right = 0;
+  for (const float temperature : {0.0f, 0.0f, 0.7f, 3.0f}) {
+    const std::vector<uint32_t> tokens = repeating_tokens(int(random.between(20, 150)));
+    Sequence& plain = create(*session);
+    Sequence& drafted = create(*session);
+    ASSERT_TRUE(plain.set_tokens(tokens).ok());
+    ASSERT_TRUE(drafted.set_tokens(tokens).ok());
+    for (const int n_steps : {1, 2, 60, 140}) {
+      const DecodeOutcome a = plain.decode(request(temperature, n_steps, false), {}).value();
+      const DecodeOutcome b = drafted.decode(request(temperature, n_steps, true), {}).value();
+      expect_same_steps(a.steps, b.steps);
+      EXPECT_EQ(plain.n_tokens(), drafted.n_tokens());
+      EXPECT_EQ(a.n_drafted, 0);
+      n_drafted += b.n_drafted;
+      n_right += b.n_right;
+      session->check_integrity();
+    }
+    EXPECT_TRUE(same_bits(forced_steps(plain, {1, 2})[1], forced_steps(drafted, {1, 2})[1]));
+  }
+  EXPECT_GT(n_drafted, 0);
+  EXPECT_GT(n_right, 0);
+}
+
+TEST_F(DraftedDecodeTest, GuessesComeFromWhatIsAttendedToo) {
+  const auto session = open();
+  const std::vector<uint32_t> context = repeating_tokens(300);
+  const SequenceId header = session->create_sequence(0, {}).value();
+  ASSERT_TRUE((*session->sequence(header))->set_tokens(context).ok());
+  ASSERT_TRUE((*session->sequence(header))->prefill(1 << 20, {}).value().done);
+  SelectionOptions options;
+  options.policy = Policy::kNosa;
+  options.budget = {4, 2, 1, 2};
+  std::vector<std::vector<DecodeStep>> steps;
+  int n_drafted = 0;
+  for (const bool drafts : {false, true}) {
+    Sequence& tail = create(*session, 300, {header});
+    ASSERT_TRUE(tail.select(options).ok());
+    ASSERT_TRUE(tail.set_tokens(std::vector<uint32_t>(context.begin(), context.begin() + 5)).ok());
+    const DecodeOutcome outcome = tail.decode(request(0.5f, 200, drafts), {}).value();
+    n_drafted += outcome.n_drafted;
+    steps.push_back(outcome.steps);
+  }
+  expect_same_steps(steps[0], steps[1]);
+  EXPECT_GT(n_drafted, 0);
+}
+
+TEST_F(DraftedDecodeTest, AStopIdEndsWithinAGuess) {
+  const auto session = open();
+  const std::vector<uint32_t> tokens = repeating_tokens(60);
+  Sequence& free = create(*session);
+  ASSERT_TRUE(free.set_tokens(tokens).ok());
+  const DecodeOutcome outcome = free.decode(request(0, 40, false), {}).value();
+  for (const size_t at : {size_t(1), size_t(7), size_t(23)}) {
+    std::vector<size_t> ends;
+    for (const bool drafts : {false, true}) {
+      Sequence& sequence = create(*session);
+      ASSERT_TRUE(sequence.set_tokens(tokens).ok());
+      DecodeRequest stopping = request(0, 40, drafts);
+      stopping.stop_ids = {outcome.steps[at].token};
+      const DecodeOutcome stopped = sequence.decode(stopping, {}).value();
+      EXPECT_TRUE(stopped.stopped);
+      EXPECT_EQ(sequence.n_tokens(), int(tokens.size() + stopped.steps.size()) - 1);
+      ends.push_back(stopped.steps.size());
+    }
+    EXPECT_EQ(ends[0], ends[1]);
+  }
+}
+
+TEST_F(DraftedDecodeTest, InterruptedAnywhereItGoesOnTheSame) {
+  const auto session = open();
+  const std::vector<uint32_t> tokens = repeating_tokens(100);
+  Sequence& plain = create(*session);
+  ASSERT_TRUE(plain.set_tokens(tokens).ok());
+  const DecodeOutcome whole = plain.decode(request(0.3f, 200, false), {}).value();
+
+  std::atomic<uint64_t> stopped_up_to{0};
+  std::atomic<uint64_t> running{0};
+  std::atomic<bool> over{false};
+  std::thread stopper([&] {
+    Random delays(fresh_seed());
+    while (!over.load()) {
+      std::this_thread::sleep_for(std::chrono::microseconds(delays.between(20, 2000)));
+      stopped_up_to.store(running.load());
+    }
+  });
+  Sequence& broken = create(*session);
+  ASSERT_TRUE(broken.set_tokens(tokens).ok());
+  std::vector<DecodeStep> steps;
+  int n_interrupted = 0;
+  for (uint64_t command = 1; steps.size() < whole.steps.size(); ++command) {
+    running.store(command);
+    const int n_left = int(whole.steps.size() - steps.size());
+    const DecodeOutcome outcome =
+        broken.decode(request(0.3f, n_left, true), StopFlag(stopped_up_to, command)).value();
+    steps.insert(steps.end(), outcome.steps.begin(), outcome.steps.end());
+    n_interrupted += outcome.interrupted ? 1 : 0;
+    session->check_integrity();
+  }
+  over.store(true);
+  stopper.join();
+  EXPECT_GT(n_interrupted, 0);
+  expect_same_steps(whole.steps, steps);
+}
+
+}  // namespace
+}  // namespace nosa::test
