@@ -2,28 +2,52 @@
  * `npm run -s tokens`: token ids in, token ids out, with no tokenizer in between. For checking the numbers.
  *
  * Prints one JSON line, `{"tokens":[...],"steps":[{"top":[[id,logprob],...]}]}`: the greedy (or forced) continuation,
- * and the best ids at each of its steps.
+ * and the best ids at each of its steps. With `--selections` a file gets the blocks that each step attended to.
  */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import * as path from "node:path";
 import { parseArgs } from "node:util";
 import { EngineError } from "./errors";
-import type { KernelChoice, NativeAddon, OpenModelOptions } from "./native/addon";
+import type {
+  DecodeStep,
+  KernelChoice,
+  ModelInfo,
+  NativeAddon,
+  OpenModelOptions,
+  SelectionOptions,
+} from "./native/addon";
 import { loadAddon } from "./native/load";
 
 const usage = `Usage:
   nosa tokens --model PATH --ids FILE --steps N [--top K] [--precision fast|f32] [--teacher FILE]
-              [--threads N] [--kernels auto|generic|avx2|avx512|neon]
+              [--threads N] [--kernels auto|generic|avx2|avx512|neon] [--adapter FILE]
+              [--policy full|infllmv2|nosa] [--blocks N] [--query-blocks N] [--selections FILE]
 
   --model PATH    a GGUF file, or a folder with config.json and safetensors
   --ids FILE      a JSON array of token ids, the prompt
   --steps N       how many tokens to go on for
   --top K         best ids of each step, 1 unless told
   --teacher FILE  a JSON array of token ids: the continuation, forced
+  --adapter FILE  a NOSA adapter for the model
+  --policy P      which blocks of 64 tokens a query attends to: full (the default) is all of them
+  --blocks N      most blocks that a query attends to, 64 unless told
+  --query-blocks N  how many of them follow the query's ranking, 16 unless told
+  --selections FILE  gets the ids of the blocks attended to, as JSON: [step][layer][KV head][block]
 `;
 
+/** The published constants of NOSA. */
+const published: SelectionOptions = {
+  policy: "full",
+  totalBlocks: 64,
+  queryBlocks: 16,
+  sinkBlocks: 1,
+  windowBlocks: 17,
+  masked: [],
+  pinned: [],
+};
+const policies = ["full", "infllmv2", "nosa"] as const;
 const precisions = ["fast", "f32"] as const;
 const kernelChoices: readonly KernelChoice[] = ["auto", "generic", "avx2", "avx512", "neon"];
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
@@ -34,6 +58,9 @@ export interface TokensRequest {
   readonly steps: number;
   readonly top: number;
   readonly teacher: Uint32Array | undefined;
+  readonly selection: SelectionOptions;
+  /** Where the blocks that were attended to are written. */
+  readonly selectionsFile: string | undefined;
 }
 
 export interface TokensAnswer {
@@ -54,18 +81,34 @@ export async function runTokens(addon: NativeAddon, request: TokensRequest): Pro
   const model = await addon.openModel(request.model);
   try {
     const sequence = await model.createSequence({ basePosition: 0, attends: [] });
+    await sequence.select(request.selection);
     await sequence.setTokens(request.ids);
     const { steps } = await sequence.decode({
       steps: request.steps,
       sampling: greedy,
       stopIds: [],
       top: request.top,
+      selections: request.selectionsFile !== undefined,
       ...(request.teacher === undefined ? {} : { teacher: request.teacher }),
     });
+    if (request.selectionsFile !== undefined) {
+      const selections = steps.map((step, index) => blocksByLayer(step, request.ids.length + index, model.info));
+      writeFileSync(request.selectionsFile, `${JSON.stringify(selections)}\n`);
+    }
     return { tokens: steps.map((step) => step.token), steps: steps.map((step) => ({ top: step.top })) };
   } finally {
     await model.dispose();
   }
+}
+
+/** [layer][KV head][block]: what a step with `tokens` tokens behind it attended to. */
+function blocksByLayer(step: DecodeStep, tokens: number, { layers, kvHeads, blockTokens }: ModelInfo): number[][][] {
+  const all = Array.from({ length: Math.ceil(tokens / blockTokens) }, (_, block) => block);
+  return Array.from({ length: layers }, (_layer, layer) =>
+    step.selections
+      .slice(layer * kvHeads, (layer + 1) * kvHeads)
+      .map((blocks) => (blocks.length === 0 ? all : [...blocks])),
+  );
 }
 
 /** Throws EngineError `badRequest` with a sentence for the user. */
@@ -85,11 +128,22 @@ export function parseTokensRequest(words: readonly string[]): TokensRequest {
       threads: values.threads === undefined ? availableParallelism() : whole("--threads", values.threads, 1),
       precision: choice("--precision", values.precision ?? "fast", precisions),
       kernels: choice("--kernels", values.kernels ?? "auto", kernelChoices),
+      ...(values.adapter === undefined ? {} : { adapter: path.resolve(values.adapter) }),
     },
     ids,
     steps,
     top: values.top === undefined ? 1 : whole("--top", values.top, 0),
     teacher,
+    selection: {
+      ...published,
+      policy: choice("--policy", values.policy ?? published.policy, policies),
+      totalBlocks: values.blocks === undefined ? published.totalBlocks : whole("--blocks", values.blocks, 1),
+      queryBlocks:
+        values["query-blocks"] === undefined
+          ? published.queryBlocks
+          : whole("--query-blocks", values["query-blocks"], 0),
+    },
+    selectionsFile: values.selections,
   };
 }
 
@@ -104,6 +158,11 @@ function parsed(words: readonly string[]) {
     teacher: text,
     threads: text,
     kernels: text,
+    adapter: text,
+    policy: text,
+    blocks: text,
+    "query-blocks": text,
+    selections: text,
   };
   try {
     return parseArgs({ args: [...words], options, strict: true }).values;
