@@ -91,16 +91,19 @@ __device__ void add_record_16bit(const PackedChunk16& chunk, const Operand& x, i
   const int g = lane / 4;
   const int t = lane % 4;
 #pragma unroll
-  for (int step = 0; step < PackedChunk16::kSteps; ++step) {
+  for (int block = 0; block < PackedChunk16::kCols / 32; ++block) {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int column = n * kColumnTile + g;
-      uint2 b = make_uint2(0, 0);
+      uint4 b = make_uint4(0, 0, 0, 0);
       if (column < x.n_rows) {
-        b = reinterpret_cast<const uint2*>(static_cast<const T*>(x.data) + size_t(column) * x.cols + first_col)[step * 4 + t];
+        const T* at = static_cast<const T*>(x.data) + size_t(column) * x.cols + first_col + block * 32;
+        b = reinterpret_cast<const uint4*>(at)[t];
       }
-      const uint32_t* w = chunk.w[step];
+      const uint32_t* w = chunk.w[2 * block];
       mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], b.x, b.y);
+      w = chunk.w[2 * block + 1];
+      mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], b.z, b.w);
     }
   }
 }

@@ -11,6 +11,9 @@ namespace nosa::cuda {
 /// Lanes that hold 32 consecutive values, 4 each.
 inline constexpr int kQuadsOfBlock = 8;
 
+/// Where quad `q` of a block lies among its quads.
+__device__ inline int place_of(int q) { return 2 * (q % 4) + q / 4; }
+
 __device__ inline int8_t* operand_levels(const Operand& out, int row, int block) {
   return static_cast<int8_t*>(out.data) + (size_t(block) * out.rows8() + row) * 32;
 }
@@ -35,7 +38,7 @@ __device__ inline uint32_t pack_bf16(float a, float b) {
 __device__ inline void store_quad(const Operand& out, int row, int quad, float4 v, bool valid) {
   if (out.type != OperandType::kQ8) {
     if (!valid) return;
-    const size_t at = (size_t(row) * out.cols + size_t(quad) * 4) / 4;
+    const size_t at = size_t(row) * (out.cols / 4) + quad / kQuadsOfBlock * kQuadsOfBlock + place_of(quad % kQuadsOfBlock);
     const uint2 packed = out.type == OperandType::kF16 ? make_uint2(pack_f16(v.x, v.y), pack_f16(v.z, v.w))
                                                        : make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
     static_cast<uint2*>(out.data)[at] = packed;
@@ -57,7 +60,7 @@ __device__ inline void store_quad(const Operand& out, int row, int quad, float4 
   const int block = quad / kQuadsOfBlock;
   const int q = quad % kQuadsOfBlock;
   const uint32_t word = uint32_t(a & 0xff) | uint32_t(b & 0xff) << 8 | uint32_t(c & 0xff) << 16 | uint32_t(e) << 24;
-  reinterpret_cast<uint32_t*>(operand_levels(out, row, block))[2 * (q % 4) + q / 4] = word;
+  reinterpret_cast<uint32_t*>(operand_levels(out, row, block))[place_of(q)] = word;
   if (q == 0) operand_scales(out)[size_t(block) * out.rows8() + row] = make_float2(d, d * float(sum));
 }
 

@@ -108,6 +108,25 @@ __device__ inline float low_half(uint32_t word) { return __half2float(__ushort_a
 __device__ inline float high_half(uint32_t word) { return __half2float(__ushort_as_half(uint16_t(word >> 16))); }
 __device__ inline int byte_of(uint32_t word, int i) { return int(word >> (8 * i) & 0xff); }
 
+__device__ inline uint32_t moved_left(uint32_t word, int by) { return by >= 0 ? word << by : word >> -by; }
+
+/// Word j of a pair's first (0) or second (1) block, of a type with four low bits: its low and its high bits together.
+template <DType kType>
+__device__ inline uint32_t unpack_word(uint32_t low, uint32_t high, int second, int j) {
+  constexpr PackedFormat kFormat = packed_format(kType);
+  if constexpr (kFormat.has_min) {
+    const uint32_t word = (second ? low >> 4 : low) & 0x0f0f0f0fu;
+    if constexpr (kFormat.high_bits == 0) return word;
+    return word | (moved_left(high, 4 - (4 * second + j)) & 0x10101010u);
+  } else if constexpr (kFormat.high_bits == 0) {
+    return (second ? low : low << 4) & 0xf0f0f0f0u;
+  } else if constexpr (kFormat.high_bits == 1) {
+    return ((second ? low >> 1 : low << 3) & 0x78787878u) | (moved_left(high, 7 - (4 * second + j)) & 0x80808080u);
+  } else {
+    return ((second ? low >> 2 : low << 2) & 0x3c3c3c3cu) | (moved_left(high, 6 - 2 * j) & 0xc0c0c0c0u);
+  }
+}
+
 /// A lane's part of one record of a quantised type.
 template <DType kType>
 struct PackedChunk {
@@ -149,20 +168,7 @@ struct PackedChunk {
     if constexpr (kFormat.low_bits == 8) {
       return levels_.w[4 * b + j];
     } else {
-      const uint32_t packed = levels_.w[b / 2 * 4 + j];
-      const bool second = b % 2 != 0;
-      if constexpr (kFormat.has_min) {
-        uint32_t word = (second ? packed >> 4 : packed) & 0x0f0f0f0fu;
-        if constexpr (kFormat.high_bits == 1) word |= moved(high_.w[b / 2], 4 - (b % 2 * 4 + j)) & 0x10101010u;
-        return word;
-      } else if constexpr (kFormat.high_bits == 0) {
-        return (second ? packed : packed << 4) & 0xf0f0f0f0u;
-      } else if constexpr (kFormat.high_bits == 1) {
-        return ((second ? packed >> 1 : packed << 3) & 0x78787878u) |
-               (moved(high_.w[b / 2], 7 - (b % 2 * 4 + j)) & 0x80808080u);
-      } else {
-        return ((second ? packed >> 2 : packed << 2) & 0x3c3c3c3cu) | (moved(high_.w[b], 6 - 2 * j) & 0xc0c0c0c0u);
-      }
+      return unpack_word<kType>(levels_.w[b / 2 * 4 + j], high_.w[kFormat.high_bits == 2 ? b : b / 2], b % 2, j);
     }
   }
 
@@ -186,9 +192,6 @@ struct PackedChunk {
       return {(b == 0 ? low_half(word) : high_half(word)) * kUnshift, 0.0f};
     }
   }
-
- private:
-  __device__ static uint32_t moved(uint32_t word, int left) { return left >= 0 ? word << left : word >> -left; }
 };
 
 /// A lane's part of one record of a 16-bit type: for each 16 columns the words (g; 4t, 4t+1), (g; 4t+2, 4t+3),

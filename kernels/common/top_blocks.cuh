@@ -30,7 +30,7 @@ struct TopScratch {
 
 /// A number that orders like `score` and is never 0, which stands for no candidate.
 __device__ inline uint32_t ordered(float score) {
-  const uint32_t bits = __float_as_uint(score);
+  const uint32_t bits = __float_as_uint(score + 0.0f);  // -0 becomes 0, which it equals.
   return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
 }
 

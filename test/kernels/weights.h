@@ -112,13 +112,14 @@ class OperandMemory {
     std::vector<double> values;
     for (int n = 0; n < n_rows_; ++n) {
       for (int c = 0; c < cols_; ++c) {
-        const size_t at = size_t(n) * size_t(cols_) + size_t(c);
         const size_t block = size_t(c / 32) * size_t(rows8) + size_t(n);
         const int quad = c % 32 / 4;
+        const int place = 8 * (quad % 4) + 4 * (quad / 4) + c % 4;
+        const size_t at = size_t(n) * size_t(cols_) + size_t(c / 32 * 32 + place);
+        const size_t level_at = block * 32 + size_t(place);
         values.push_back(type_ == cuda::OperandType::kF16    ? f16_to_f32(halves[at])
                          : type_ == cuda::OperandType::kBF16 ? bf16_to_f32(halves[at])
-                                                             : double(scales[2 * block]) *
-                                                                   levels[block * 32 + size_t(8 * (quad % 4) + 4 * (quad / 4) + c % 4)]);
+                                                             : double(scales[2 * block]) * levels[level_at]);
       }
     }
     return values;
