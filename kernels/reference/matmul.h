@@ -43,4 +43,25 @@ inline std::vector<Dot> matmul(const WeightView& weight, const float* x, int n_t
   return out;
 }
 
+/// Adds scale sum_i b[i, r] sum_c a[i, c] x[t, c] to a product of n_tokens rows.
+///
+/// a [rank, cols], b [rank, rows].
+inline void add_low_rank(const WeightView& a, const WeightView& b, double scale, const float* x,
+                         int n_tokens, std::vector<Dot>& out) {
+  const std::vector<Dot> inner = matmul(a, x, n_tokens, nullptr);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    std::vector<float> row(static_cast<size_t>(b.cols));
+    dequantize_row(b.dtype, b.row(i), b.cols, row.data());
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      const Dot& part = inner[static_cast<size_t>(t * a.rows + i)];
+      for (int64_t r = 0; r < b.cols; ++r) {
+        Dot& dot = out[static_cast<size_t>(t * b.cols + r)];
+        const double factor = scale * row[static_cast<size_t>(r)];
+        dot.value += factor * part.value;
+        dot.magnitude += std::fabs(factor) * part.magnitude;
+      }
+    }
+  }
+}
+
 }  // namespace nosa::reference

@@ -23,11 +23,21 @@
 
 namespace nosa {
 
+/// A change of a weight [n_rows, n_cols] by two thin factors: W + scale b^T a. The weight itself,
+/// which may be quantised, stays as it is.
+struct LowRankUpdate {
+  int rank = 0;
+  float scale = 1.0f;
+  const uint16_t* a = nullptr;  // [rank, n_cols] bfloat16
+  const uint16_t* b = nullptr;  // [rank, n_rows] bfloat16
+};
+
 /// One weight of a group that shares its input.
 struct MatmulTarget {
   const WeightView* weight = nullptr;  // [n_rows, n_cols]
   const float* bias = nullptr;         // [n_rows] or null
   float* out = nullptr;                // [n_tokens, n_rows]
+  const LowRankUpdate* update = nullptr;  // or null
 };
 
 /// Keys and values of one block of one KV head.
@@ -125,6 +135,7 @@ class Backend {
                         float* out) = 0;
 
   /// For each target: out[t, r] = sum_c weight[r, c] x[t, c] + bias[r]. x [n_tokens, n_cols].
+  /// An update adds scale sum_i b[i, r] sum_c a[i, c] x[t, c], in float32.
   virtual void matmul(std::span<const MatmulTarget> targets, const float* x, int n_tokens) = 0;
 
   virtual void rope(const RopeArgs& args) = 0;

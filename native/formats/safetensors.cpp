@@ -130,15 +130,12 @@ class HeaderReader {
   uint64_t file_bytes_;
 };
 
-bool is_plain_file_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(std::string_view("/\\:\0", 4)) == std::string_view::npos;
-}
+struct Header {
+  JsonValue json;
+  uint64_t data_start;
+};
 
-}  // namespace
-
-Result<std::vector<SafetensorsEntry>> parse_safetensors(std::span<const std::byte> bytes,
-                                                        std::string_view file_name) {
+Result<Header> read_header(std::span<const std::byte> bytes, std::string_view file_name) {
   const std::string name(file_name);
   uint64_t header_bytes = 0;
   if (bytes.empty()) return Status::corrupt(name + " is empty; download it again");
@@ -166,7 +163,29 @@ Result<std::vector<SafetensorsEntry>> parse_safetensors(std::span<const std::byt
     return Status::corrupt(name + " is damaged: its header is no valid JSON (" +
                            header.status().message() + "); download it again");
   }
-  return HeaderReader(file_name, sizeof(header_bytes) + header_bytes, bytes.size()).read(*header);
+  return Header{*std::move(header), sizeof(header_bytes) + header_bytes};
+}
+
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\:\0", 4)) == std::string_view::npos;
+}
+
+}  // namespace
+
+Result<std::vector<SafetensorsEntry>> parse_safetensors(std::span<const std::byte> bytes,
+                                                        std::string_view file_name) {
+  const auto header = read_header(bytes, file_name);
+  if (!header.ok()) return header.status();
+  return HeaderReader(file_name, header->data_start, bytes.size()).read(header->json);
+}
+
+Result<JsonValue> parse_safetensors_metadata(std::span<const std::byte> bytes,
+                                             std::string_view file_name) {
+  const auto header = read_header(bytes, file_name);
+  if (!header.ok()) return header.status();
+  const JsonValue* metadata = header->json.find("__metadata__");
+  return metadata == nullptr ? JsonValue(JsonValue::Object()) : *metadata;
 }
 
 Result<std::vector<SafetensorsShard>> parse_safetensors_index(std::string_view text,

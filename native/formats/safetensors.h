@@ -10,6 +10,7 @@
 
 #include "core/dtype.h"
 #include "core/status.h"
+#include "formats/json.h"
 
 namespace nosa {
 
@@ -28,6 +29,11 @@ struct SafetensorsEntry {
 /// `bytes` is the whole file; `file_name` is for messages. Fails with kCorrupt.
 Result<std::vector<SafetensorsEntry>> parse_safetensors(std::span<const std::byte> bytes,
                                                         std::string_view file_name);
+
+/// The object of texts under "__metadata__" in the header, empty when there is none. Fails as
+/// parse_safetensors does, of which it is the other half.
+Result<JsonValue> parse_safetensors_metadata(std::span<const std::byte> bytes,
+                                             std::string_view file_name);
 
 /// Which file of a sharded model holds which tensor.
 struct SafetensorsShard {

@@ -29,6 +29,12 @@ constexpr Renaming layer_parameters[] = {
     {"self_attn.A", "nosa_a"},
 };
 
+// Between a module and its ".weight": the two factors of a low-rank update.
+constexpr Renaming update_factors[] = {
+    {".lora_A", ".lora_a"},
+    {".lora_B", ".lora_b"},
+};
+
 template <size_t n>
 std::string_view renamed(const Renaming (&table)[n], std::string_view hf) {
   const auto at = std::find_if(std::begin(table), std::end(table),
@@ -43,7 +49,13 @@ std::string renamed_in_layer(std::string_view rest) {
   if (dot == std::string_view::npos) return {};
   const std::string_view suffix = rest.substr(dot);
   if (suffix != ".weight" && suffix != ".bias") return {};
-  const std::string_view module = renamed(layer_modules, rest.substr(0, dot));
+  const std::string_view stem = rest.substr(0, dot);
+  for (const auto& [hf, canonical] : update_factors) {
+    if (suffix != ".weight" || !stem.ends_with(hf)) continue;
+    const std::string_view updated = renamed(layer_modules, stem.substr(0, stem.size() - hf.size()));
+    return updated.empty() ? std::string() : std::string(updated) + std::string(canonical);
+  }
+  const std::string_view module = renamed(layer_modules, stem);
   return module.empty() ? std::string() : std::string(module) + std::string(suffix);
 }
 

@@ -168,6 +168,12 @@ Result<std::unique_ptr<Weights>> Weights::open(const std::string& path) {
   return std::unique_ptr<Weights>(new Weights(*std::move(source)));
 }
 
+Result<std::unique_ptr<Weights>> Weights::open_tensors(const std::string& path) {
+  auto source = open_tensors_file(path);
+  if (!source.ok()) return source.status();
+  return std::unique_ptr<Weights>(new Weights(*std::move(source)));
+}
+
 Weights::Weights(std::unique_ptr<WeightsSource> source) : source_(std::move(source)) {}
 Weights::~Weights() = default;
 

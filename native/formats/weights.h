@@ -20,6 +20,7 @@ enum class WeightsKind {
   kGguf,    ///< One GGUF file; metadata keys are those of the format ("qwen2.block_count").
   kFolder,  ///< config.json and safetensors; metadata keys are paths in config.json
             ///< ("num_hidden_layers", "rope_scaling.factor").
+  kTensors, ///< A safetensors file alone, such as an adapter; metadata keys are its own, all texts.
 };
 
 /// The weights and the description of a model, whatever the kind of file.
@@ -29,8 +30,9 @@ enum class WeightsKind {
 /// attn_norm, attn_q, attn_k, attn_v, attn_output, ffn_norm, ffn_gate, ffn_up, ffn_down (.weight,
 /// and .bias for attn_q, attn_k, attn_v, attn_output, ffn_*), attn_q_norm.weight,
 /// attn_k_norm.weight, and NOSA's nosa_a [1, n_kv_heads], nosa_delta.weight
-/// [n_kv_heads, n_kv_heads * head_dim] and nosa_delta.bias. Names outside this table are kept as
-/// they stand in the file.
+/// [n_kv_heads, n_kv_heads * head_dim] and nosa_delta.bias; in an adapter also the factors of
+/// low-rank updates, .lora_a [rank, n_cols] and .lora_b [n_rows, rank] in the place of .weight.
+/// Names outside this table are kept as they stand in the file.
 ///
 /// Views point into mapped files and live as long as this object. Immutable, so any thread may
 /// read.
@@ -41,6 +43,9 @@ class Weights {
   /// a type Nosa reads; the values are not looked at. Whether the architecture is one Nosa runs is
   /// for ModelConfig to say.
   static Result<std::unique_ptr<Weights>> open(const std::string& path);
+
+  /// Opens a safetensors file that is no model by itself. The architecture is empty.
+  static Result<std::unique_ptr<Weights>> open_tensors(const std::string& path);
 
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;

@@ -127,6 +127,21 @@ Status add_shard(const fs::path& folder, const ShardPlan& plan, WeightsSource* s
 
 }  // namespace
 
+Result<std::unique_ptr<WeightsSource>> open_tensors_file(const std::string& path) {
+  const fs::path file(path);
+  auto mapped = MappedFile::open(path);
+  if (!mapped.ok()) return mapped.status();
+  auto metadata = parse_safetensors_metadata(mapped->bytes(), file.filename().string());
+  if (!metadata.ok()) return metadata.status();
+  auto source = std::make_unique<WeightsSource>();
+  source->kind = WeightsKind::kTensors;
+  source->path = path;
+  source->metadata = *std::move(metadata);
+  Status status = add_shard(file.parent_path(), {file.filename().string(), {}}, source.get());
+  if (!status.ok()) return status;
+  return source;
+}
+
 Result<std::unique_ptr<WeightsSource>> open_folder_weights(const std::string& path) {
   const fs::path folder(path);
   auto config = read_config(folder);

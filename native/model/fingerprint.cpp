@@ -41,21 +41,22 @@ class Digest {
   uint64_t high_ = 2;
 };
 
-void add_tensor(const std::string& name, const WeightView& view, Digest& digest) {
+// The table's entry of a tensor, and its first and last `n_bytes`.
+void add_tensor(const std::string& name, const WeightView& view, size_t n_bytes, Digest& digest) {
   digest.add_text(name);
   digest.add_value(int32_t(view.dtype));
   digest.add_value(view.rows);
   digest.add_value(view.cols);
   const std::span<const std::byte> bytes(view.data, size_t(view.size_bytes()));
-  const size_t n = std::min(sample_bytes, bytes.size());
+  const size_t n = std::min(n_bytes, bytes.size());
   digest.add(bytes.first(n));
   digest.add(bytes.last(n));
 }
 
 }  // namespace
 
-std::string model_fingerprint(const Weights& weights, const ModelConfig& config,
-                              const KvShape& kv_shape) {
+std::string model_fingerprint(const Weights& weights, const Adapter* adapter,
+                              const ModelConfig& config, const KvShape& kv_shape) {
   Digest digest;
   digest.add_value(layout_version);
   digest.add_value(int32_t(kv_shape.dtype));
@@ -70,7 +71,15 @@ std::string model_fingerprint(const Weights& weights, const ModelConfig& config,
     digest.add(std::as_bytes(std::span(rope->inv_freq)));
     digest.add_value(rope->magnitude);
   }
-  for (const auto& [name, view] : weights.tensors()) add_tensor(name, view, digest);
+  for (const auto& [name, view] : weights.tensors()) add_tensor(name, view, sample_bytes, digest);
+  if (adapter != nullptr) {
+    for (const auto& [name, view] : adapter->weights().tensors()) {
+      add_tensor(name, view, size_t(view.size_bytes()), digest);
+    }
+    // What the updates are multiplied with.
+    digest.add_text(adapter->weights().meta_string("rank").value());
+    digest.add_text(adapter->weights().meta_string("alpha").value());
+  }
   return digest.hex();
 }
 

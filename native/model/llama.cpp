@@ -24,14 +24,15 @@ Result<std::vector<float>> load_vector(const Weights& weights, const std::string
 
 }  // namespace
 
-Result<std::unique_ptr<Llama>> Llama::create(const Weights& weights, const ModelConfig& config,
-                                             const KvShape& kv_shape, Backend& backend) {
+Result<std::unique_ptr<Llama>> Llama::create(const Weights& weights, const Adapter* adapter,
+                                             const ModelConfig& config, const KvShape& kv_shape,
+                                             Backend& backend) {
   std::unique_ptr<Llama> llama(new Llama(config, kv_shape, backend));
-  if (Status status = llama->load(weights); !status.ok()) return status;
+  if (Status status = llama->load(weights, adapter); !status.ok()) return status;
   return llama;
 }
 
-Status Llama::load(const Weights& weights) {
+Status Llama::load(const Weights& weights, const Adapter* adapter) {
   Result<RopeTable> rope = make_rope_table(config_.rope);
   if (!rope.ok()) return rope.status();
   rope_ = *std::move(rope);
@@ -55,10 +56,10 @@ Status Llama::load(const Weights& weights) {
     Result<EvictionScores> scores = EvictionScores::from_weights(weights, kv_shape_);
     if (!scores.ok()) return scores.status();
     eviction_scores_ = *std::move(scores);
+  } else if (adapter != nullptr) {
+    eviction_scores_ = adapter->eviction_scores();
   }
 
-  const int n_q = config_.n_heads * config_.head_dim;
-  const int n_kv = config_.n_kv_heads * config_.head_dim;
   layers_.resize(config_.n_layers);
   for (int i = 0; i < config_.n_layers; ++i) {
     Layer& layer = layers_[i];
@@ -71,22 +72,13 @@ Status Llama::load(const Weights& weights) {
       *norm = *std::move(values);
     }
 
-    struct Part {
-      Linear* linear;
-      const char* name;
-      int n_rows, n_cols;
-    };
-    const Part parts[] = {{&layer.q, "attn_q", n_q, n_embd},
-                          {&layer.k, "attn_k", n_kv, n_embd},
-                          {&layer.v, "attn_v", n_kv, n_embd},
-                          {&layer.out, "attn_output", n_embd, n_q},
-                          {&layer.gate, "ffn_gate", config_.n_ff, n_embd},
-                          {&layer.up, "ffn_up", config_.n_ff, n_embd},
-                          {&layer.down, "ffn_down", n_embd, config_.n_ff}};
-    for (const Part& part : parts) {
-      Result<Linear> linear = load_linear(weights, blk + part.name, part.n_rows, part.n_cols);
+    for (int j = 0; j < n_projections; ++j) {
+      const Projection projection{j};
+      const auto [name, n_rows, n_cols] = projection_shape(projection, config_);
+      Result<Linear> linear = load_linear(weights, blk + name, n_rows, n_cols);
       if (!linear.ok()) return linear.status();
-      *part.linear = *std::move(linear);
+      if (adapter != nullptr) linear->update = adapter->update(i, projection);
+      layer.linear(projection) = *std::move(linear);
     }
   }
   return {};

@@ -10,6 +10,7 @@
 #include "backends/backend.h"
 #include "core/status.h"
 #include "formats/weights.h"
+#include "model/adapter.h"
 #include "model/config.h"
 #include "model/eviction_scores.h"
 #include "model/forward_pass.h"
@@ -25,10 +26,11 @@ namespace nosa {
 /// Not thread-safe: used by the native worker thread only.
 class Llama {
  public:
-  /// `weights` and `backend` must outlive the network. Fails with kNotFound or kCorrupt, naming the
-  /// tensor, when one is missing or has another shape than `config` says.
-  static Result<std::unique_ptr<Llama>> create(const Weights& weights, const ModelConfig& config,
-                                               const KvShape& kv_shape, Backend& backend);
+  /// `weights`, `adapter` (or null) and `backend` must outlive the network. Fails with kNotFound or
+  /// kCorrupt, naming the tensor, when one is missing or has another shape than `config` says.
+  static Result<std::unique_ptr<Llama>> create(const Weights& weights, const Adapter* adapter,
+                                               const ModelConfig& config, const KvShape& kv_shape,
+                                               Backend& backend);
 
   /// Runs steps of `pass` until it is done or `stop` is raised (see ForwardPass::done()); a step
   /// lasts some 10 ms. `target` must describe the same sequence in every call.
@@ -50,14 +52,20 @@ class Llama {
   struct Linear {
     WeightView weight;         // [n_rows, n_cols]
     std::vector<float> bias;   // [n_rows] or empty
+    const LowRankUpdate* update = nullptr;
     MatmulTarget target(float* out) const {
-      return {&weight, bias.empty() ? nullptr : bias.data(), out};
+      return {&weight, bias.empty() ? nullptr : bias.data(), out, update};
     }
     double flops() const { return 2.0 * double(weight.rows) * double(weight.cols); }
   };
   struct Layer {
     std::vector<float> attn_norm, ffn_norm;  // [n_embd]
     Linear q, k, v, out, gate, up, down;
+
+    Linear& linear(Projection projection) {
+      Linear* const all[n_projections] = {&q, &k, &v, &out, &gate, &up, &down};
+      return *all[int(projection)];
+    }
   };
 
   Llama(const ModelConfig& config, const KvShape& kv_shape, Backend& backend)
@@ -66,7 +74,7 @@ class Llama {
         backend_(backend),
         eviction_scores_(EvictionScores::training_free(kv_shape)) {}
 
-  Status load(const Weights& weights);
+  Status load(const Weights& weights, const Adapter* adapter);
   Result<Linear> load_linear(const Weights& weights, const std::string& stem, int n_rows,
                              int n_cols) const;
 

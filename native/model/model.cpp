@@ -8,6 +8,18 @@
 
 namespace nosa {
 
+Result<std::unique_ptr<Adapter>> Model::open_adapter(const ModelOptions& options, const Model& model) {
+  if (EvictionScores::present_in(*model.weights_)) {
+    return Status::invalid_argument(options.path +
+                                    " is a NOSA model by itself; it takes no adapter.");
+  }
+  if (options.base_sha256.empty()) {
+    return Status::invalid_argument(
+        "An adapter needs the SHA-256 of the model file that it is used with.");
+  }
+  return Adapter::open(options.adapter, options.base_sha256, model.config_, model.kv_shape_);
+}
+
 Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   std::unique_ptr<Model> model(new Model());
   Result<std::unique_ptr<Weights>> weights = Weights::open(options.path);
@@ -24,6 +36,12 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   model->kv_shape_.head_dim = model->config_.head_dim;
   model->kv_shape_.dtype = exact ? DType::kF32 : DType::kF16;
 
+  if (!options.adapter.empty()) {
+    Result<std::unique_ptr<Adapter>> adapter = open_adapter(options, *model);
+    if (!adapter.ok()) return adapter.status();
+    model->adapter_ = *std::move(adapter);
+  }
+
   cpu::CpuBackend::Options backend_options;
   backend_options.n_threads = options.n_threads;
   backend_options.kernels = options.kernels;
@@ -33,10 +51,12 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   model->backend_ = *std::move(backend);
 
   Result<std::unique_ptr<Llama>> llama =
-      Llama::create(*model->weights_, model->config_, model->kv_shape_, *model->backend_);
+      Llama::create(*model->weights_, model->adapter_.get(), model->config_, model->kv_shape_,
+                    *model->backend_);
   if (!llama.ok()) return llama.status();
   model->llama_ = *std::move(llama);
-  model->fingerprint_ = model_fingerprint(*model->weights_, model->config_, model->kv_shape_);
+  model->fingerprint_ = model_fingerprint(*model->weights_, model->adapter_.get(), model->config_,
+                                          model->kv_shape_);
   return model;
 }
 

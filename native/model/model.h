@@ -9,6 +9,7 @@
 #include "core/status.h"
 #include "formats/weights.h"
 #include "kv/block.h"
+#include "model/adapter.h"
 #include "model/config.h"
 #include "model/llama.h"
 
@@ -32,13 +33,18 @@ struct ModelOptions {
   Precision precision = Precision::kFast;
   cpu::KernelChoice kernels = cpu::KernelChoice::kBest;
   std::string adapter{};  ///< A NOSA adapter for this model, or empty.
+  /// SHA-256 of the model file, lower-case hex: an adapter belongs to one model. Hashing half a
+  /// gigabyte at every start would be slow, and who downloads models knows it. Needed with an adapter.
+  std::string base_sha256{};
 };
 
 /// A loaded model: its weights, the backend that computes with them, and its network. It keeps no
 /// state of a sequence.
 class Model {
  public:
-  /// Fails as Weights::open(), read_model_config(), Llama::create() and the backend do.
+  /// Fails as Weights::open(), read_model_config(), Adapter::open(), Llama::create() and the backend
+  /// do; with kInvalidArgument when an adapter comes without `base_sha256`, or for a model that has
+  /// eviction heads of its own.
   static Result<std::unique_ptr<Model>> open(const ModelOptions& options);
 
   const ModelConfig& config() const { return config_; }
@@ -46,6 +52,7 @@ class Model {
   const std::string& fingerprint() const { return fingerprint_; }
   std::string device() const { return std::string(backend_->name()); }
   SelectionSource selection_source() const {
+    if (adapter_ != nullptr) return SelectionSource::kAdapter;
     return llama_->adds_scores() ? SelectionSource::kNative : SelectionSource::kTrainingFree;
   }
 
@@ -57,9 +64,12 @@ class Model {
 
  private:
   Model() = default;
+  static Result<std::unique_ptr<Adapter>> open_adapter(const ModelOptions& options,
+                                                       const Model& model);
 
-  // In the order of their lives: the network borrows from the backend and the weights.
+  // In the order of their lives: the network borrows from the backend, the weights and the adapter.
   std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<Backend> backend_;
   ModelConfig config_;
   KvShape kv_shape_;

@@ -107,6 +107,29 @@ const std::byte* CpuBackend::transpose(const float* x, int n_tokens, int64_t n_c
   return out;
 }
 
+const float* CpuBackend::low_rank_inner(std::span<const MatmulTarget> targets, const float* x,
+                                        int n_tokens) {
+  int64_t n_ranks = 0;
+  for (const MatmulTarget& target : targets) {
+    if (target.update != nullptr) n_ranks += target.update->rank;
+  }
+  if (n_ranks == 0) return nullptr;
+  auto* out = reinterpret_cast<float*>(low_rank_.reserve(n_ranks * n_tokens * int64_t{sizeof(float)}));
+  const int64_t n_cols = targets.front().weight->cols;
+  split(n_tokens, n_ranks * n_cols, [&](int64_t begin, int64_t end) {
+    float* of_target = out;
+    for (const MatmulTarget& target : targets) {
+      if (target.update == nullptr) continue;
+      const int rank = target.update->rank;
+      for (int64_t t = begin; t < end; ++t) {
+        ops_.low_rank_inner(*target.update, x + t * n_cols, n_cols, of_target + t * rank);
+      }
+      of_target += int64_t{n_tokens} * rank;
+    }
+  });
+  return out;
+}
+
 void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, int n_tokens) {
   if (targets.empty() || n_tokens == 0) return;
   const int64_t n_cols = targets.front().weight->cols;
@@ -124,6 +147,7 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
   }
   const std::byte* quantised_x = any_quantised ? quantize(x, n_tokens, n_cols) : nullptr;
   const std::byte* float_x = any_float ? transpose(x, n_tokens, n_cols) : nullptr;
+  const float* inner_all = low_rank_inner(targets, x, n_tokens);
 
   // Small items level out cores that are slowed by other programs. Those of one token are larger,
   // as the memory is read ahead within an item only.
@@ -142,7 +166,11 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
     const auto items_of = [panels_each](const WeightView& weight) {
       return (n_panels_of(weight) + panels_each - 1) / panels_each;
     };
-    while (item >= items_of(*target->weight)) item -= items_of(*(target++)->weight);
+    const float* inner = inner_all;
+    for (; item >= items_of(*target->weight); ++target) {
+      item -= items_of(*target->weight);
+      if (target->update != nullptr) inner += int64_t{n_tokens} * target->update->rank;
+    }
     const WeightView& weight = *target->weight;
     const bool quantised = !exact_ && !is_plain(weight.dtype);
     const int64_t rows_each = panels_each * panel_rows;
@@ -157,6 +185,17 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
         .scratch = worker_scratch_[static_cast<size_t>(worker)].reserve(0),
     };
     (quantised ? ops_.matmul_quant : ops_.matmul_float)(slice);
+    if (target->update == nullptr) return;
+    ops_.add_low_rank({
+        .b = target->update->b,
+        .inner = inner,
+        .rank = target->update->rank,
+        .n_rows = weight.rows,
+        .row_begin = slice.row_begin,
+        .row_end = slice.row_end,
+        .n_tokens = n_tokens,
+        .out = target->out,
+    });
   });
 }
 

@@ -71,6 +71,9 @@ class CpuBackend final : public Backend {
 
   const std::byte* quantize(const float* x, int n_tokens, int64_t n_cols);
   const std::byte* transpose(const float* x, int n_tokens, int64_t n_cols);
+
+  /// Of every target with an update, one after the other: [n_tokens, rank]. Null when there is none.
+  const float* low_rank_inner(std::span<const MatmulTarget> targets, const float* x, int n_tokens);
   void update_rope_table(const RopeArgs& args);
 
   /// Runs fn(begin, end) over [0, n) in a few pieces, in parallel when the work is worth it.
@@ -84,6 +87,7 @@ class CpuBackend final : public Backend {
   std::vector<Scratch> worker_scratch_;  // [n_threads]
   Scratch quant_tiles_;
   Scratch float_tiles_;
+  Scratch low_rank_;
   Scratch attention_states_;
   Scratch attention_shares_;
   Scratch window_logits_;

@@ -26,6 +26,18 @@ struct MatmulSlice {
   std::byte* scratch = nullptr;  // matmul_scratch_bytes(n_cols), 64-byte aligned
 };
 
+/// What a low-rank update adds to some rows of a product, all tokens.
+struct LowRankSlice {
+  const uint16_t* b = nullptr;   // [rank, n_rows] bfloat16
+  const float* inner = nullptr;  // [n_tokens, rank], see low_rank_inner
+  int rank = 0;
+  int64_t n_rows = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  int n_tokens = 0;
+  float* out = nullptr;  // [n_tokens, n_rows]
+};
+
 /// How much of a query's softmax a run of blocks has seen: maximum logit in units of log 2, sum of
 /// exp2(logit - peak), and the values weighted by the same terms.
 ///
@@ -96,6 +108,12 @@ struct Ops {
 
   /// Product of any weight, expanded to float32, with float32 tiles.
   void (*matmul_float)(const MatmulSlice& slice);
+
+  /// One token: inner[i] = scale sum_c a[i, c] x[c], of a low-rank update.
+  void (*low_rank_inner)(const LowRankUpdate& update, const float* x, int64_t n_cols, float* inner);
+
+  /// out[t, r] += sum_i b[i, r] inner[t, i]
+  void (*add_low_rank)(const LowRankSlice& slice);
 
   /// One token: out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; out may be x.
   void (*rms_norm)(const float* x, const float* weight, int n_embd, float eps, float* out);

@@ -2,6 +2,7 @@
 
 #include "backends/cpu/attention_float.h"
 #include "backends/cpu/elementwise.h"
+#include "backends/cpu/low_rank.h"
 #include "backends/cpu/matmul_float.h"
 #include "backends/cpu/matmul_quant.h"
 #include "backends/cpu/ops.h"
@@ -18,6 +19,8 @@ const Ops& ops_avx2() {
       .transpose_tile = transpose_tile<S>,
       .matmul_quant = matmul_quant<S>,
       .matmul_float = matmul_float<S>,
+      .low_rank_inner = low_rank_inner<S>,
+      .add_low_rank = add_low_rank<S>,
       .rms_norm = rms_norm<S>,
       .rope = rope<S>,
       .silu_mul = silu_mul<S>,

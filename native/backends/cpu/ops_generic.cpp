@@ -202,6 +202,26 @@ void matmul_float(const MatmulSlice& slice) {
   }
 }
 
+void low_rank_inner(const LowRankUpdate& update, const float* x, int64_t n_cols, float* inner) {
+  for (int i = 0; i < update.rank; ++i) {
+    float sum = 0.0f;
+    for (int64_t c = 0; c < n_cols; ++c) sum += bf16_to_f32(update.a[i * n_cols + c]) * x[c];
+    inner[i] = update.scale * sum;
+  }
+}
+
+void add_low_rank(const LowRankSlice& slice) {
+  for (int t = 0; t < slice.n_tokens; ++t) {
+    for (int64_t r = slice.row_begin; r < slice.row_end; ++r) {
+      float sum = 0.0f;
+      for (int i = 0; i < slice.rank; ++i) {
+        sum += bf16_to_f32(slice.b[i * slice.n_rows + r]) * slice.inner[t * slice.rank + i];
+      }
+      slice.out[t * slice.n_rows + r] += sum;
+    }
+  }
+}
+
 void rms_norm(const float* x, const float* weight, int n_embd, float eps, float* out) {
   double squares = 0.0;
   for (int i = 0; i < n_embd; ++i) squares += static_cast<double>(x[i]) * x[i];
@@ -346,6 +366,8 @@ const Ops& ops_generic() {
       .transpose_tile = transpose_tile,
       .matmul_quant = matmul_quant,
       .matmul_float = matmul_float,
+      .low_rank_inner = low_rank_inner,
+      .add_low_rank = add_low_rank,
       .rms_norm = rms_norm,
       .rope = rope,
       .silu_mul = silu_mul,

@@ -159,6 +159,61 @@ TEST_P(BackendContract, AGroupOfWeightsOfDifferentTypesSharesItsInput) {
   }
 }
 
+TEST_P(BackendContract, LowRankUpdatesAddTheirProductToSomeWeightsOfAGroup) {
+  const auto one = create(1);
+  const auto two = create(2);
+  for (const DType dtype : {DType::kQ4_K, DType::kQ8_0, DType::kF32}) {
+    for (const int rank : {1, 8, 13}) {
+      const int64_t cols = 256 * random_.between(1, 3);
+      const int n_tokens = static_cast<int>(random_.between(1, 40));
+      const Weight weights[] = {weight(dtype, random_.between(1, 90), cols),
+                                weight(dtype, random_.between(1, 90), cols),
+                                weight(dtype, random_.between(1, 90), cols)};
+      // The one in the middle has none.
+      std::vector<Weight> factors;
+      std::vector<LowRankUpdate> updates;
+      for (const Weight& w : weights) {
+        factors.push_back(weight(DType::kBF16, rank, cols));
+        factors.push_back(weight(DType::kBF16, rank, w.view.rows));
+      }
+      for (size_t i = 0; i < 3; ++i) {
+        updates.push_back({rank, 1.75f, reinterpret_cast<const uint16_t*>(factors[2 * i].view.data),
+                           reinterpret_cast<const uint16_t*>(factors[2 * i + 1].view.data)});
+      }
+      const auto x = whole_numbers(n_tokens, cols);
+      const auto run = [&](Backend& backend, int first, int n) {
+        std::vector<std::vector<float>> outs;
+        std::vector<MatmulTarget> targets;
+        for (const Weight& w : weights) outs.push_back(poisoned(n * w.view.rows));
+        for (size_t i = 0; i < 3; ++i) {
+          targets.push_back({&weights[i].view, nullptr, outs[i].data(), i == 1 ? nullptr : &updates[i]});
+        }
+        backend.matmul(targets, x.data() + first * cols, n);
+        return outs;
+      };
+      const auto together = run(*two, 0, n_tokens);
+      for (size_t i = 0; i < 3; ++i) {
+        auto expected = reference::matmul(weights[i].view, x.data(), n_tokens, nullptr);
+        if (i != 1) {
+          reference::add_low_rank(factors[2 * i].view, factors[2 * i + 1].view, 1.75, x.data(),
+                                  n_tokens, expected);
+        }
+        for (size_t at = 0; at < expected.size(); ++at) {
+          ASSERT_LE(std::fabs(together[i][at] - expected[at].value), 3e-6 * expected[at].magnitude)
+              << dtype_name(dtype) << " rank " << rank << " target " << i << " at " << at;
+        }
+      }
+      // A token alone has the same bits.
+      const int t = static_cast<int>(random_.between(0, n_tokens - 1));
+      const auto alone = run(*one, t, 1);
+      for (size_t i = 0; i < 3; ++i) {
+        const float* row = together[i].data() + t * weights[i].view.rows;
+        ASSERT_EQ(0, std::memcmp(alone[i].data(), row, alone[i].size() * 4));
+      }
+    }
+  }
+}
+
 TEST_P(BackendContract, NoTokensAndNoTargetsAreNothingToDo) {
   const auto backend = create(2);
   const Weight w = weight(DType::kQ8_0, 16, 32);
