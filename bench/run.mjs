@@ -2,6 +2,7 @@
 //
 // Runs one benchmark, prints its figures beside their goals and exits 1 when one is short of its goal.
 import { Figures } from "./lib/figures.mjs";
+import { parseOptions } from "./lib/options.mjs";
 
 const benchmarks = {
   cache: () => import("./cache.mjs"),
@@ -13,7 +14,7 @@ if (!Object.hasOwn(benchmarks, name ?? "")) {
   console.error(`Say which benchmark: ${Object.keys(benchmarks).join(", ")}.`);
   process.exit(2);
 }
-const options = parse(rest);
+const options = parseOptions(rest);
 const figures = new Figures();
 const { run } = await benchmarks[name]();
 await run(figures, options);
@@ -22,17 +23,3 @@ for (const { name: short, value, goal, unit } of figures.short) {
   console.error(`Short of its goal: ${short} is ${value} ${unit}, not ${goal}.`);
 }
 process.exit(figures.short.length === 0 ? 0 : 1);
-
-/** `--key value` pairs; a key without a value is true. */
-function parse(words) {
-  const parsed = {};
-  for (let i = 0; i < words.length; i += 1) {
-    const word = words[i];
-    if (!word.startsWith("--")) throw new Error(`Unexpected argument ${word}.`);
-    const next = words[i + 1];
-    const hasValue = next !== undefined && !next.startsWith("--");
-    parsed[word.slice(2)] = hasValue ? next : true;
-    if (hasValue) i += 1;
-  }
-  return parsed;
-}

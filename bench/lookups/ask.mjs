@@ -24,6 +24,18 @@ export class Asker {
     if (selection !== undefined) await sequence.select(selection);
     const prompts = [];
     for (const each of questions) prompts.push(await promptOf(model, each, before));
+    return Asker.#behind(model, sequence, prompts);
+  }
+
+  /** The same for prompts that are tokens already: [{tokens, right, answer}], what is to be drawn as tokens and as text. */
+  static async openPrompts(context, prompts, { selection } = {}) {
+    const { sequence, before } = await context.tail();
+    if (selection !== undefined) await sequence.select(selection);
+    const whole = prompts.map((each) => ({ ...each, tokens: Uint32Array.from([...before, ...each.tokens]) }));
+    return Asker.#behind(context.model, sequence, whole);
+  }
+
+  static async #behind(model, sequence, prompts) {
     const shared = sharedPrefix(prompts.map(({ tokens }) => tokens));
     if (shared > 0) {
       await sequence.setTokens(prompts[0].tokens.slice(0, shared));

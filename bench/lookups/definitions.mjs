@@ -13,6 +13,14 @@ const patterns = {
     /^(?<indent>[ \t]*)class (?<name>\w+)(?<rest>\(.+\):)$/,
   ],
 };
+patterns.rust = [
+  /^(?<indent>[ \t]*)(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe )*fn (?<name>\w+)(?<rest>\(.+\).*)$/,
+  /^(?<indent>)(?:pub(?:\([^)]*\))? )?const (?<name>\w+)(?<rest>: .{4,})$/,
+];
+patterns.go = [
+  /^(?<indent>)func (?:\([^)]*\) )?(?<name>\w+)(?<rest>\(.+)$/,
+  /^(?<indent>)type (?<name>\w+)(?<rest> func.+)$/,
+];
 patterns.typescript = patterns.javascript;
 const languages = {
   ".js": "javascript",
@@ -20,6 +28,8 @@ const languages = {
   ".cjs": "javascript",
   ".ts": "typescript",
   ".py": "python",
+  ".rs": "rust",
+  ".go": "go",
 };
 
 /** Names that are asked for must say something, and what is asked for must not be guessed: neither from the name nor from how often it is right. */

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -116,8 +117,9 @@ def _run(command: list[str], cwd: Path) -> str:
     return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=900).stdout
 
 
-def _from_wheel(name: str, work: Path) -> Repository:
-    _run(["pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", ".", name], work)
+def _from_wheel(name: str, work: Path, version: str | None = None) -> Repository:
+    wanted = name if version is None else f"{name}=={version}"
+    _run(["pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", ".", wanted], work)
     wheel = next(work.glob("*.whl"))
     entries = list(unpack(wheel))
     metadata = next((raw.decode("utf-8", "replace") for path, raw in entries if path.endswith(".dist-info/METADATA")), "")
@@ -127,8 +129,8 @@ def _from_wheel(name: str, work: Path) -> Repository:
     return Repository("pypi", name, wheel.name.split("-")[1], licence, digest, files)
 
 
-def _from_npm(name: str, work: Path) -> Repository:
-    _run(["npm", "pack", "--silent", "--ignore-scripts", name], work)
+def _from_npm(name: str, work: Path, version: str | None = None) -> Repository:
+    _run(["npm", "pack", "--silent", "--ignore-scripts", name if version is None else f"{name}@{version}"], work)
     entries = list(unpack(next(work.glob("*.tgz"))))
     manifest = json.loads(dict(entries)["package.json"])
     files, digest = files_of((p, r) for p, r in entries if not re.match(r"(dist|umd|cjs|esm|build|bundles?)/", p))  # built, not written
@@ -138,9 +140,9 @@ def _from_npm(name: str, work: Path) -> Repository:
 _LICENCE_TEXTS = [("Apache License", "Apache-2.0"), ("Permission is hereby granted", "MIT"), ("Redistribution and use", "BSD"), ("Mozilla Public", "MPL-2.0")]
 
 
-def _from_go(module: str, work: Path) -> Repository:
+def _from_go(module: str, work: Path, version: str | None = None) -> Repository:
     _run(["go", "mod", "init", "fetch"], work)
-    info = json.loads(_run(["go", "mod", "download", "-json", f"{module}@latest"], work))
+    info = json.loads(_run(["go", "mod", "download", "-json", f"{module}@{version or 'latest'}"], work))
     root = Path(info["Dir"])
     named = (p for p in sorted(root.iterdir()) if p.name.upper().startswith(("LICENSE", "COPYING", "LICENCE")))
     text = next((p.read_text("utf-8", "replace") for p in named), "")
@@ -149,12 +151,12 @@ def _from_go(module: str, work: Path) -> Repository:
     return Repository("go", module, info["Version"], licence, digest, files)
 
 
-def _from_cargo(names: list[str], work: Path) -> list[Repository]:
+def _from_cargo(names: list[str], work: Path, versions: dict[str, str]) -> list[Repository]:
     """All crates at once: one vendoring call resolves them together. Crates that only came along are not used."""
     (work / "src").mkdir()
     (work / "src" / "lib.rs").write_text("")
     lines = ["[package]", 'name = "fetch"', 'version = "0.0.0"', 'edition = "2021"', "[dependencies]"]
-    lines += [f'{name} = {{ version = "*", default-features = false }}' for name in names]
+    lines += [f'{name} = {{ version = "{"=" + versions[name] if name in versions else "*"}", default-features = false }}' for name in names]
     (work / "Cargo.toml").write_text("\n".join(lines) + "\n")
     _run(["cargo", "vendor", "--quiet", "vendor"], work)
     repositories = []
@@ -168,17 +170,17 @@ def _from_cargo(names: list[str], work: Path) -> list[Repository]:
     return repositories
 
 
-def fetch(registry: str, names: list[str]) -> Iterator[Repository]:
-    """Downloads packages; one that fails or whose licence is not permissive is reported and left out."""
+def fetch(registry: str, names: list[str], versions: dict[str, str]) -> Iterator[Repository]:
+    """Downloads packages, the newest where `versions` (by name) has none; one that fails or whose licence is not permissive is reported and left out."""
     if registry == "cargo":
         with tempfile.TemporaryDirectory() as scratch:
-            yield from (r for r in _from_cargo(names, Path(scratch)) if _usable(r))
+            yield from (r for r in _from_cargo(names, Path(scratch), versions) if _usable(r))
         return
     one = {"pypi": _from_wheel, "npm": _from_npm, "go": _from_go}[registry]
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                repository = one(name, Path(scratch))
+                repository = one(name, Path(scratch), versions.get(name))
             except (subprocess.SubprocessError, StopIteration, KeyError, OSError, ValueError) as error:
                 print(f"left out {registry}/{name}: {type(error).__name__}", flush=True)
                 continue
@@ -229,11 +231,16 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, default=Path(__file__).parents[1] / "sources.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for eval.jsonl.gz, train.jsonl.gz and manifest.json")
     parser.add_argument("--split", choices=["eval", "train", "both"], default="both")
+    parser.add_argument("--pinned", type=Path, help="a manifest: the packages that it names, at its versions, and no others")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     wanted = json.loads(args.sources.read_text())
+    pins: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in json.loads(args.pinned.read_text()) if args.pinned else []:
+        pins[row["registry"]][row["name"]] = row["version"]
     for split in ["eval", "train"] if args.split == "both" else [args.split]:
-        repositories = [r for registry, names in wanted[split].items() for r in fetch(registry, names)]
+        named = {registry: [n for n in names if not args.pinned or n in pins[registry]] for registry, names in wanted[split].items()}
+        repositories = [r for registry, names in named.items() for r in fetch(registry, names, pins[registry])]
         if split == "train":
             held_out = set().union(*(shingles(f.text) for r in load(args.out / "eval.jsonl.gz") for f in r.files))
             repositories = [without_copies(r, held_out) for r in repositories]

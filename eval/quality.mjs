@@ -1,0 +1,359 @@
+// What reading sparsely costs and what an adapter wins back, in this engine, on repositories that no adapter was trained on.
+//
+//   --model ID        a known model (the default one); rows with an adapter need one that came for it
+//   --sizes A,B       tokens of contexts (8192,16384,32768); 131072 asks look-ups alone
+//   --contexts N      contexts of each size, of as many repositories (2)
+//   --lookups N       questions over each context (9)    --lines N    lines to write, each as next line and as hole (4)
+//   --threads N       (the number of cores)              --seconds N  no context is begun after so long (3300)
+//   --json FILE       rows with paired differences, and every single answer
+//
+// Rows answer the same requests: files being written (perplexity), a next line and a hole that use a name of another file, questions about the code.
+// Sparse rows attend to 4,096 tokens. Differences carry 95 % paired bootstrap intervals.
+import { writeFileSync } from "node:fs";
+import os from "node:os";
+import { finish, greedy, openContext, openModel, selections } from "../bench/lib/context.mjs";
+import { bootstrap } from "../bench/lib/figures.mjs";
+import { contextBlocks, Moves } from "../bench/lib/moves.mjs";
+import { modelFile } from "../bench/lib/product.mjs";
+import { Asker } from "../bench/lookups/ask.mjs";
+import { Snippets, snippetTokens } from "../bench/lookups/snippets.mjs";
+import { heldOutRepositories } from "./heldOut.mjs";
+import { windows } from "./tasks.mjs";
+
+const liveTokens = 512;
+const movesSteps = 224;
+const snippetTokensMax = 4_096;
+const snippetQuestions = 2;
+/** Beyond it one sequence is longer than the model's positions. */
+const sequenceTokensMax = 32_768 - 2_048;
+const charactersPerToken = 3.5;
+
+const budget = (totalBlocks) => ({
+  ...selections.nosa,
+  totalBlocks,
+  queryBlocks: Math.min(16, totalBlocks >> 2),
+  windowBlocks: Math.min(17, totalBlocks >> 2),
+});
+
+/** What each row is: model with or without adapter, layout of the context, selection. `only`: kinds of requests. */
+const rows = [
+  { name: "no repository", layout: "none" },
+  { name: "dense, sequence", layout: "sequence" },
+  { name: "dense, segments", layout: "segments" },
+  { name: "infllmv2, segments", layout: "segments", selection: selections.infllmv2, moves: true },
+  { name: "nosa training-free, segments", layout: "segments", selection: selections.nosa, moves: true },
+  { name: "nosa adapter, segments", layout: "segments", adapter: true, selection: selections.nosa, moves: true },
+  ...[16, 32, 96, 128].map((blocks) => ({
+    name: `nosa adapter, ${64 * blocks} tokens`,
+    layout: "segments",
+    adapter: true,
+    selection: budget(blocks),
+    only: "perplexity",
+  })),
+  { name: "adapter dense, segments", layout: "segments", adapter: true, only: "perplexity" },
+];
+
+export async function run(figures, options) {
+  const threads = Number(options.threads ?? os.cpus().length);
+  const file = await modelFile(String(options.model ?? "qwen2.5-coder-0.5b-instruct"));
+  const sizes = String(options.sizes ?? "8192,16384,32768")
+    .split(",")
+    .map(Number);
+  const until = performance.now() + 1000 * Number(options.seconds ?? 3300);
+  const models = {
+    plain: await openModel(file, { threads, plain: true }),
+    adapted: await openModel(file, { threads }),
+  };
+  if (models.adapted.info.selection !== "adapter") throw new Error("There is no adapter for this model to evaluate.");
+  const wanted = { lookups: Number(options.lookups ?? 9), lines: Number(options.lines ?? 4) };
+  const results = [];
+  const write = () => {
+    if (options.json === undefined) return;
+    const record = { model: options.model, threads, figures: figures.all, rows: summarise(results), results };
+    writeFileSync(String(options.json), `${JSON.stringify(record, null, 1)}\n`);
+  };
+  for (const size of sizes) {
+    for (const window of contextsOf(size, Number(options.contexts ?? 2), wanted)) {
+      if (performance.now() > until) break;
+      console.log(`${size}: ${window.repository}, ${window.files.length} files, ${window.lookups.length} questions`);
+      results.push({ size, repository: window.repository, answers: await read(models, window, size) });
+      write();
+    }
+  }
+  for (const model of Object.values(models)) await model.dispose();
+  report(figures, results);
+  write();
+}
+
+/** The first window of each repository, in turn with those of other repositories. */
+function contextsOf(size, count, wanted) {
+  const found = [];
+  for (const repository of heldOutRepositories()) {
+    const [first] = windows(repository, size, (text) => text.length / charactersPerToken, wanted);
+    if (first !== undefined) found.push(first);
+    if (found.length === count) break;
+  }
+  return found;
+}
+
+/** Answers of every row: `{[row]: [{kind, id, nll, tokens, exact, similarity}]}`. */
+async function read(models, window, size) {
+  const answers = {};
+  const groups = new Map();
+  for (const row of rows) {
+    const group = `${row.adapter === true ? "adapted" : "plain"} ${row.layout}`;
+    groups.set(group, [...(groups.get(group) ?? []), row]);
+  }
+  for (const [group, members] of groups) {
+    const [which, layout] = group.split(" ");
+    if (layout === "sequence" && size > sequenceTokensMax + 2_048) continue;
+    const context = await openContext(models[which], {
+      name: window.repository,
+      files: window.files,
+      layout,
+      keep: false,
+    });
+    for (const row of members) {
+      if (size > 32_768 && row.only !== undefined) continue;
+      answers[row.name] = await answersOf(row, context, window, size);
+    }
+    if (group === "plain none") answers.snippets = await snippetAnswers(context, window);
+    await context.dispose();
+  }
+  return answers;
+}
+
+async function answersOf(row, context, window, size) {
+  const { selection } = row;
+  const answers = [];
+  if (size <= 32_768) answers.push(...(await perplexity(context, window, row)));
+  if (row.only === "perplexity") return answers;
+  if (size <= 32_768) answers.push(...(await writtenLines(context, window, selection)));
+  answers.push(...(await answered(context, window.lookups, selection)));
+  return answers;
+}
+
+/** The live file's first tokens, forced; and how selections move while it is written. */
+async function perplexity(context, { live }, { selection, moves }) {
+  const { model } = context;
+  const { headerTokens, tokens } = await model.text.file(live.path, live.text, new AbortController().signal);
+  const { sequence, before } = await context.tail();
+  if (selection !== undefined) await sequence.select(selection);
+  const lead = [...before, ...headerTokens];
+  const body = tokens.slice(0, liveTokens);
+  await sequence.setTokens(Uint32Array.from([...lead, ...body]));
+  const { logprobs } = await sequence.score({ from: lead.length });
+  const nll = -logprobs.reduce((sum, each) => sum + each, 0) / body.length;
+  const answers = [{ kind: "perplexity", id: live.path, nll, tokens: body.length }];
+  if (moves === true) answers.push({ kind: "moves", id: live.path, ...(await movesOf(context, sequence, lead, body)) });
+  await sequence.dispose();
+  return answers;
+}
+
+async function movesOf(context, sequence, lead, body) {
+  const seen = new Moves(contextBlocks(context));
+  const start = 32;
+  await sequence.setTokens(Uint32Array.from([...lead, ...body.slice(0, start)]));
+  await finish(sequence);
+  for (let at = start; at < Math.min(body.length, start + movesSteps); at += 32) {
+    const teacher = body.slice(at, at + 32);
+    const { steps } = await sequence.decode({
+      steps: teacher.length,
+      sampling: greedy,
+      stopIds: [],
+      teacher,
+      selections: true,
+    });
+    for (const step of steps) seen.add(step.selections);
+  }
+  return seen.steps > 0 && seen.counted ? { ...seen.summary(), layers: seen.heads(context.model.info.kvHeads) } : {};
+}
+
+async function writtenLines(context, { lines }, selection) {
+  const { model } = context;
+  const never = new AbortController().signal;
+  const prompts = [];
+  for (const { path, prefix, suffix, line } of lines) {
+    const { headerTokens } = await model.text.file(path, "", never);
+    const hole = await model.text.completion({ path, prefix, suffix, prefixTokensMax: 2_048, suffixTokensMax: 1_024 });
+    const right = await model.encode(line);
+    prompts.push(
+      { kind: "nextLine", id: line, tokens: [...headerTokens, ...(await model.encode(prefix))], right, answer: line },
+      { kind: "infill", id: line, tokens: [...hole.tokens], right, answer: line },
+    );
+  }
+  if (prompts.length === 0) return [];
+  const asker = await Asker.openPrompts(context, prompts, { selection });
+  const answers = [];
+  for (const [index, { kind, id, answer }] of prompts.entries()) {
+    const { text, nll, tokens } = await asker.ask(index);
+    const written = text.split("\n")[0].trim();
+    answers.push({
+      kind,
+      id,
+      nll,
+      tokens,
+      text: written,
+      exact: written === answer.trim(),
+      similarity: similarity(written, answer.trim()),
+    });
+  }
+  await asker.dispose();
+  return answers;
+}
+
+async function answered(context, questions, selection) {
+  if (questions.length === 0) return [];
+  const asker = await Asker.open(context, questions, { selection });
+  const answers = [];
+  for (const [index, { kind, question }] of questions.entries()) {
+    const { text, exact, nll, tokens } = await asker.ask(index);
+    answers.push({ kind, id: question, nll, tokens, text, exact });
+  }
+  await asker.dispose();
+  return answers;
+}
+
+/** The first questions of a context, over passages that a search finds, as many tokens of them as sparse rows attend to. */
+async function snippetAnswers(context, { files, lookups }) {
+  const snippets = new Snippets(files);
+  const asked = [];
+  for (const each of lookups.slice(0, snippetQuestions)) {
+    asked.push({ ...each, before: await snippetTokens(context.model, snippets, each.question, snippetTokensMax) });
+  }
+  return answered(context, asked, undefined);
+}
+
+/** 100 times one minus Levenshtein's distance over the longer length. */
+function similarity(a, b) {
+  let last = Array.from({ length: b.length + 1 }, (_, at) => at);
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      next.push(Math.min(last[j] + 1, next[j - 1] + 1, last[j - 1] + Number(a[i - 1] !== b[j - 1])));
+    }
+    last = next;
+  }
+  return 100 * (1 - last[b.length] / Math.max(1, a.length, b.length));
+}
+
+const lookupKinds = ["signature", "where", "calls"];
+const kindsOf = { perplexity: ["perplexity"], nextLine: ["nextLine"], infill: ["infill"], lookups: lookupKinds };
+const references = ["dense, sequence", "dense, segments"];
+
+/** One row a size, reading and kind, with paired differences to both dense readings. */
+function summarise(results) {
+  const summary = [];
+  const names = new Set(results.flatMap(({ answers }) => Object.keys(answers)));
+  const groups = { ...kindsOf, ...Object.fromEntries(lookupKinds.map((kind) => [kind, [kind]])) };
+  for (const size of new Set(results.map((result) => result.size))) {
+    const own = results.filter((result) => result.size === size);
+    for (const name of names) {
+      for (const [kind, members] of Object.entries(groups)) {
+        const ours = answersIn(own, name, members);
+        if (ours.size === 0) continue;
+        const row = { size, reading: name, kind, cases: ours.size, ...means([...ours.values()]) };
+        for (const other of references.filter((each) => each !== name)) {
+          const theirs = answersIn(own, other, members);
+          const pairs = [...ours].flatMap(([id, each]) => (theirs.has(id) ? [[each, theirs.get(id)]] : []));
+          if (pairs.length > 0) row[`less ${other}`] = differences(pairs);
+        }
+        summary.push(row);
+      }
+      const moved = own.flatMap(({ answers }) =>
+        (answers[name] ?? []).filter(({ kind, overlap }) => kind === "moves" && overlap > 0),
+      );
+      if (moved.length === 0) continue;
+      const mean = (of) => moved.reduce((sum, each) => sum + of(each), 0) / moved.length;
+      summary.push({
+        size,
+        reading: name,
+        kind: "locality",
+        cases: moved.length,
+        overlap: mean((each) => each.overlap),
+        misses64: mean((each) => each.misses64),
+        misses128: mean((each) => each.misses128),
+        layers: moved[0].layers.map((_, layer) => mean((each) => each.layers[layer].overlap)),
+      });
+    }
+  }
+  return summary;
+}
+
+/** Answers by what was asked, over all contexts. */
+function answersIn(results, name, kinds) {
+  return new Map(
+    results.flatMap(({ repository, answers }) =>
+      (answers[name] ?? [])
+        .filter(({ kind }) => kinds.includes(kind))
+        .map((each) => [`${repository} ${each.kind} ${each.id}`, each]),
+    ),
+  );
+}
+
+function means(answers) {
+  const mean = (of) => answers.reduce((sum, each) => sum + of(each), 0) / answers.length;
+  const tokens = answers.reduce((sum, each) => sum + each.tokens, 0);
+  const nll = answers.reduce((sum, each) => sum + each.nll * each.tokens, 0) / tokens;
+  const scored = answers.every(({ exact }) => exact !== undefined)
+    ? { exact: 100 * mean(({ exact }) => Number(exact)) }
+    : {};
+  const alike = answers.every((each) => each.similarity !== undefined)
+    ? { similarity: mean((each) => each.similarity) }
+    : {};
+  return { nll, perplexity: Math.exp(nll), ...scored, ...alike };
+}
+
+function differences(pairs) {
+  const of = (value) => bootstrap(pairs.map(([ours, theirs]) => value(ours) - value(theirs)));
+  const [first] = pairs[0];
+  return {
+    cases: pairs.length,
+    nll: of(({ nll }) => nll),
+    ...(first.exact === undefined ? {} : { exact: of(({ exact }) => 100 * Number(exact)) }),
+    ...(first.similarity === undefined ? {} : { similarity: of((each) => each.similarity) }),
+  };
+}
+
+const adapterRow = "nosa adapter, segments";
+
+function report(figures, results) {
+  const summary = summarise(results);
+  for (const { size, reading, kind, cases, ...row } of summary) {
+    if (lookupKinds.includes(kind)) continue;
+    const where = `${size >> 10}k ${reading}: ${kind} (${cases})`;
+    if (kind === "locality") {
+      figures.add(`${where}, overlap (the paper: 0.944)`, row.overlap, "of 1");
+      figures.add(`${where}, misses with 64 slots (the paper: 3.58)`, row.misses64, "blocks");
+      figures.add(`${where}, misses with 128 slots (the paper: 0.71)`, row.misses128, "blocks");
+      continue;
+    }
+    if (kind === "perplexity") figures.add(where, row.perplexity, "ppl");
+    else {
+      figures.add(`${where}, right`, row.exact, "%", {
+        goal: kind === "lookups" && reading === references[0] ? 60 : null,
+      });
+      figures.add(`${where}, right answer forced`, row.nll, "nats/token");
+    }
+    if (row.similarity !== undefined) figures.add(`${where}, edit similarity`, row.similarity, "%");
+    if (reading === adapterRow)
+      goals(figures, where, kind, row, size > sequenceTokensMax + 2_048 ? references[1] : references[0]);
+  }
+}
+
+/** The adapter against the dense model over one sequence. */
+function goals(figures, where, kind, row, other) {
+  const less = row[`less ${other}`];
+  if (less === undefined) return;
+  const interval = ({ low, high }, factor = 1) => `[${(factor * low).toFixed(2)}, ${(factor * high).toFixed(2)}]`;
+  if (kind === "perplexity") {
+    const percent = 100 * (Math.exp(less.nll.mean) - 1);
+    figures.add(`${where} against ${other} ${interval(less.nll, 100)}`, percent, "%", { goal: 1, better: "lower" });
+    return;
+  }
+  figures.add(`${where}, right, against ${other} ${interval(less.exact)}`, less.exact.mean, "points", { goal: -1 });
+  if (less.similarity !== undefined) {
+    const { similarity: alike } = less;
+    figures.add(`${where}, edit similarity, against ${other} ${interval(alike)}`, alike.mean, "points", { goal: -1 });
+  }
+}
