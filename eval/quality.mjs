@@ -181,6 +181,9 @@ async function writtenLines(context, { lines }, selection) {
       { kind: "nextLine", id: line, tokens: [...headerTokens, ...(await model.encode(prefix))], right, answer: line },
       { kind: "infill", id: line, tokens: [...hole.tokens], right, answer: line },
     );
+    const suffixFirst = await suffixFirstHole(model, headerTokens, prefix, suffix);
+    if (suffixFirst !== undefined)
+      prompts.push({ kind: "infillSuffixFirst", id: line, tokens: suffixFirst, right, answer: line });
   }
   if (prompts.length === 0) return [];
   const asker = await Asker.openPrompts(context, prompts, { selection });
@@ -200,6 +203,15 @@ async function writtenLines(context, { lines }, selection) {
   }
   await asker.dispose();
   return answers;
+}
+
+/** The other way to ask for a hole, with what follows it before what leads to it; undefined for a model without the marks. */
+async function suffixFirstHole({ tokenizer }, headerTokens, prefix, suffix) {
+  const marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
+  if (marks.some((mark) => tokenizer.id(mark) === undefined)) return undefined;
+  const [before, after, middle] = marks.map((text) => ({ text, special: true }));
+  const plain = (text) => ({ text, special: false });
+  return [...headerTokens, ...(await tokenizer.encodeJoined([before, after, plain(suffix), middle, plain(prefix)]))];
 }
 
 async function answered(context, questions, selection) {
@@ -238,7 +250,13 @@ function similarity(a, b) {
 }
 
 const lookupKinds = ["signature", "where", "calls"];
-const kindsOf = { perplexity: ["perplexity"], nextLine: ["nextLine"], infill: ["infill"], lookups: lookupKinds };
+const kindsOf = {
+  perplexity: ["perplexity"],
+  nextLine: ["nextLine"],
+  infill: ["infill"],
+  infillSuffixFirst: ["infillSuffixFirst"],
+  lookups: lookupKinds,
+};
 const references = ["dense, sequence", "dense, segments"];
 
 /** One row a size, reading and kind, with paired differences to both dense readings. */

@@ -1,9 +1,8 @@
 // llama.cpp with a long prompt behind it: prefilled once, its state kept in the benchmarks' cache folder.
 //
-//   node bench/lib/llamaState.mjs MODEL.gguf [TOKENS]     makes the state ahead of a benchmark
+//   node bench/lib/llamaState.mjs MODEL.gguf [THREADS]     makes the state ahead of a benchmark
 import { createHash } from "node:crypto";
 import { existsSync, renameSync } from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { getLlama } from "node-llama-cpp";
@@ -76,10 +75,10 @@ function digest(tokens) {
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const [modelPath, tokens] = process.argv.slice(2);
+  const [modelPath, threads] = process.argv.slice(2);
   const state = await openLlamaState(path.resolve(modelPath), {
-    threads: os.cpus().length,
-    tokens: tokens === undefined ? stateTokens : Number(tokens),
+    // On a machine that is busy with other things one thread gets further than two that wait for each other.
+    threads: Number(threads ?? 1),
     onNotice: (sentence) => console.error(sentence),
   });
   await state.dispose();
