@@ -23,6 +23,7 @@ export const limits = Object.freeze({
   attentionMax: 400,
   chatMessagesMax: 400,
   chatCharactersMax: 2_000_000,
+  placesMax: 1_000,
   answerTokensMax: 8_192,
   completionTokensMax: 256,
   completionCharactersBeforeMax: 6_000,

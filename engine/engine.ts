@@ -13,10 +13,11 @@ import type { Log } from "./log";
 import type { downloadModel } from "./models/download";
 import { Downloads } from "./models/downloads";
 import type { ModelRegistry, ResolvedModel } from "./models/registry";
+import { nothingAttended, type Attended } from "./generation/generate";
 import type { DataPaths } from "./paths";
-import type { Activity, ContextStatus, ContextView, EngineSettings, EngineStatus } from "./protocol";
+import type { Activity, ContextStatus, ContextView, EngineSettings, EngineStatus, MemoryStatus } from "./protocol";
 import type { Session } from "./sessions/session";
-import { Sessions } from "./sessions/sessions";
+import { Sessions, type ModelChoice } from "./sessions/sessions";
 import { ThrottledEvent } from "./util/events";
 
 export interface EngineOptions {
@@ -25,7 +26,7 @@ export interface EngineOptions {
   readonly log: Log;
   readonly registry: Pick<ModelRegistry, "entries" | "resolve" | "knownId">;
   readonly download: typeof downloadModel;
-  readonly openSession: (resolved: ResolvedModel, threads: number, store: ContextStore) => Promise<Session>;
+  readonly openSession: (resolved: ResolvedModel, choice: ModelChoice, store: ContextStore) => Promise<Session>;
   /** Absolute paths of files that any client has open. */
   readonly openFiles: () => readonly string[];
 }
@@ -45,13 +46,13 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #store: ContextStore;
   readonly #sessions: Sessions;
-  /** By root: blocks of the last request. */
-  readonly #attended = new Map<string, { readonly attendedBlocks: number; readonly totalBlocks: number }>();
+  /** By root: what the last request attended to. */
+  readonly #attended = new Map<string, Attended>();
 
   private constructor(options: EngineOptions, store: ContextStore) {
     const onChange = (): void => this.changed.fire();
-    const onAttended = (root: string, attendedBlocks: number, totalBlocks: number): void => {
-      this.#attended.set(root, { attendedBlocks, totalBlocks });
+    const onAttended = (root: string, attended: Attended): void => {
+      this.#attended.set(root, attended);
       onChange();
     };
     const { registry, log, openFiles, download, paths } = options;
@@ -62,7 +63,7 @@ export class Engine {
       registry,
       log,
       onChange,
-      open: (resolved, threads) => options.openSession(resolved, threads, store),
+      open: (resolved, choice) => options.openSession(resolved, choice, store),
     });
     const sessions = this.#sessions;
     this.downloads = new Downloads({
@@ -73,8 +74,9 @@ export class Engine {
       onNotice: (line) => log.info(line),
     });
     this.indexing = new Indexing({ sessions, store, log, openFiles, onChange });
-    this.chat = new Chat({ sessions, log, onAttended });
-    this.completions = new Completions({ sessions, onAttended });
+    const repair = this.indexing.repair.bind(this.indexing);
+    this.chat = new Chat({ sessions, log, onAttended, repair });
+    this.completions = new Completions({ sessions, onAttended, repair });
   }
 
   static async create(options: EngineOptions): Promise<Engine> {
@@ -85,10 +87,8 @@ export class Engine {
     const resolved = await this.#resolve(settings);
     const session = this.#sessionOf(resolved);
     const chosen = session?.resolved ?? ("problem" in resolved ? undefined : resolved);
-    const contexts = this.#records(chosen?.id).map((record) =>
-      this.#contextStatus(record, session?.opened(record.root)),
-    );
-    const bytes = this.#sessions.loaded.flatMap(({ contexts: open }) => open.map(({ bytesInMemory }) => bytesInMemory));
+    const contexts = this.#records(chosen?.id).map((record) => this.#contextStatus(record, session));
+    const bytes = this.#sessions.loaded.flatMap(({ contexts: open }) => open.map((context) => context.bytes));
     return {
       engineVersion: this.#options.version,
       model: chosen === undefined ? null : { id: chosen.id, name: chosen.name, loaded: session !== undefined },
@@ -97,6 +97,7 @@ export class Engine {
       activity: this.#activity(),
       clients,
       kvBytes: bytes.reduce((total, each) => total + each, 0),
+      memory: this.#memory(session),
       problem: "problem" in resolved ? resolved.problem : this.#sessions.problemOf(resolved.path),
     };
   }
@@ -122,7 +123,7 @@ export class Engine {
         ...record.leftOut.map(({ path, reason }) => ({ path, tokens: 0, state: { kind: "leftOut" as const, reason } })),
       ],
       tokens: tokensOf(record),
-      bytesInMemory: context?.bytesInMemory ?? 0,
+      bytesInMemory: context?.bytes ?? 0,
       bytesOnDisk: keys.reduce((total, key) => total + this.#store.bytesOf(key), 0),
     };
   }
@@ -156,6 +157,7 @@ export class Engine {
     await this.indexing.dispose();
     await this.downloads.dispose();
     await this.#sessions.dispose();
+    await this.#store.dispose();
     this.changed.dispose();
   }
 
@@ -175,7 +177,19 @@ export class Engine {
     return [...new Map(records.map((record) => [record.root, record])).values()];
   }
 
-  #contextStatus(record: ContextRecord, context: RepositoryContext | undefined): ContextStatus {
+  #memory(session: Session | undefined): MemoryStatus {
+    const use = session?.memoryUse;
+    return {
+      bytes: use === undefined ? 0 : use.residentBytes + use.sideCarBytes,
+      bytesMax: session?.plan.memoryBytes ?? 0,
+      diskBytes: this.#store.bytes,
+      diskBytesMax: Number.isFinite(this.#store.bytesMax) ? this.#store.bytesMax : 0,
+      diskBytesRead: use?.diskBytesRead ?? 0,
+    };
+  }
+
+  #contextStatus(record: ContextRecord, session: Session | undefined): ContextStatus {
+    const context: RepositoryContext | undefined = session?.opened(record.root);
     const has = (key: string): boolean => context?.has(key) ?? this.#store.has(key);
     const ready = record.segments.filter(({ key }) => has(key));
     return {
@@ -183,8 +197,8 @@ export class Engine {
       files: record.files.length,
       tokens: ready.reduce((total, { tokens }) => total + tokens, 0),
       complete: ready.length === record.segments.length,
-      attendedBlocks: this.#attended.get(record.root)?.attendedBlocks ?? 0,
-      totalBlocks: this.#attended.get(record.root)?.totalBlocks ?? 0,
+      ...(this.#attended.get(record.root) ?? nothingAttended),
+      selection: session?.info.selection ?? "trainingFree",
     };
   }
 

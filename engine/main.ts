@@ -66,7 +66,8 @@ async function main(): Promise<void> {
       version: engineVersion,
       download: downloadModel,
       openFiles: (): readonly string[] => server.openFiles(),
-      openSession: (resolved, threads, store) => openSession({ distFolder: __dirname, resolved, threads, store, log }),
+      openSession: (resolved, settings, store) =>
+        openSession({ distFolder: __dirname, resolved, settings, store, log }),
     }),
   );
   const server: Server = new Server({

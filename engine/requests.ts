@@ -8,14 +8,24 @@ const text = (charactersMax: number) => z.string().check(z.maxLength(charactersM
 
 const rootParams = z.object({ root: text(32_768) });
 
+const line = z.int().check(z.minimum(0), z.maximum(1e9));
+const places = z
+  .array(z.object({ path: text(4_096), startLine: line, endLine: line }))
+  .check(z.maxLength(limits.placesMax));
+
 export const schemas = {
   nothing: z.unknown(),
   root: rootParams,
-  index: z.extend(rootParams, { editorExcludes: z.catch(z.record(z.string(), z.boolean()), {}) }),
+  index: z.extend(rootParams, {
+    editorExcludes: z.catch(z.record(z.string(), z.boolean()), {}),
+    reread: z.optional(z.array(text(4_096)).check(z.maxLength(limits.placesMax))),
+  }),
   chat: z.extend(rootParams, {
     messages: z
       .array(z.object({ role: z.enum(["system", "user", "assistant"]), content: text(limits.chatCharactersMax) }))
       .check(z.minLength(1), z.maxLength(limits.chatMessagesMax)),
+    pins: z.optional(places),
+    scope: z.optional(places),
     tokensMax: z.int().check(z.minimum(1), z.maximum(limits.answerTokensMax)),
     temperature: z.number().check(z.minimum(0), z.maximum(10)),
     seed: z.int().check(z.minimum(0), z.maximum(Number.MAX_SAFE_INTEGER)),

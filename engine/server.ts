@@ -179,12 +179,13 @@ class Client {
       (await this.#options.engine).changed.fire();
       return {};
     });
-    this.#on("nosa/index", schemas.index, async ({ root, editorExcludes }, signal) => {
+    this.#on("nosa/index", schemas.index, async ({ root, editorExcludes, reread }, signal) => {
       const engine = await this.#options.engine;
       const canonical = await engine.roots.canonical(root);
       const summary = await engine.indexing.index({
         root: canonical,
         editorExcludes,
+        ...(reread === undefined ? {} : { reread }),
         settings: this.#mySettings,
         signal,
         onProgress: (progress) => this.#notify("nosa/indexProgress", { root, ...progress }),

@@ -1,11 +1,10 @@
 /** One chat turn: behind the repository's context, in a tail that is kept for the next turn of the same conversation. */
 
-import { limits } from "../config";
 import type { RepositoryContext } from "../contexts/repositoryContext";
+import type { Focus } from "../contexts/selection";
 import type { Tail } from "../contexts/tails";
 import { Cancelled, EngineError } from "../errors";
-import { generate, type Generated } from "../generation/generate";
-import { references } from "../generation/references";
+import { generate, nothingAttended, type Attended, type Generated } from "../generation/generate";
 import type { Log } from "../log";
 import type { SamplingOptions } from "../native/addon";
 import type { ChatDelta, ChatParams, ChatResult, EngineSettings, Usage } from "../protocol";
@@ -15,18 +14,22 @@ import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
+import { Attribution } from "./attribution";
+import { Conversations } from "./conversations";
 
 export interface ChatOptions {
   readonly sessions: Sessions;
   readonly log: Log;
   /** A request is over; what it attended to is of interest to the status. */
-  readonly onAttended: (root: string, attendedBlocks: number, totalBlocks: number) => void;
+  readonly onAttended: (root: string, attended: Attended) => void;
+  /** Reads again what was lost of a repository to a damaged file. */
+  readonly repair: (root: string, settings: EngineSettings, signal: AbortSignal) => Promise<void>;
 }
 
 export interface ChatRequest {
   /** Canonical, or "" for none. */
   readonly root: string;
-  readonly params: Pick<ChatParams, "messages" | "tokensMax" | "temperature" | "seed">;
+  readonly params: Pick<ChatParams, "messages" | "pins" | "scope" | "why" | "tokensMax" | "temperature" | "seed">;
   readonly settings: EngineSettings;
   readonly signal: AbortSignal;
   readonly onDelta: (delta: ChatDelta) => void;
@@ -37,11 +40,17 @@ const topK = 20;
 const topP = 0.8;
 const repetitionPenalty = 1.1;
 
+/** Work that nobody waits for begins after so long without a question. */
+const quietMs = 3_000;
+
 /** An answer is always left room for, however long the conversation. */
 const answerTokensMin = 64;
 
 export class Chat {
   readonly #options: ChatOptions;
+  readonly #conversations = new WeakMap<RepositoryContext, Conversations>();
+  readonly #attribution = new Attribution();
+  #quiet: NodeJS.Timeout | undefined;
   #answering = 0;
 
   constructor(options: ChatOptions) {
@@ -58,9 +67,10 @@ export class Chat {
     const { settings, signal, onDelta } = request;
     const startedAt = performance.now();
     this.#answering += 1;
+    clearTimeout(this.#quiet);
     try {
       if (this.#options.sessions.loaded.length === 0) onDelta({ kind: "stage", stage: "loading" });
-      return await this.#options.sessions.use(settings, signal, (session) => this.#answer(session, request, startedAt));
+      return await this.#options.sessions.use(settings, signal, (session) => this.#ask(session, request, startedAt));
     } catch (error) {
       if (error instanceof Cancelled) return nothingSaid;
       throw error;
@@ -69,28 +79,65 @@ export class Chat {
     }
   }
 
-  async #answer(session: Session, request: ChatRequest, startedAt: number): Promise<ChatResult> {
-    const { root, params, signal, onDelta } = request;
+  /** Where a damaged file comes to light, what it held is read again, and the question asked once more. */
+  async #ask(session: Session, request: ChatRequest, startedAt: number): Promise<ChatResult> {
+    const { root, onDelta } = request;
     const context = await session.context(root);
+    let said = "";
+    const firstDelta = (delta: ChatDelta): void => {
+      if (delta.kind === "text") said += delta.text;
+      onDelta(delta);
+    };
+    try {
+      return await this.#answer(session, context, { ...request, onDelta: firstDelta }, startedAt);
+    } catch (error) {
+      if (!(await context.setAsideFrom(error))) throw error;
+    }
+    // The same KV gives the same answer, so what was said stands.
+    let again = said.length;
+    const secondDelta = (delta: ChatDelta): void => {
+      if (delta.kind !== "text") return onDelta(delta);
+      const text = delta.text.slice(again);
+      again = Math.max(0, again - delta.text.length);
+      if (text !== "") onDelta({ kind: "text", text });
+    };
+    this.#options.log.info(`Answering again after a damaged file of ${root}`);
+    return this.#answer(session, context, { ...request, onDelta: secondDelta }, startedAt);
+  }
+
+  async #answer(
+    session: Session,
+    context: RepositoryContext,
+    request: ChatRequest,
+    startedAt: number,
+  ): Promise<ChatResult> {
+    const { root, params, signal, onDelta } = request;
     if (root !== "" && context.record === undefined) throw notIndexed(root);
     if (context.needsRestoring) {
       onDelta({ kind: "stage", stage: "restoring" });
       await abortable(context.restore(), signal);
     }
+    if (context.needsRepair) {
+      onDelta({ kind: "stage", stage: "reading" });
+      await this.#options.repair(root, request.settings, signal);
+    }
     await abortable(loadChatBase(session, context), signal);
     const restoredAt = performance.now();
+    const conversations = this.#conversationsOf(session, context);
+    const scope = params.scope ?? [];
+    const turn = conversations.turn(params.messages, scope);
 
     const room = session.info.contextLength - context.segmentBase - session.segmentPositions;
     const answerTokensMax = Math.min(params.tokensMax, Math.max(answerTokensMin, Math.floor(room / 2)));
     const { tokens } = await session.text.chat({
-      messages: params.messages,
+      messages: turn.messages,
       tokensMax: room - answerTokensMax,
       repository: root !== "",
     });
     onDelta({ kind: "stage", stage: "reading" });
 
-    const all = (): boolean => false;
-    const tail = await context.chatTails.acquire(context.attendsWithout(all), tokens, () => context.newTail(all));
+    const focus: Focus = { pins: params.pins ?? [], scope, hidden: turn.hidden };
+    const tail = await context.tail(context.chatTails, tokens, focus, turn.attends);
     const job: Job = { kind: "chat", signal };
     let generated: Generated | undefined;
     try {
@@ -112,14 +159,37 @@ export class Chat {
       if (generated === undefined) context.chatTails.drop(tail);
       else context.chatTails.release(tail, joinTokens(tokens, generated.ids));
     }
-    this.#options.onAttended(root, generated.attendedBlocks, generated.totalBlocks);
-    if (generated.finish !== "cancelled") void computeChatBase(session, context, this.#options.log);
+    conversations.keep(params.messages, scope, tail.attends, turn);
+    this.#options.onAttended(root, generated.attended);
+    if (params.why === true) await this.#attribution.prepare(session, context, job);
+    if (generated.finish !== "cancelled") this.#getReady(session, context);
     return {
       text: generated.text,
       finish: generated.finish,
-      references: references(generated.masses, tail.segments, { countMax: limits.referencesMax }),
+      ...(root === "" ? { references: [] } : this.#attribution.of(context, tail, generated.masses)),
       usage: usageOf(context, tail, tokens, generated, { startedAt, restoredAt }),
     };
+  }
+
+  /** Does ahead what the next questions need. What cannot be done now is done with them. */
+  #getReady(session: Session, context: RepositoryContext): void {
+    void computeChatBase(session, context, this.#options.log);
+    clearTimeout(this.#quiet);
+    this.#quiet = setTimeout(() => {
+      const job: Job = { kind: "indexing", signal: new AbortController().signal };
+      this.#attribution.prepare(session, context, job).catch((error: unknown) => {
+        this.#options.log.info(`Neutral answers were not measured: ${String(error)}`);
+      });
+    }, quietMs);
+    this.#quiet.unref();
+  }
+
+  #conversationsOf(session: Session, context: RepositoryContext): Conversations {
+    const known = this.#conversations.get(context);
+    if (known !== undefined) return known;
+    const conversations = new Conversations(context, session.text);
+    this.#conversations.set(context, conversations);
+    return conversations;
   }
 }
 
@@ -139,8 +209,7 @@ function usageOf(
         : context.segmentBase + tail.segments.reduce((total, segment) => total + segment.tokens, 0),
     promptTokens: tokens.length,
     answerTokens: generated.ids.length,
-    attendedBlocks: generated.attendedBlocks,
-    totalBlocks: generated.totalBlocks,
+    ...generated.attended,
     millis: {
       restore: Math.round(restore),
       prefill: Math.round(millis.prefill),
@@ -169,8 +238,7 @@ const nothingSaid: ChatResult = {
     contextTokens: 0,
     promptTokens: 0,
     answerTokens: 0,
-    attendedBlocks: 0,
-    totalBlocks: 0,
+    ...nothingAttended,
     millis: { restore: 0, prefill: 0, firstToken: 0, decode: 0 },
   },
 };

@@ -1,17 +1,18 @@
 /**
  * Ghost text: what the model would write at the cursor, knowing the repository.
  *
- * The live text of the file is in the tail. Segments that hold the file as it was read are therefore left out of what
- * that tail attends to, so that the model never sees an old state of it beside the new one. (Small files that share a
- * segment with it are left out with it.) The tail is kept, so that typing on costs what was typed.
+ * The live text of the file is in the tail. Blocks that hold the same lines as they were read are therefore hidden from
+ * that tail, so that the model never sees an old state of them beside the new one. The tail is kept, so that typing on
+ * costs what was typed.
  */
 
 import { limits } from "../config";
-import type { SegmentRecord } from "../contexts/context";
 import type { RepositoryContext } from "../contexts/repositoryContext";
+import { noFocus } from "../contexts/selection";
 import { Cancelled } from "../errors";
-import { generate, type Generated } from "../generation/generate";
+import { generate, type Attended, type Generated } from "../generation/generate";
 import type { SamplingOptions } from "../native/addon";
+import type { CompletionTail } from "../prompts/completion";
 import type { CompletionStats, EngineSettings } from "../protocol";
 import type { Job } from "../scheduler/scheduler";
 import type { Session } from "../sessions/session";
@@ -19,6 +20,7 @@ import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
 import { CompletionCache, type Place } from "./cache";
+import { liveLines } from "./live";
 import { postprocess } from "./postprocess/index";
 import { Running } from "./running";
 import { shapeAt, type Shape } from "./shape";
@@ -26,7 +28,9 @@ import { CompletionWindow } from "./window";
 
 export interface CompletionsOptions {
   readonly sessions: Sessions;
-  readonly onAttended: (root: string, attendedBlocks: number, totalBlocks: number) => void;
+  readonly onAttended: (root: string, attended: Attended) => void;
+  /** Reads again what was lost of a repository to a damaged file. */
+  readonly repair: (root: string, settings: EngineSettings, signal: AbortSignal) => Promise<void>;
 }
 
 export interface CompletionRequest {
@@ -52,7 +56,13 @@ export interface Completion {
 const greedy: SamplingOptions = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
 /** Offers beside the likeliest one are drawn, each from a seed of its own. */
-const drawn: Omit<SamplingOptions, "seed"> = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05, repetitionPenalty: 1 };
+const drawn: Omit<SamplingOptions, "seed"> = {
+  temperature: 0.8,
+  topK: 40,
+  topP: 0.95,
+  minP: 0.05,
+  repetitionPenalty: 1,
+};
 const offersMax = 3;
 /** Draws often repeat the likeliest offer; so many are made at most. */
 const drawsMax = 5;
@@ -83,7 +93,17 @@ export class Completions {
     if (shape === "none") return [];
     this.#completing += 1;
     try {
-      return await this.#options.sessions.use(settings, signal, (session) => this.#complete(session, request, shape));
+      return await this.#options.sessions.use(settings, signal, async (session) => {
+        const context = await session.context(request.root);
+        try {
+          return await this.#complete(session, context, request, shape);
+        } catch (error) {
+          if (!(await context.setAsideFrom(error))) throw error;
+          // Ghost text does not wait for that; the next one comes from what is left, or from the whole again.
+          this.#options.repair(request.root, settings, new AbortController().signal).catch(() => undefined);
+          return [];
+        }
+      });
     } catch (error) {
       if (error instanceof Cancelled) return [];
       throw error;
@@ -92,11 +112,15 @@ export class Completions {
     }
   }
 
-  async #complete(session: Session, request: CompletionRequest, shape: Shape): Promise<readonly Completion[]> {
-    const { root, uri, before, after, signal } = request;
-    const context = await session.context(root);
+  async #complete(
+    session: Session,
+    context: RepositoryContext,
+    request: CompletionRequest,
+    shape: Shape,
+  ): Promise<readonly Completion[]> {
+    const { uri, before, after, signal } = request;
     if (context.needsRestoring) await abortable(context.restore(), signal);
-    const place: Place = { uri, before, after, basis: `${session.resolved.path} ${context.loadedSegments.length}` };
+    const place: Place = { uri, before, after, basis: `${session.resolved.path} ${context.attends}` };
     if (!request.automatic) return this.#offers(session, context, request, shape);
 
     const known = await this.#known(place, signal);
@@ -130,12 +154,12 @@ export class Completions {
     place: Place,
     running: Running,
   ): Promise<Completion | undefined> {
-    const { root, path, settings } = request;
+    const { root, settings } = request;
     return this.#options.sessions.use(settings, running.signal, async (session) => {
       const context = await session.context(root);
-      const tokens = await this.#prompt(session, request);
+      const prompt = await this.#prompt(session, request);
       const generated = await this.#generate(session, context, { ...request, signal: running.signal }, shape, {
-        tokens,
+        prompt,
         sampling: greedy,
         onText: (text) => running.wrote(text),
       });
@@ -143,7 +167,7 @@ export class Completions {
       if (generated.finish === "cancelled") return undefined;
       const text = offerOf(generated, request, shape);
       this.#cache.put(place, text);
-      return text === "" ? undefined : { text, stats: statsOf(context, path, tokens, generated) };
+      return text === "" ? undefined : { text, stats: statsOf(context, prompt, generated) };
     });
   }
 
@@ -155,21 +179,21 @@ export class Completions {
     shape: Shape,
   ): Promise<readonly Completion[]> {
     this.#running?.stop();
-    const tokens = await this.#prompt(session, request);
+    const prompt = await this.#prompt(session, request);
     const offers = new Map<string, Completion>();
     for (let draw = 0; draw < drawsMax && offers.size < offersMax; draw += 1) {
       const sampling = draw === 0 ? greedy : { ...drawn, seed: draw };
-      const generated = await this.#generate(session, context, request, shape, { tokens, sampling });
+      const generated = await this.#generate(session, context, request, shape, { prompt, sampling });
       if (generated.finish === "cancelled") return [];
       const text = offerOf(generated, request, shape);
-      const stats = statsOf(context, request.path, tokens, generated);
+      const stats = statsOf(context, prompt, generated);
       if (text !== "" && !offers.has(text)) offers.set(text, { text, stats });
     }
     return [...offers.values()];
   }
 
-  async #prompt(session: Session, { path, before, after }: CompletionRequest): Promise<Uint32Array> {
-    const { tokens } = await session.text.completion({
+  #prompt(session: Session, { path, before, after }: CompletionRequest): Promise<CompletionTail> {
+    return session.text.completion({
       path,
       prefix: before,
       // Where the line ends at the cursor, what is missing is the rest of it with its end: so models were trained.
@@ -177,7 +201,6 @@ export class Completions {
       prefixTokensMax: this.#window.prefixTokensMax,
       suffixTokensMax: this.#window.suffixTokensMax,
     });
-    return tokens;
   }
 
   async #generate(
@@ -185,13 +208,12 @@ export class Completions {
     context: RepositoryContext,
     request: CompletionRequest,
     shape: Shape,
-    { tokens, sampling, onText }: Draft,
+    { prompt, sampling, onText }: Draft,
   ): Promise<Generated> {
-    const { root, path, settings, signal } = request;
-    const live = holds(path);
-    const tail = await context.completionTails.acquire(context.attendsWithout(live), tokens, () =>
-      context.newTail(live),
-    );
+    const { root, settings, signal } = request;
+    const { tokens } = prompt;
+    const hidden = liveLines(context.loadedSegments, { ...request, ...prompt });
+    const tail = await context.tail(context.completionTails, tokens, { ...noFocus, hidden });
     const job: Job = { kind: "completion", signal };
     const startedAt = performance.now();
     let text = "";
@@ -220,13 +242,13 @@ export class Completions {
       if (generated === undefined) context.completionTails.drop(tail);
       else context.completionTails.release(tail, joinTokens(tokens, generated.ids));
     }
-    this.#options.onAttended(root, generated.attendedBlocks, generated.totalBlocks);
+    this.#options.onAttended(root, generated.attended);
     return generated;
   }
 }
 
 interface Draft {
-  readonly tokens: Uint32Array;
+  readonly prompt: CompletionTail;
   readonly sampling: SamplingOptions;
   /** Told all text so far. */
   readonly onText?: (text: string) => void;
@@ -240,11 +262,6 @@ function offerOf(generated: Generated, { before, after }: CompletionRequest, sha
 function shapeFor({ before, after, automatic }: CompletionRequest): Shape {
   const shape = shapeAt(before, after);
   return shape === "none" && !automatic ? "line" : shape;
-}
-
-/** Whether segment and live text would show the model two states of the file. */
-function holds(path: string): (segment: SegmentRecord) => boolean {
-  return ({ files }) => files.includes(path);
 }
 
 /** Whether the finished lines of the text already go beyond what will be offered. */
@@ -261,11 +278,10 @@ function wanted(settings: EngineSettings, languageId: string): boolean {
   return enabled && automatic && (languages[languageId] ?? languages["*"] ?? true);
 }
 
-function statsOf(context: RepositoryContext, path: string, tokens: Uint32Array, generated: Generated): CompletionStats {
-  const attended = context.loadedSegments.filter((segment) => !holds(path)(segment));
+function statsOf(context: RepositoryContext, { tokens }: CompletionTail, generated: Generated): CompletionStats {
   const { queue, prefill, decode } = generated.millis;
   return {
-    contextTokens: attended.reduce((total, segment) => total + segment.tokens, 0),
+    contextTokens: context.loadedSegments.reduce((total, segment) => total + segment.tokens, 0),
     promptTokens: tokens.length,
     tokens: generated.ids.length,
     cached: false,

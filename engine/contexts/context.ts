@@ -18,13 +18,11 @@ export const recordVersion = 1;
 
 /** Everything that KV depends on beside its own tokens. */
 export interface Identity {
-  /** ModelInfo.fingerprint: weights, KV type, RoPE and native KV layout. */
+  /** ModelInfo.fingerprint: weights, adapter, KV type, RoPE and native KV layout. */
   readonly fingerprint: string;
   readonly headerTokens: Uint32Array;
   /** S: how many positions are set apart for segments. */
   readonly segmentPositions: number;
-  /** Id of an adapter's weights; "" for none. */
-  readonly adapter: string;
   /** How segments are prefilled. */
   readonly policy: "full";
 }
@@ -32,19 +30,23 @@ export interface Identity {
 /** SHA-256 over every part, hex. `contentKey` is the segment's own; the header's is "". */
 export function segmentKey(identity: Identity, contentKey: string): string {
   const hash = createHash("sha256");
-  const { fingerprint, adapter, segmentPositions, policy, headerTokens } = identity;
-  hash.update(
-    JSON.stringify([layoutVersion, fingerprint, adapter, segmentPositions, policy, contentKey, headerTokens.length]),
-  );
+  const { fingerprint, segmentPositions, policy, headerTokens } = identity;
+  hash.update(JSON.stringify([layoutVersion, fingerprint, segmentPositions, policy, contentKey, headerTokens.length]));
   hash.update(Buffer.from(headerTokens.buffer, headerTokens.byteOffset, headerTokens.byteLength));
   return hash.digest("hex");
 }
 
-/** Of a tail's own KV, which depends on everything it attends to. */
-export function tailKey(identity: Identity, attends: string, tokens: Uint32Array): string {
+/** Of a tail's own KV, which depends on everything it attends to and on how. `attends`: keys of segments, in order. */
+export function tailKey(
+  identity: Identity,
+  attends: readonly string[],
+  selection: string,
+  tokens: Uint32Array,
+): string {
   const hash = createHash("sha256");
+  hash.update(JSON.stringify([attends, selection]));
   hash.update(Buffer.from(tokens.buffer, tokens.byteOffset, tokens.byteLength));
-  return segmentKey(identity, `tail ${attends} ${hash.digest("hex")}`);
+  return segmentKey(identity, `tail ${hash.digest("hex")}`);
 }
 
 const count = z.number().check(z.int(), z.minimum(0));

@@ -2,16 +2,19 @@
  * One repository in one model's memory: its header, the segments that are loaded, and the tails behind them.
  *
  * What is read and in which order is the indexing feature's to say; this only holds, loads and saves. Sequences that a
- * running request attends to stay alive in native code when they are let go of here.
+ * running request or a kept tail attends to stay alive in native code when they are let go of here.
  */
 
-import { codeOf, EngineError } from "../errors";
 import { limits } from "../config";
+import { codeOf, EngineError } from "../errors";
+import { prefillAll } from "../generation/prefill";
 import type { Log } from "../log";
 import type { NativeSequence } from "../native/addon";
-import { prefillAll } from "../generation/prefill";
 import type { Job, JobKind, Scheduler } from "../scheduler/scheduler";
+import { ChangeLog, type FileChange } from "./changes";
 import { segmentKey, tailKey, type ContextRecord, type Identity, type SegmentRecord } from "./context";
+import { SavedKv } from "./savedKv";
+import { noFocus, selectionFor, selectionName, type Focus } from "./selection";
 import type { ContextStore } from "./store";
 import { free, TailPool, type Tail } from "./tails";
 
@@ -21,6 +24,16 @@ export interface ContextOptions {
   readonly scheduler: Scheduler;
   readonly store: ContextStore;
   readonly log: Log;
+  /** What a token takes in a file. */
+  readonly bytesPerToken: number;
+}
+
+/** What a new tail attends to. */
+interface View {
+  /** Names it; never used for another one. */
+  readonly attends: string;
+  readonly segments: readonly SegmentRecord[];
+  readonly sequences: readonly NativeSequence[];
 }
 
 export class RepositoryContext {
@@ -28,28 +41,36 @@ export class RepositoryContext {
   readonly identity: Identity;
   readonly chatTails: TailPool;
   readonly completionTails: TailPool;
+  /** What became of files since this was opened. */
+  readonly changes = new ChangeLog();
+  readonly #options: ContextOptions;
   readonly #scheduler: Scheduler;
   readonly #store: ContextStore;
-  readonly #log: Log;
+  readonly #saved: SavedKv;
   readonly #loaded = new Map<string, NativeSequence>();
+  /** Keys whose file turned out to be unusable, until they are read again. */
+  readonly #damaged = new Set<string>();
   readonly #stop = new AbortController();
   #header: Promise<NativeSequence> | undefined;
   #restoring: Promise<void> | undefined;
   #preparing: Promise<void> | undefined;
   #record: ContextRecord | undefined;
-  #bytes = 0;
+  #view: View | undefined;
+  #views = 0;
 
   constructor(options: ContextOptions) {
     this.root = options.root;
     this.identity = options.identity;
+    this.#options = options;
     this.#scheduler = options.scheduler;
     this.#store = options.store;
-    this.#log = options.log;
+    this.#saved = new SavedKv(options);
     this.#record = options.root === "" ? undefined : options.store.get(options.root, options.identity.fingerprint);
     // A record made with another header or another S describes KV that is of no use here.
     if (this.#record !== undefined && this.#record.header.key !== this.headerKey) this.#record = undefined;
     this.chatTails = new TailPool(options.scheduler, limits.chatTailsMax);
     this.completionTails = new TailPool(options.scheduler, limits.completionTailsMax);
+    options.store.hold(options.root);
   }
 
   get headerKey(): string {
@@ -62,12 +83,18 @@ export class RepositoryContext {
 
   /** Segments a request could attend to now without reading anything. */
   get loadedSegments(): readonly SegmentRecord[] {
-    return (this.#record?.segments ?? []).filter(({ key }) => this.#loaded.has(key));
+    return this.#currentView().segments;
   }
 
-  /** Bytes on disk of what is loaded: what it takes in memory, near enough. */
-  get bytesInMemory(): number {
-    return this.#bytes;
+  /** Names what a new tail would attend to; changes whenever that does. */
+  get attends(): string {
+    return this.#currentView().attends;
+  }
+
+  /** KV of what is loaded, wherever it is. */
+  get bytes(): number {
+    const tokens = this.loadedSegments.reduce((sum, segment) => sum + segment.tokens, 0);
+    return tokens * this.#options.bytesPerToken;
   }
 
   /** Position of a segment's first token. */
@@ -80,31 +107,55 @@ export class RepositoryContext {
     return this.#loaded.has(key) || this.#store.has(key);
   }
 
-  sequenceOf(key: string): NativeSequence | undefined {
+  /** Whether a segment that had been read was lost to a damaged file, and waits to be read again. */
+  get needsRepair(): boolean {
+    return this.#damaged.size > 0 && (this.#record?.segments ?? []).some(({ key }) => this.#damaged.has(key));
+  }
+
+  /** A segment's sequence, loaded if need be; undefined when it was not read or does not check out. */
+  async sequenceOf(job: Job, key: string): Promise<NativeSequence | undefined> {
+    const loaded = this.#loaded.get(key);
+    if (loaded !== undefined || !this.#store.has(key)) return loaded;
+    await this.#loadSegment(job, key);
     return this.#loaded.get(key);
   }
 
-  /** Takes a new description. Loaded segments that it does not name are let go of. */
-  async describe(record: ContextRecord): Promise<void> {
+  /** Takes a new description. Loaded segments that it does not name are let go of. `changes`: what became of files since the last one. */
+  async describe(record: ContextRecord, changes: readonly FileChange[]): Promise<void> {
     this.#record = record;
+    this.changes.note(changes);
     const named = new Set(record.segments.map(({ key }) => key));
-    for (const [key, sequence] of this.#loaded) {
-      if (named.has(key)) continue;
-      this.#loaded.delete(key);
-      this.#bytes -= this.#store.bytesOf(key);
-      free(this.#scheduler, sequence);
-    }
-    this.#dropOldTails();
+    for (const key of this.#damaged) if (!named.has(key)) this.#damaged.delete(key);
+    for (const key of this.#loaded.keys()) if (!named.has(key)) this.#unload(key);
+    this.#changed();
     await this.#store.put(record);
   }
 
-  /** Saves a segment that was read, and takes it over. */
-  async add(job: Job, key: string, sequence: NativeSequence): Promise<void> {
+  /** An empty sequence for a segment, and how many of its tokens were computed by a run that was stopped. */
+  async begin(job: Job, key: string): Promise<{ readonly sequence: NativeSequence; readonly resumed: number }> {
+    const header = await this.header();
+    const options = { basePosition: this.segmentBase, attends: [header] };
+    const sequence = await this.#scheduler.upkeep((model) => model.createSequence(options));
     try {
-      await this.#save(job, key, sequence);
+      return { sequence, resumed: await this.#saved.resume(job, key, sequence) };
+    } catch (error) {
+      free(this.#scheduler, sequence);
+      throw error;
+    }
+  }
+
+  /** Saves what is computed of a segment so far, so that nothing kills more than a moment's work. */
+  checkpoint(job: Job, key: string, sequence: NativeSequence): Promise<void> {
+    return this.#saved.checkpoint(job, key, sequence);
+  }
+
+  /** Saves a segment that was read, and takes it over. */
+  async add(job: Job, segment: SegmentRecord, sequence: NativeSequence): Promise<void> {
+    try {
+      await this.#saved.save(job, segment.key, sequence, segment.tokens);
     } finally {
       // It is of use in memory even when the disk is full.
-      this.#adopt(key, sequence);
+      this.#adopt(segment.key, sequence);
     }
   }
 
@@ -130,27 +181,43 @@ export class RepositoryContext {
     return this.#restoring;
   }
 
-  /** Names what a tail attends to that leaves out the segments with `leftOut` in them. */
-  attendsWithout(leftOut: (segment: SegmentRecord) => boolean): string {
-    return this.loadedSegments
-      .filter((segment) => !leftOut(segment))
-      .map(({ key }) => key)
-      .join();
+  /**
+   * A tail that holds as much of `tokens` as can be had, and whose queries will attend as `focus` says: behind all that
+   * is loaded now, or, when a tail is kept that attends `attends`, behind that.
+   */
+  async tail(pool: TailPool, tokens: Uint32Array, focus: Focus, attends?: string): Promise<Tail> {
+    const view = this.#currentView();
+    const current = withScope(view.attends, focus);
+    const wanted = attends !== undefined && pool.segmentsOf(attends) !== undefined ? attends : current;
+    const tail = await pool.acquire(wanted, tokens, () => this.#newTail(view, current));
+    return this.#focused(pool, tail, focus);
   }
 
-  /** A new tail behind the header and every loaded segment that is not left out. */
-  async newTail(leftOut: (segment: SegmentRecord) => boolean): Promise<Tail> {
-    // Without a repository there is nothing that every tail begins with.
-    const header = this.identity.headerTokens.length > 0 ? [await this.header()] : [];
-    const segments = this.loadedSegments.filter((segment) => !leftOut(segment));
-    const sequences = segments.map(({ key }) => this.#loaded.get(key)).filter((sequence) => sequence !== undefined);
-    const sequence = await this.#scheduler.upkeep((model) =>
-      model.createSequence({
-        basePosition: this.segmentBase + (segments.length > 0 ? this.identity.segmentPositions : 0),
-        attends: [...header, ...sequences],
-      }),
-    );
-    return { sequence, segments, attends: segments.map(({ key }) => key).join() };
+  /** Forgets KV that is to be computed anew. */
+  async discard(keys: readonly string[]): Promise<void> {
+    for (const key of keys) {
+      this.#unload(key);
+      await this.#store.discard(key);
+    }
+    if (keys.length > 0) this.#changed();
+  }
+
+  /**
+   * Whether a native failure came from a saved file. What it held is then let go of and read again by whoever repairs;
+   * the request can be tried once more.
+   */
+  async setAsideFrom(error: unknown): Promise<boolean> {
+    const code = codeOf(error);
+    if ((code !== "corrupt" && code !== "io") || !(error instanceof Error)) return false;
+    const key = this.#store.keyNamedIn(error.message);
+    if (key === undefined) return false;
+    this.#options.log.warn(error.message);
+    await this.#store.setAside(key);
+    if (key === this.headerKey) this.#header = undefined;
+    this.#unload(key);
+    this.#damaged.add(key);
+    this.#changed();
+    return true;
   }
 
   /**
@@ -167,20 +234,6 @@ export class RepositoryContext {
     return this.#preparing;
   }
 
-  async #prepareChats(job: Job, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
-    const all = (): boolean => false;
-    const attends = this.attendsWithout(all);
-    const key = tailKey(this.identity, attends, tokens);
-    if (attends === "" || this.chatTails.hasBase(attends) || !(mayCompute || this.#store.has(key))) return;
-    const tail = await this.newTail(all);
-    if (tail.attends !== attends || !(await this.#fillTail(job, tail, key, tokens, mayCompute))) {
-      this.chatTails.drop(tail);
-      return;
-    }
-    this.chatTails.setBase(tail, tokens);
-    this.#dropOldTails();
-  }
-
   /** Lets go of everything native. What is on disk stays. */
   async dispose(): Promise<void> {
     this.#stop.abort();
@@ -188,23 +241,79 @@ export class RepositoryContext {
     await this.#preparing?.catch(() => undefined);
     this.chatTails.close();
     this.completionTails.close();
-    for (const sequence of this.#loaded.values()) free(this.#scheduler, sequence);
-    this.#loaded.clear();
-    this.#bytes = 0;
+    for (const key of this.#loaded.keys()) this.#unload(key);
     const header = await this.#header?.catch(() => undefined);
     if (header !== undefined) free(this.#scheduler, header);
     this.#header = undefined;
+    this.#store.letGo(this.root);
+  }
+
+  async #prepareChats(job: Job, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
+    const view = this.#currentView();
+    if (view.segments.length === 0 || this.chatTails.hasBase(view.attends)) return;
+    const keys = view.segments.map(({ key }) => key);
+    const key = tailKey(this.identity, keys, selectionName, tokens);
+    if (!mayCompute && !this.#store.has(key)) return;
+    const tail = await this.#focused(this.chatTails, await this.#newTail(view, view.attends), noFocus);
+    try {
+      if (!(await this.#fillTail(job, tail, key, tokens, mayCompute))) return this.chatTails.drop(tail);
+    } catch (error) {
+      this.chatTails.drop(tail);
+      throw error;
+    }
+    if (this.attends !== view.attends) return this.chatTails.drop(tail);
+    this.chatTails.setBase(tail, tokens);
+  }
+
+  /** Whether the tail holds `tokens` now. */
+  async #fillTail(job: Job, tail: Tail, key: string, tokens: Uint32Array, mayCompute: boolean): Promise<boolean> {
+    if (this.#store.has(key) && (await this.#saved.loadInto(job, tail.sequence, key))) return true;
+    if (!mayCompute) return false;
+    await this.#scheduler.run(job, () => tail.sequence.setTokens(tokens));
+    await prefillAll(this.#scheduler, job, tail.sequence);
+    await this.#saved.save(job, key, tail.sequence, tokens.length);
+    const record = this.#record;
+    if (record !== undefined) {
+      this.#record = { ...record, tails: [key] };
+      await this.#store.put(this.#record);
+    }
+    return true;
+  }
+
+  async #newTail(view: View, attends: string): Promise<Tail> {
+    // Without a repository there is nothing that every tail begins with.
+    const header = this.identity.headerTokens.length > 0 ? [await this.header()] : [];
+    const behind = view.segments.length > 0 ? this.identity.segmentPositions : 0;
+    const sequence = await this.#scheduler.upkeep((model) =>
+      model.createSequence({ basePosition: this.segmentBase + behind, attends: [...header, ...view.sequences] }),
+    );
+    return { sequence, segments: view.segments, attends, selection: "" };
+  }
+
+  /** Tells native code which blocks to choose from, unless it was told the same before. */
+  async #focused(pool: TailPool, tail: Tail, focus: Focus): Promise<Tail> {
+    const options = selectionFor(tail.segments, focus);
+    const selection = JSON.stringify(options);
+    if (selection === tail.selection) return tail;
+    try {
+      await this.#scheduler.upkeep(() => tail.sequence.select(options));
+      return { ...tail, selection };
+    } catch (error) {
+      pool.drop(tail);
+      throw error;
+    }
   }
 
   async #openHeader(): Promise<NativeSequence> {
     const job: Job = { kind: "chat", signal: this.#stop.signal };
-    const saved = await this.#load(job, this.headerKey, { basePosition: 0, attends: [] });
+    const saved = await this.#saved.load(job, this.headerKey, { basePosition: 0, attends: [] });
     if (saved !== undefined) return saved;
+    const { headerTokens } = this.identity;
     const sequence = await this.#scheduler.upkeep((model) => model.createSequence({ basePosition: 0, attends: [] }));
     try {
-      await this.#scheduler.run(job, () => sequence.setTokens(this.identity.headerTokens));
+      await this.#scheduler.run(job, () => sequence.setTokens(headerTokens));
       await prefillAll(this.#scheduler, job, sequence);
-      if (this.root !== "") await this.#save(job, this.headerKey, sequence);
+      if (this.root !== "") await this.#saved.save(job, this.headerKey, sequence, headerTokens.length);
     } catch (error) {
       // Without its header nothing is of use, but a header that could not be saved is.
       if (!(error instanceof EngineError) || error.kind !== "noSpace") {
@@ -217,108 +326,54 @@ export class RepositoryContext {
 
   async #loadSaved(): Promise<void> {
     const job: Job = { kind: "chat", signal: this.#stop.signal };
-    const header = await this.header();
+    void this.#store.used(this.root);
     for (const { key } of this.#record?.segments ?? []) {
-      if (this.#loaded.has(key) || !this.#store.has(key)) continue;
-      const sequence = await this.#load(job, key, { basePosition: this.segmentBase, attends: [header] });
-      if (sequence !== undefined) this.#adopt(key, sequence);
+      if (!this.#loaded.has(key) && this.#store.has(key)) await this.#loadSegment(job, key);
     }
   }
 
-  /** Whether the tail holds `tokens` now. */
-  async #fillTail(job: Job, tail: Tail, key: string, tokens: Uint32Array, mayCompute: boolean): Promise<boolean> {
-    try {
-      if (this.#store.has(key) && (await this.#loadInto(job, tail.sequence, key))) return true;
-      if (!mayCompute) return false;
-      await this.#scheduler.run(job, () => tail.sequence.setTokens(tokens));
-      await prefillAll(this.#scheduler, job, tail.sequence);
-      await this.#save(job, key, tail.sequence);
-      const record = this.#record;
-      if (record !== undefined) {
-        this.#record = { ...record, tails: [key] };
-        await this.#store.put(this.#record);
-      }
-      return true;
-    } catch (error) {
-      this.chatTails.drop(tail);
-      throw error;
-    }
-  }
-
-  /** Undefined when there is nothing saved or it does not check out; that is then set aside, to be read again. */
-  async #load(
-    job: Job,
-    key: string,
-    options: { basePosition: number; attends: readonly NativeSequence[] },
-  ): Promise<NativeSequence | undefined> {
-    if (!this.#store.has(key)) return undefined;
-    const sequence = await this.#scheduler.upkeep((model) => model.createSequence(options));
-    try {
-      if (await this.#loadInto(job, sequence, key)) return sequence;
-    } catch (error) {
-      free(this.#scheduler, sequence);
-      throw error;
-    }
-    free(this.#scheduler, sequence);
-    return undefined;
-  }
-
-  /** False when the file does not check out; it is then set aside. */
-  async #loadInto(job: Job, sequence: NativeSequence, key: string): Promise<boolean> {
-    try {
-      await this.#scheduler.run(job, () => sequence.load({ path: this.#store.pathOf(key), key }));
-      return true;
-    } catch (error) {
-      const code = codeOf(error);
-      if (code !== "corrupt" && code !== "invalidArgument" && code !== "notFound" && code !== "io") throw error;
-      this.#log.warn(`Segment ${key} does not check out (${code})`);
-      await this.#store.setAside(key);
-      return false;
-    }
-  }
-
-  async #save(job: Job, key: string, sequence: NativeSequence): Promise<void> {
-    const path = this.#store.pathOf(key);
-    const write = (): Promise<{ readonly bytes: number }> =>
-      this.#scheduler.run(job, () => sequence.save({ path, key }));
-    try {
-      this.#store.saved(key, (await write()).bytes);
-    } catch (error) {
-      if (codeOf(error) !== "noSpace") throw error;
-      // What no record names is the first to go; the second failure is the user's to hear of.
-      if ((await this.#store.removeOrphans()) === 0) throw noSpace(error);
-      this.#store.saved(
-        key,
-        (
-          await write().catch((again: unknown) => {
-            throw codeOf(again) === "noSpace" ? noSpace(again) : again;
-          })
-        ).bytes,
-      );
-    }
+  async #loadSegment(job: Job, key: string): Promise<void> {
+    const attends = [await this.header()];
+    const sequence = await this.#saved.load(job, key, { basePosition: this.segmentBase, attends });
+    if (sequence === undefined) this.#damaged.add(key);
+    else this.#adopt(key, sequence);
   }
 
   #adopt(key: string, sequence: NativeSequence): void {
-    const before = this.#loaded.get(key);
-    if (before !== undefined) free(this.#scheduler, before);
-    else this.#bytes += this.#store.bytesOf(key);
+    this.#unload(key);
     this.#loaded.set(key, sequence);
-    this.#dropOldTails();
+    this.#damaged.delete(key);
+    this.#changed();
   }
 
-  /** Tails behind segments that are gone, and tails that lack one that was added, serve nobody any more. */
-  #dropOldTails(): void {
-    const all = this.attendsWithout(() => false);
-    this.chatTails.keepOnly((attends) => attends === all);
-    const keys = new Set(this.loadedSegments.map(({ key }) => key));
-    this.completionTails.keepOnly((attends) => attends === "" || attends.split(",").every((key) => keys.has(key)));
+  #unload(key: string): void {
+    const sequence = this.#loaded.get(key);
+    if (sequence === undefined) return;
+    this.#loaded.delete(key);
+    free(this.#scheduler, sequence);
+  }
+
+  /** Kept tails lack what was added, or see what is gone: a chat may go on behind its own, a completion must not. */
+  #changed(): void {
+    this.#view = undefined;
+    this.completionTails.keepOnly(() => false);
+    this.chatTails.dropBase();
+  }
+
+  #currentView(): View {
+    this.#view ??= this.#newView();
+    return this.#view;
+  }
+
+  #newView(): View {
+    this.#views += 1;
+    const segments = (this.#record?.segments ?? []).filter(({ key }) => this.#loaded.has(key));
+    const sequences = segments.map(({ key }) => this.#loaded.get(key)).filter((sequence) => sequence !== undefined);
+    return { attends: `view ${this.#views}`, segments, sequences };
   }
 }
 
-function noSpace(cause: unknown): EngineError {
-  return new EngineError(
-    "noSpace",
-    "The disk is full: free some space, or forget a repository, and index again; what was read so far is kept.",
-    { cause },
-  );
+/** A tail behind the whole repository has words of all of it in its KV: it cannot serve a question about a part. */
+function withScope(attends: string, { scope }: Focus): string {
+  return scope.length === 0 ? attends : `${attends} of ${JSON.stringify(scope)}`;
 }

@@ -1,8 +1,10 @@
 /**
  * Saved contexts on disk: records of repositories, and segments of KV by content.
  *
- * A record is written aside and renamed, and so is a segment (by native code). What does not check out is set aside,
- * never deleted and never trusted. Several records may share a segment.
+ * A record is written aside and renamed, and so is a segment (by native code, which keeps the part of one that is still
+ * being read beside it). What does not check out is set aside, never deleted and never trusted. Several records may
+ * share a segment. When the disk budget is used up, segments that no record names go first, then those of the
+ * repository that was not used for longest.
  */
 
 import { createHash } from "node:crypto";
@@ -10,39 +12,117 @@ import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import { codeOf } from "../errors";
 import type { Log } from "../log";
+import type { EngineSettings } from "../protocol";
+import { diskBudget } from "./budgets";
+import { StoreOwner } from "./storeOwner";
 import { parseRecord, type ContextRecord } from "./context";
 
 /** Segments that no record names are kept this long: a branch may be switched back. */
 const orphanMsMax = 7 * 24 * 60 * 60 * 1000;
+
+/** Native code keeps what is computed of a segment in two files beside where it will be. */
+const partEndings = [".kv.part", ".kv.part.log"];
+
+/** So many damaged files are kept; they count for no budget. */
+const asideMax = 4;
+
+/** So many files are looked at at once. */
+const statsAtOnce = 64;
+
+interface Kept {
+  readonly bytes: number;
+  readonly savedAtMs: number;
+}
 
 /** Owns the folder of saved contexts. */
 export class ContextStore {
   readonly #folder: string;
   readonly #log: Log;
   readonly #records = new Map<string, ContextRecord>();
-  readonly #bytesByKey = new Map<string, number>();
+  readonly #kept = new Map<string, Kept>();
+  /** Of segments that are being read. */
+  readonly #parts = new Map<string, Kept>();
   readonly #recordBytes = new Map<string, number>();
+  /** By root: when it was last used. */
+  readonly #usedAtMs = new Map<string, number>();
+  /** Roots that are open, by how many contexts. */
+  readonly #held = new Map<string, number>();
+  readonly #owner: StoreOwner;
+  #bytesMax = Infinity;
 
-  private constructor(folder: string, log: Log) {
+  private constructor(folder: string, log: Log, owner: StoreOwner) {
     this.#folder = folder;
     this.#log = log;
+    this.#owner = owner;
   }
 
-  /** Reads every record once; one that does not parse is set aside. */
+  /** Reads every record once; one that does not parse is set aside. Rejects when another engine owns the folder. */
   static async open(folder: string, log: Log): Promise<ContextStore> {
-    const store = new ContextStore(folder, log);
-    for (const sub of [store.#segments, store.#recordsFolder, store.#aside]) {
+    await fs.mkdir(folder, { recursive: true, mode: 0o700 });
+    const store = new ContextStore(folder, log, await StoreOwner.take(folder));
+    for (const sub of [store.#segments, store.#recordsFolder, store.#aside, store.spillFolder]) {
       await fs.mkdir(sub, { recursive: true, mode: 0o700 });
     }
-    await store.#readSegments();
-    await store.#readRecords();
+    await Promise.all([store.#readSegments(), store.#readRecords(), store.#emptySpill()]);
     await store.#removeOldOrphans();
     return store;
   }
 
+  /** Lets another engine own the folder. */
+  dispose(): Promise<void> {
+    return this.#owner.release();
+  }
+
   /** Bytes of everything kept. */
   get bytes(): number {
-    return sum(this.#bytesByKey.values()) + sum(this.#recordBytes.values());
+    return sum(bytesIn(this.#kept)) + sum(bytesIn(this.#parts)) + sum(this.#recordBytes.values());
+  }
+
+  /** What may be kept at most; Infinity until somebody said. */
+  get bytesMax(): number {
+    return this.#bytesMax;
+  }
+
+  /** Where native code puts blocks that no segment holds; nothing there outlives the process. */
+  get spillFolder(): string {
+    return path.join(this.#folder, "spill");
+  }
+
+  /** Takes the disk budget that the settings ask for, and gives it. What is over it goes when room is next needed. */
+  async limit(settings: Pick<EngineSettings, "diskGigabytes">): Promise<number> {
+    const { bavail, bsize } = await fs.statfs(this.#folder);
+    this.#bytesMax = diskBudget(settings, bavail * bsize, this.bytes);
+    return this.#bytesMax;
+  }
+
+  /** A repository is in use: it is the last to lose what is kept of it. */
+  async used(root: string): Promise<void> {
+    const now = new Date();
+    this.#usedAtMs.set(root, now.getTime());
+    for (const name of this.#records.keys()) {
+      if (this.#records.get(name)?.root !== root) continue;
+      await fs.utimes(path.join(this.#recordsFolder, name), now, now).catch(() => undefined);
+    }
+  }
+
+  /** While a root is held nothing of it goes to make room. */
+  hold(root: string): void {
+    this.#held.set(root, (this.#held.get(root) ?? 0) + 1);
+  }
+
+  letGo(root: string): void {
+    const holders = (this.#held.get(root) ?? 0) - 1;
+    if (holders > 0) this.#held.set(root, holders);
+    else this.#held.delete(root);
+  }
+
+  /** Removes what is least needed until `bytes` more fit the budget. False when what is in use leaves too little. */
+  async makeRoom(bytes: number): Promise<boolean> {
+    for (const key of this.#removable()) {
+      if (this.bytes + bytes <= this.#bytesMax) return true;
+      await this.#remove(key);
+    }
+    return this.bytes + bytes <= this.#bytesMax;
   }
 
   records(): readonly ContextRecord[] {
@@ -72,10 +152,16 @@ export class ContextStore {
     }
     this.#records.set(name, record);
     this.#recordBytes.set(name, Buffer.byteLength(text));
+    this.#usedAtMs.set(record.root, Date.now());
   }
 
   has(key: string): boolean {
-    return this.#bytesByKey.has(key);
+    return this.#kept.has(key);
+  }
+
+  /** Bytes of the part of it that was saved while it is read; 0 when there is none. */
+  partBytesOf(key: string): number {
+    return this.#parts.get(key)?.bytes ?? 0;
   }
 
   /** Where KV with this key is, or is to be, saved. */
@@ -84,19 +170,43 @@ export class ContextStore {
   }
 
   bytesOf(key: string): number {
-    return this.#bytesByKey.get(key) ?? 0;
+    return this.#kept.get(key)?.bytes ?? 0;
   }
 
   /** Native code has written the file of `key`. */
   saved(key: string, bytes: number): void {
-    this.#bytesByKey.set(key, bytes);
+    this.#kept.set(key, { bytes, savedAtMs: Date.now() });
+    this.#parts.delete(key);
   }
 
-  /** Takes a file that did not check out out of use. */
+  /** Native code has written a part of it. */
+  savedPart(key: string, bytes: number): void {
+    this.#parts.set(key, { bytes, savedAtMs: Date.now() });
+  }
+
+  /** Takes a file that did not check out out of use. Of those set aside only the last few are kept, for who wants to look. */
   async setAside(key: string): Promise<void> {
-    this.#bytesByKey.delete(key);
+    this.#kept.delete(key);
     this.#log.warn(`Setting aside the damaged segment ${key}`);
     await moveIfThere(this.pathOf(key), path.join(this.#aside, `${key}.${Date.now()}.kv`));
+    await this.#removeOldAside();
+  }
+
+  /** Deletes what is kept under a key. */
+  discard(key: string): Promise<void> {
+    return this.#remove(key);
+  }
+
+  /** Takes the part of a segment that did not check out out of use. */
+  async dropPart(key: string): Promise<void> {
+    this.#parts.delete(key);
+    for (const ending of partEndings) await fs.rm(path.join(this.#segments, key + ending), { force: true });
+  }
+
+  /** The saved segment that a native failure speaks of: its message names the file. */
+  keyNamedIn(message: string): string | undefined {
+    const found = /([0-9a-f]{64})\.kv/.exec(message)?.[1];
+    return found !== undefined && this.#kept.has(found) ? found : undefined;
   }
 
   /** Deletes everything kept of `root` that no other repository's record names. Resolves with the bytes freed. */
@@ -134,15 +244,34 @@ export class ContextStore {
   }
 
   async #readSegments(): Promise<void> {
-    for (const name of await fs.readdir(this.#segments)) {
-      const file = path.join(this.#segments, name);
-      if (!name.endsWith(".kv")) {
-        // Half a file of an engine that died while it was saving.
-        await fs.rm(file, { force: true, recursive: true });
-        continue;
-      }
-      const { size } = await fs.stat(file);
-      this.#bytesByKey.set(name.slice(0, -".kv".length), size);
+    const names = await fs.readdir(this.#segments);
+    for (let at = 0; at < names.length; at += statsAtOnce) {
+      await Promise.all(names.slice(at, at + statsAtOnce).map((name) => this.#readSegment(name)));
+    }
+    // A part whose segment is whole by now is of no use, nor is a journal without its part.
+    for (const key of this.#parts.keys()) if (this.#kept.has(key)) await this.dropPart(key);
+  }
+
+  async #readSegment(name: string): Promise<void> {
+    const file = path.join(this.#segments, name);
+    const partEnding = partEndings.find((ending) => name.endsWith(ending));
+    if (!name.endsWith(".kv") && partEnding === undefined) {
+      // Half a file of an engine that died while it was saving.
+      return fs.rm(file, { force: true, recursive: true });
+    }
+    const { size, mtimeMs } = await fs.stat(file);
+    if (partEnding === undefined) {
+      this.#kept.set(name.slice(0, -".kv".length), { bytes: size, savedAtMs: mtimeMs });
+      return;
+    }
+    const key = name.slice(0, -partEnding.length);
+    const bytes = size + (this.#parts.get(key)?.bytes ?? 0);
+    this.#parts.set(key, { bytes, savedAtMs: mtimeMs });
+  }
+
+  async #emptySpill(): Promise<void> {
+    for (const name of await fs.readdir(this.spillFolder)) {
+      await fs.rm(path.join(this.spillFolder, name), { force: true, recursive: true });
     }
   }
 
@@ -153,7 +282,7 @@ export class ContextStore {
         await fs.rm(file, { force: true, recursive: true });
         continue;
       }
-      const text = await fs.readFile(file, "utf8");
+      const [text, { mtimeMs }] = [await fs.readFile(file, "utf8"), await fs.stat(file)];
       const record = parseRecord(parseJson(text));
       if (record === undefined || recordName(record.root, record.fingerprint) !== name) {
         this.#log.warn(`Setting aside the damaged record ${name}`);
@@ -162,27 +291,54 @@ export class ContextStore {
       }
       this.#records.set(name, record);
       this.#recordBytes.set(name, Buffer.byteLength(text));
+      this.#usedAtMs.set(record.root, Math.max(mtimeMs, this.#usedAtMs.get(record.root) ?? 0));
     }
   }
 
   async #removeOldOrphans(): Promise<void> {
-    const old = new Set<string>();
-    const named = this.#namedKeys();
-    for (const key of this.#bytesByKey.keys()) {
-      if (named.has(key)) continue;
-      const { mtimeMs } = await fs.stat(this.pathOf(key));
-      if (Date.now() - mtimeMs > orphanMsMax) old.add(key);
-    }
-    await this.#removeUnnamed((key) => old.has(key));
+    const oldestMs = Date.now() - orphanMsMax;
+    await this.#removeUnnamed((key) => this.#savedAt(key) < oldestMs);
   }
 
   async #removeUnnamed(chosen: (key: string) => boolean): Promise<void> {
     const named = this.#namedKeys();
-    for (const key of [...this.#bytesByKey.keys()]) {
-      if (named.has(key) || !chosen(key)) continue;
-      await fs.rm(this.pathOf(key), { force: true });
-      this.#bytesByKey.delete(key);
-    }
+    for (const key of this.#keys()) if (!named.has(key) && chosen(key)) await this.#remove(key);
+  }
+
+  async #remove(key: string): Promise<void> {
+    if (this.#kept.delete(key)) await fs.rm(this.pathOf(key), { force: true });
+    if (this.#parts.has(key)) await this.dropPart(key);
+  }
+
+  /** What may go, the least needed first. */
+  #removable(): readonly string[] {
+    const named = this.#namedKeys();
+    const orphans = this.#keys().filter((key) => !named.has(key));
+    const records = this.records().toSorted((a, b) => this.#usedAt(a.root) - this.#usedAt(b.root));
+    const inUse = new Set(records.filter(({ root }) => this.#held.has(root)).flatMap(keysOf));
+    const idle = records.filter(({ root }) => !this.#held.has(root)).flatMap(keysOf);
+    return [
+      ...orphans.sort((a, b) => this.#savedAt(a) - this.#savedAt(b)),
+      ...new Set(idle.filter((key) => !inUse.has(key))),
+    ];
+  }
+
+  #keys(): string[] {
+    return [...new Set([...this.#kept.keys(), ...this.#parts.keys()])];
+  }
+
+  #savedAt(key: string): number {
+    return Math.max(this.#kept.get(key)?.savedAtMs ?? 0, this.#parts.get(key)?.savedAtMs ?? 0);
+  }
+
+  #usedAt(root: string): number {
+    return this.#usedAtMs.get(root) ?? 0;
+  }
+
+  async #removeOldAside(): Promise<void> {
+    const names = await fs.readdir(this.#aside);
+    const byAge = names.sort((a, b) => asideTime(b) - asideTime(a));
+    for (const name of byAge.slice(asideMax)) await fs.rm(path.join(this.#aside, name), { force: true });
   }
 
   #namedKeys(): ReadonlySet<string> {
@@ -214,6 +370,15 @@ async function moveIfThere(from: string, to: string): Promise<void> {
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
   }
+}
+
+/** Files set aside end in the time at which they were. */
+function asideTime(name: string): number {
+  return Number(/\.(\d+)(\.kv)?$/.exec(name)?.[1] ?? 0);
+}
+
+function* bytesIn(kept: ReadonlyMap<string, Kept>): Iterable<number> {
+  for (const { bytes } of kept.values()) yield bytes;
 }
 
 function sum(values: Iterable<number>): number {

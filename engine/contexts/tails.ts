@@ -15,6 +15,8 @@ export interface Tail {
   readonly segments: readonly SegmentRecord[];
   /** Equal for tails that attend the same. */
   readonly attends: string;
+  /** What native code was last told of blocks to choose, as JSON; "" for nothing yet. */
+  readonly selection: string;
 }
 
 interface Kept {
@@ -43,6 +45,11 @@ export class TailPool {
     return this.#kept.length;
   }
 
+  /** The segments behind which a tail is kept that attends `attends`; undefined when there is none. */
+  segmentsOf(attends: string): readonly SegmentRecord[] | undefined {
+    return this.#kept.find(({ tail }) => tail.attends === attends)?.tail.segments;
+  }
+
   /** A tail that attends `attends`, to be given back by `release` or `drop`. */
   async acquire(attends: string, tokens: Uint32Array, create: () => Promise<Tail>): Promise<Tail> {
     let best: Kept | undefined;
@@ -66,13 +73,18 @@ export class TailPool {
   /** Keeps a tail that holds what every prompt begins with: new prompts start from copies of it. */
   setBase(tail: Tail, tokens: Uint32Array): void {
     if (this.#closed) return this.drop(tail);
-    if (this.#base !== undefined) this.drop(this.#base.tail);
+    this.dropBase();
     this.#base = { tail, tokens };
   }
 
   /** Whether there is a base for what attends to `attends`. */
   hasBase(attends: string): boolean {
     return this.#base?.tail.attends === attends;
+  }
+
+  dropBase(): void {
+    if (this.#base !== undefined) this.drop(this.#base.tail);
+    this.#base = undefined;
   }
 
   /** `tokens`: what the sequence holds now, as far as it is known. */
@@ -90,16 +102,14 @@ export class TailPool {
   close(): void {
     this.#closed = true;
     this.keepOnly(() => false);
+    this.dropBase();
   }
 
-  /** Frees every kept tail that attends something else. */
-  keepOnly(wanted: (attends: string) => boolean): void {
-    const old = this.#kept.filter(({ tail }) => !wanted(tail.attends));
-    this.#kept = this.#kept.filter(({ tail }) => wanted(tail.attends));
+  /** Frees every kept tail that is not wanted any more; the base is not among them. */
+  keepOnly(wanted: (tail: Tail) => boolean): void {
+    const old = this.#kept.filter(({ tail }) => !wanted(tail));
+    this.#kept = this.#kept.filter(({ tail }) => wanted(tail));
     for (const { tail } of old) this.drop(tail);
-    if (this.#base === undefined || wanted(this.#base.tail.attends)) return;
-    this.drop(this.#base.tail);
-    this.#base = undefined;
   }
 
   async #copyOf(tail: Tail): Promise<Tail> {

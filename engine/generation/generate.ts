@@ -6,9 +6,11 @@
 
 import { Cancelled } from "../errors";
 import type { BlockMass, DecodeResult, NativeSequence, SamplingOptions } from "../native/addon";
+import type { SelectionPolicy } from "../protocol";
 import { decodeSteps } from "../scheduler/budget";
 import type { Job, Scheduler } from "../scheduler/scheduler";
 import type { TextStream } from "../tokenizer/tokenizer";
+import { MassSum } from "./masses";
 import { prefillAll } from "./prefill";
 import { StopMatcher } from "./stop";
 
@@ -30,6 +32,16 @@ export interface GenerateOptions {
   readonly onText: (text: string) => "stop" | void;
 }
 
+/** What of the context an answer attended to. */
+export interface Attended {
+  readonly attendedBlocks: number;
+  readonly totalBlocks: number;
+  readonly policy: SelectionPolicy;
+  readonly blocksRead: number;
+}
+
+export const nothingAttended: Attended = { attendedBlocks: 0, totalBlocks: 0, policy: "full", blocksRead: 0 };
+
 export interface Generated {
   readonly text: string;
   readonly finish: "stop" | "length" | "cancelled";
@@ -38,8 +50,7 @@ export interface Generated {
   /** Prompt tokens whose KV had to be computed. */
   readonly promptTokensRead: number;
   readonly masses: readonly BlockMass[];
-  readonly attendedBlocks: number;
-  readonly totalBlocks: number;
+  readonly attended: Attended;
   readonly millis: {
     readonly queue: number;
     readonly prefill: number;
@@ -71,6 +82,7 @@ class Run {
   #promptTokensRead = 0;
   #attendedBlocks = 0;
   #totalBlocks = 0;
+  #blocksRead = 0;
   #syncedAt = 0;
   #prefilledAt = 0;
   #firstTokenAt = 0;
@@ -90,7 +102,7 @@ class Run {
       this.#prefilledAt = this.#syncedAt;
       return;
     }
-    await prefillAll(scheduler, job, sequence);
+    this.#blocksRead += await prefillAll(scheduler, job, sequence);
     this.#prefilledAt = performance.now();
   }
 
@@ -98,7 +110,7 @@ class Run {
     const { scheduler, job, sequence, tokensMax, sampling, stopIds, bannedIds, masses } = this.#options;
     for (let command = 0; this.#ids.length < tokensMax; command++) {
       const steps = Math.min(decodeSteps(command), tokensMax - this.#ids.length);
-      const result = await scheduler.run(job, () => sequence.decode({ steps, sampling, stopIds, bannedIds, masses }));
+      const result = await scheduler.run(job, () => sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses }));
       if (this.#firstTokenAt === 0 && result.steps.length > 0) this.#firstTokenAt = performance.now();
       this.#count(result);
       const ended = this.#show(result);
@@ -126,8 +138,12 @@ class Run {
       ids: this.#ids,
       promptTokensRead: this.#promptTokensRead,
       masses: this.#masses.average(),
-      attendedBlocks: this.#attendedBlocks,
-      totalBlocks: this.#totalBlocks,
+      attended: {
+        attendedBlocks: this.#attendedBlocks,
+        totalBlocks: this.#totalBlocks,
+        policy: this.#attendedBlocks < this.#totalBlocks ? "nosa" : "full",
+        blocksRead: this.#blocksRead,
+      },
       millis: {
         queue: since(this.#syncedAt, this.#startedAt),
         prefill: since(this.#prefilledAt, this.#syncedAt),
@@ -139,6 +155,7 @@ class Run {
 
   #count(result: DecodeResult): void {
     this.#masses.add(result.masses, result.steps.length);
+    this.#blocksRead += result.blocksRead;
     if (result.totalBlocks > 0) {
       this.#attendedBlocks = result.attendedBlocks;
       this.#totalBlocks = result.totalBlocks;
@@ -168,27 +185,3 @@ class Run {
     this.#emit(this.#stops.push(this.#options.stream.end()).text + this.#stops.end());
   }
 }
-
-/** Average over all steps of an answer of what each command averaged over its own. */
-class MassSum {
-  readonly #sums = new Map<number, BlockMass>();
-  #steps = 0;
-
-  add(masses: readonly BlockMass[], steps: number): void {
-    this.#steps += steps;
-    for (const { sequence, block, mass } of masses) {
-      const key = sequence * blocksPerSequenceMax + block;
-      this.#sums.set(key, { sequence, block, mass: (this.#sums.get(key)?.mass ?? 0) + mass * steps });
-    }
-  }
-
-  /** Best first. */
-  average(): readonly BlockMass[] {
-    const steps = Math.max(1, this.#steps);
-    return [...this.#sums.values()]
-      .map((sum) => ({ ...sum, mass: sum.mass / steps }))
-      .sort((a, b) => b.mass - a.mass || a.sequence - b.sequence || a.block - b.block);
-  }
-}
-
-const blocksPerSequenceMax = 2 ** 24;

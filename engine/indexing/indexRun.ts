@@ -2,6 +2,7 @@
 
 import { type ContextRecord, type SegmentRecord } from "../contexts/context";
 import type { RepositoryContext } from "../contexts/repositoryContext";
+import type { ContextStore } from "../contexts/store";
 import { pathWithin } from "../documents/documents";
 import { Cancelled, EngineError } from "../errors";
 import type { Log } from "../log";
@@ -10,6 +11,7 @@ import { scan, type ScanResult } from "../repository/scanner";
 import { computeChatBase } from "../sessions/prepareChats";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
+import { fileChanges } from "./fileChanges";
 import { plan } from "./plan";
 import type { ProgressReport, ProgressState } from "./progress";
 import type { FileReader } from "./reader";
@@ -20,6 +22,8 @@ export interface IndexRequest {
   /** Canonical. */
   readonly root: string;
   readonly editorExcludes: Readonly<Record<string, boolean>>;
+  /** Files, and folders with a slash at the end, that are read anew although they did not change. */
+  readonly reread?: readonly string[];
   readonly settings: EngineSettings;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: ProgressState) => void;
@@ -39,7 +43,8 @@ export interface IndexRunOptions {
   readonly sessions: Sessions;
   readonly log: Log;
   readonly memory: IndexMemory;
-  readonly request: Pick<IndexRequest, "root" | "editorExcludes" | "settings">;
+  readonly store: ContextStore;
+  readonly request: Pick<IndexRequest, "root" | "editorExcludes" | "reread" | "settings">;
   readonly signal: AbortSignal;
   readonly report: ProgressReport;
   /** Absolute paths of the files that are open in an editor. */
@@ -93,8 +98,10 @@ export class IndexRun {
     if (scanned.files.length === 0) throw nothingToRead(root);
     this.#report.set({ stage: "loading", filesTotal: scanned.files.length });
     await this.#options.sessions.use(settings, this.#signal, async (session) => {
+      await this.#options.store.limit(settings);
       const context = await session.context(root);
       await context.header();
+      await context.discard(this.#toReread(context));
       if (!this.#unchanged(context, scanned)) await this.#read(session, context, scanned);
       else this.#summarise(context);
       // Not waited for: it goes on behind whatever comes next, unless it was all to stop.
@@ -118,8 +125,19 @@ export class IndexRun {
     return same.length === scanned.files.length && kept === known.size;
   }
 
+  /** Keys of the segments that hold something to be read anew. */
+  #toReread({ record }: RepositoryContext): readonly string[] {
+    const wanted = this.#request.reread ?? [];
+    const isWanted = (path: string): boolean =>
+      wanted.some((each) => each === "/" || (each.endsWith("/") ? path.startsWith(each) : path === each));
+    return (record?.segments ?? []).filter(({ files }) => files.some(isWanted)).map(({ key }) => key);
+  }
+
   async #read(session: Session, context: RepositoryContext, scanned: ScanResult): Promise<void> {
     const { root, settings } = this.#request;
+    const tokensMax = Math.min(settings.contextTokensMax, session.plan.contextTokensMax);
+    if (tokensMax < settings.contextTokensMax)
+      this.#options.log.info(`The budgets of memory and disk leave room for ${tokensMax} tokens of ${root}`);
     this.#report.set({ stage: "scanning", filesDone: 0 });
     const open = new Set(this.#options.openFiles().map((file) => pathWithin(root, file) ?? ""));
     const read = await this.#options.memory.reader.read({
@@ -127,7 +145,7 @@ export class IndexRun {
       files: byUsefulness(scanned.files, open),
       text: session.text,
       fileBytesMax: settings.fileKilobytesMax * 1024,
-      tokensMax: settings.contextTokensMax,
+      tokensMax,
       signal: this.#signal,
       onProgress: (filesDone, path) => this.#report.set({ filesDone, path }),
     });
@@ -149,8 +167,8 @@ export class IndexRun {
     const onDone = (): void => this.#summarise(context);
     const reading = new SegmentReading({ session, context, signal, report: this.#report, memory, onReading, onDone });
     try {
-      await reading.beginFromOlder(missing);
-      await context.describe(planned.record);
+      await reading.beginFromOlder(planned.record, missing);
+      await context.describe(planned.record, fileChanges(context.record, planned.record, read));
       this.#summarise(context);
       this.#options.onChange();
       await reading.read(planned.record, missing);

@@ -88,6 +88,15 @@ export class Indexing {
     this.#refreshSoon(root, state);
   }
 
+  /** Reads again what was lost of a repository, as it was read before, and waits for it. */
+  async repair(root: string, settings: EngineSettings, signal: AbortSignal): Promise<void> {
+    const [record] = this.#options.store.recordsOf(root);
+    if (record === undefined) return;
+    this.#options.log.info(`Reading again what was damaged of ${root}`);
+    const { editorExcludes, ...same } = record.options;
+    await this.index({ root, editorExcludes, settings: { ...settings, ...same }, signal, onProgress: () => undefined });
+  }
+
   fileState(root: string, context: RepositoryContext | undefined, record: ContextRecord, path: string): FileState {
     const state = this.#roots.get(root);
     if (state?.stale.has(path) === true) return { kind: "stale" };
@@ -129,7 +138,7 @@ export class Indexing {
   }
 
   #start(state: RootState, request: IndexRequest): Run {
-    const { sessions, log, openFiles, onChange } = this.#options;
+    const { sessions, store, log, openFiles, onChange } = this.#options;
     const report = new ProgressReport((progress) => {
       run.work.tell(progress);
       this.#options.onChange();
@@ -138,7 +147,7 @@ export class Indexing {
       run.reading = segment;
     };
     const work = new SharedWork<Summary, ProgressState>((signal) =>
-      new IndexRun({ sessions, log, openFiles, onChange, memory: state, request, signal, report, onReading })
+      new IndexRun({ sessions, store, log, openFiles, onChange, memory: state, request, signal, report, onReading })
         .result()
         .finally(() => {
           if (state.run === run) state.run = undefined;

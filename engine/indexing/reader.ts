@@ -16,6 +16,8 @@ export interface ReadResult {
   /** In order of usefulness. */
   readonly files: readonly ReadFile[];
   readonly leftOut: readonly { readonly path: string; readonly reason: LeftOutReason }[];
+  /** Tokens of earlier contents, by path, of files that were read before and have changed. */
+  readonly before: ReadonlyMap<string, Uint32Array>;
 }
 
 export interface ReadOptions {
@@ -42,6 +44,7 @@ export class FileReader {
   async read(options: ReadOptions): Promise<ReadResult> {
     const files: ReadFile[] = [];
     const leftOut: { path: string; reason: LeftOutReason }[] = [];
+    const before = new Map<string, Uint32Array>();
     let tokens = 0;
     let misses = 0;
     let next = 0;
@@ -52,7 +55,7 @@ export class FileReader {
         const file = options.files[next];
         if (file === undefined) break;
         next += 1;
-        const result = this.#readOne(options, file);
+        const result = this.#readOne(options, file, before);
         // Whoever is not waited for because the work was cancelled must not end the process.
         result.catch(() => undefined);
         ahead.push({ file, result });
@@ -74,10 +77,14 @@ export class FileReader {
     }
     for (const file of options.files.slice(next)) leftOut.push({ path: file.path, reason: "budget" });
     this.#forgetOthers(files);
-    return { files, leftOut };
+    return { files, leftOut, before };
   }
 
-  async #readOne(options: ReadOptions, file: ScannedFile): Promise<ReadFile | LeftOutReason> {
+  async #readOne(
+    options: ReadOptions,
+    file: ScannedFile,
+    before: Map<string, Uint32Array>,
+  ): Promise<ReadFile | LeftOutReason> {
     const known = this.#known.get(file.path);
     if (known !== undefined && known.record.bytes === file.bytes && known.record.mtimeMs === file.mtimeMs) return known;
     const content = await readFileText(options.root, file.path, options.fileBytesMax);
@@ -92,6 +99,7 @@ export class FileReader {
     const tokens = tokenized.headerTokens.length + tokenized.tokens.length;
     const read = { record: { path, tokens, bytes, mtimeMs, hash: content.hash }, tokenized };
     this.#known.set(path, read);
+    if (known !== undefined) before.set(path, known.tokenized.tokens);
     return read;
   }
 

@@ -1,4 +1,4 @@
-/** Prefill of the segments that are missing, one after the other, each saved when it is done. */
+/** Prefill of the segments that are missing, one after the other, each saved while it is read and when it is done. */
 
 import { tokensOf, type ContextRecord, type SegmentRecord } from "../contexts/context";
 import type { RepositoryContext } from "../contexts/repositoryContext";
@@ -35,6 +35,9 @@ export interface SegmentReadingOptions {
 /** A prefill command of an index run lasts about this long, so that progress moves. */
 const progressMs = 500;
 
+/** What is computed is saved this often: it is the most that a kill loses. */
+const checkpointTokens = 512;
+
 export class SegmentReading {
   readonly #options: SegmentReadingOptions;
   readonly #job: Job;
@@ -54,18 +57,20 @@ export class SegmentReading {
   }
 
   /**
-   * Takes copies of loaded segments that hold an earlier state of the same files: only what follows the first
-   * difference has to be computed again. To be called before a new description lets the old segments go.
+   * Takes copies of segments that hold an earlier state of the same files: only what follows the first difference has to
+   * be computed again. To be called before a new description, `record`, lets the old segments go.
    */
-  async beginFromOlder(missing: readonly PlannedSegment[]): Promise<void> {
+  async beginFromOlder(record: ContextRecord, missing: readonly PlannedSegment[]): Promise<void> {
     const { session, context } = this.#options;
-    const loaded = context.loadedSegments;
-    for (const { record } of missing) {
-      const candidates = loaded.filter(({ files }) => files[0] === record.files[0]);
-      const [only] = candidates;
-      const sequence = candidates.length === 1 && only !== undefined ? context.sequenceOf(only.key) : undefined;
+    const place = placesOf(record.segments);
+    const older = new Map([...placesOf(context.record?.segments ?? [])].map(([key, at]) => [at, key]));
+    for (const { record: segment } of missing) {
+      const key = older.get(place.get(segment.key) ?? "");
+      // One that still serves must not be given up, and is only of use where it differs, which it hardly does.
+      if (key === undefined || key === segment.key) continue;
+      const sequence = await context.sequenceOf(this.#job, key);
       if (sequence === undefined) continue;
-      this.#older.set(record.key, await session.scheduler.upkeep(() => sequence.fork()));
+      this.#older.set(segment.key, await session.scheduler.upkeep(() => sequence.fork()));
     }
   }
 
@@ -104,12 +109,16 @@ export class SegmentReading {
     try {
       const { kept } = await session.scheduler.run(this.#job, () => sequence.setTokens(segment.tokens));
       let computed = kept;
+      let saved = kept;
       await prefillAll(session.scheduler, this.#job, sequence, {
         budget: this.#budget,
-        onProgress: (done) => {
+        onProgress: async (done) => {
           this.#tokensRead += Math.max(0, done - computed);
           computed = done;
           report.speed(this.#budget.tokensPerSecond, tokensBefore + done);
+          if (done - saved < checkpointTokens || done === segment.tokens.length) return;
+          saved = done;
+          await context.checkpoint(this.#job, key, sequence);
         },
       });
     } catch (error) {
@@ -118,12 +127,12 @@ export class SegmentReading {
       throw error;
     }
     report.set({ stage: "saving" });
-    await context.add(this.#job, key, sequence);
+    await context.add(this.#job, segment.record, sequence);
   }
 
   /** The sequence that a stopped run began, one that shares a beginning with this segment, or a new one. */
   async #sequenceFor(segment: PlannedSegment): Promise<NativeSequence> {
-    const { session, context, memory } = this.#options;
+    const { context, session, memory } = this.#options;
     const { key } = segment.record;
     if (memory.begun !== undefined && memory.begun.session === session && memory.begun.key === key) {
       const { sequence } = memory.begun;
@@ -136,9 +145,7 @@ export class SegmentReading {
       this.#older.delete(key);
       return older;
     }
-    const header = await context.header();
-    const basePosition = context.segmentBase;
-    return session.scheduler.upkeep((model) => model.createSequence({ basePosition, attends: [header] }));
+    return (await context.begin(this.#job, key)).sequence;
   }
 }
 
@@ -156,4 +163,17 @@ export function filesDone(context: RepositoryContext, record: ContextRecord): nu
     if (!context.has(segment.key)) for (const path of segment.files) waiting.add(path);
   }
   return record.files.length - waiting.size;
+}
+
+/** By key: the first file of a segment, and the how-manieth segment it is that begins with it. */
+function placesOf(segments: readonly SegmentRecord[]): ReadonlyMap<string, string> {
+  const seen = new Map<string, number>();
+  const places = new Map<string, string>();
+  for (const { key, files } of segments) {
+    const first = files[0] ?? "";
+    const index = seen.get(first) ?? 0;
+    seen.set(first, index + 1);
+    places.set(key, `${index} ${first}`);
+  }
+  return places;
 }

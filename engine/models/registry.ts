@@ -7,7 +7,7 @@ import * as path from "node:path";
 import * as z from "zod/mini";
 import { codeOf, EngineError } from "../errors";
 import type { ModelEntry } from "../protocol";
-import { megabytes, modelPath, readNote, sizeOf } from "./files";
+import { isVerified, megabytes, modelPath, readNote, sha256Of, sizeOf } from "./files";
 import { readGgufIdentity } from "./ggufIdentity";
 import { knownModels, type KnownModel } from "./manifest";
 
@@ -18,6 +18,8 @@ export interface ResolvedModel {
   readonly path: string;
   /** S: tokens of a segment. A quarter of its positions for a model that is not in the manifest, 8,192 at most. */
   readonly segmentTokensMax: number;
+  /** Of the file, hex; "" for one that nobody has hashed and that no adapter could be for. */
+  readonly sha256: string;
 }
 
 /** What a model takes beside its weights: KV, activations, the engine and the editor. */
@@ -85,7 +87,8 @@ export class ModelRegistry {
       throw new EngineError("modelBroken", `The file of ${model.name} is damaged or incomplete: download it again.`);
     }
     const { id, name, segmentTokensMax } = model;
-    return { id, name, path: modelPath(this.#folder, model), segmentTokensMax };
+    const file = modelPath(this.#folder, model);
+    return { id, name, path: file, segmentTokensMax, sha256: (await readNote(file))?.sha256 ?? "" };
   }
 
   /** The id `wanted` stands for, on disk or not; "" is the recommended one. Undefined for a path and for a name that is not known. */
@@ -128,8 +131,24 @@ const configSchema = z.looseObject({ max_position_embeddings: z.optional(z.numbe
 
 /** A model of the user's own. */
 async function resolvePath(wanted: string): Promise<ResolvedModel> {
-  const positions = (await isFolder(wanted)) ? await folderPositions(wanted) : await filePositions(wanted);
-  return { id: wanted, name: path.basename(wanted), path: wanted, segmentTokensMax: segmentTokensFor(positions) };
+  const folder = await isFolder(wanted);
+  const positions = folder ? await folderPositions(wanted) : await filePositions(wanted);
+  return {
+    id: wanted,
+    name: path.basename(wanted),
+    path: wanted,
+    segmentTokensMax: segmentTokensFor(positions),
+    sha256: folder ? "" : await knownSha256(wanted),
+  };
+}
+
+/** A file of the user's own is hashed only when, by its size, it could be a known one: half a second for half a gigabyte. */
+async function knownSha256(file: string): Promise<string> {
+  const note = await readNote(file);
+  if (note !== undefined && (await isVerified(file))) return note.sha256;
+  const bytes = await sizeOf(file);
+  if (!knownModels.some(({ packages }) => packages.bytes === bytes)) return "";
+  return sha256Of(file, new AbortController().signal);
 }
 
 async function isFolder(wanted: string): Promise<boolean> {

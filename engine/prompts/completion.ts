@@ -2,6 +2,7 @@
  * The text around a cursor → the tail that asks for what is missing there.
  */
 
+import { countLines } from "../tokenizer/lines";
 import { stableSeam } from "../tokenizer/seam";
 import { joined, type Tokenizer } from "../tokenizer/tokenizer";
 import type { PromptFormat } from "./format";
@@ -19,6 +20,9 @@ export interface CompletionTailOptions {
 
 export interface CompletionTail {
   readonly tokens: Uint32Array;
+  /** Newlines of the text that were taken before and behind the cursor. */
+  readonly linesBefore: number;
+  readonly linesAfter: number;
 }
 
 export type Encoder = Pick<Tokenizer, "encode" | "lines">;
@@ -55,7 +59,11 @@ export async function completionTail(
   ]);
   const before = prefixWindow(prefix, options.prefixTokensMax, encoder);
   const after = suffixWindow(suffix, options.suffixTokensMax, encoder);
-  return { tokens: joined([...headerTokens, prefixMark, before, suffixMark, after, middleMark]) };
+  return {
+    tokens: joined([...headerTokens, prefixMark, before, suffixMark, after, middleMark]),
+    linesBefore: countLines(encoder.lines, before),
+    linesAfter: countLines(encoder.lines, after),
+  };
 }
 
 const nothing = new Uint32Array();

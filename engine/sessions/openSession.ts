@@ -1,40 +1,53 @@
-/** Loads a model for real: the native addon and the tokenizer's thread. */
+/** Loads a model for real: the native addon, the adapter that came for the model, and the tokenizer's thread. */
 
+import * as os from "node:os";
 import * as path from "node:path";
+import { blockBytesOf, describePlan, memoryBudget, memoryPlan, spillBytesOf } from "../contexts/budgets";
 import type { ContextStore } from "../contexts/store";
 import type { Log } from "../log";
-import type { ResolvedModel } from "../models/registry";
 import { physicalCores } from "../machine";
+import { adapterFor } from "../models/adapters";
+import type { ResolvedModel } from "../models/registry";
 import { loadAddon } from "../native/load";
+import type { EngineSettings } from "../protocol";
 import { Tokenizer } from "../tokenizer/tokenizer";
 import { modelText } from "./modelText";
 import { Session } from "./session";
 
 export interface OpenSessionOptions {
-  /** Where the bundles and the addon are. */
+  /** Where the bundles, the adapters and the addon are. */
   readonly distFolder: string;
   readonly resolved: ResolvedModel;
-  readonly threads: number;
+  readonly settings: Pick<EngineSettings, "threads" | "memoryGigabytes" | "diskGigabytes">;
   readonly store: ContextStore;
   readonly log: Log;
 }
 
 export async function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { distFolder, resolved, threads, store, log } = options;
+  const { distFolder, resolved, settings, store, log } = options;
   const addonPath = path.join(distFolder, "nosa.node");
   const workerPath = path.join(distFolder, "tokenizerWorker.js");
   const addon = loadAddon(addonPath);
+  const memoryBytes = memoryBudget(settings, { memoryBytes: os.totalmem() });
+  const diskBytes = await store.limit(settings);
+  const adapter = await adapterFor(path.join(distFolder, "adapters"), resolved.sha256);
   const [model, text] = await Promise.allSettled([
     addon.openModel({
       path: resolved.path,
-      threads: threads === 0 ? physicalCores() : threads,
+      threads: settings.threads === 0 ? physicalCores() : settings.threads,
       precision: "fast",
       kernels: "auto",
+      ...(adapter === undefined ? {} : { adapter, baseSha256: resolved.sha256 }),
+      kvMemoryBytesMax: blockBytesOf(memoryBytes),
+      spillFolder: store.spillFolder,
+      spillBytesMax: spillBytesOf(diskBytes),
     }),
     Tokenizer.open(resolved.path, { addonPath, workerPath }).then(modelText),
   ]);
   if (model.status === "fulfilled" && text.status === "fulfilled") {
-    return new Session({ resolved, model: model.value, text: text.value, store, log });
+    const plan = memoryPlan(memoryBytes, diskBytes, model.value.info);
+    log.info(`${describePlan(plan)}; blocks are ranked ${rankingWords[model.value.info.selection]}`);
+    return new Session({ resolved, model: model.value, text: text.value, plan, store, log });
   }
   // What did open must not stay when the other did not.
   if (model.status === "fulfilled") await model.value.dispose();
@@ -45,3 +58,9 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
       ? text.reason
       : new Error("unreachable");
 }
+
+const rankingWords = {
+  native: "by the model's own eviction heads",
+  adapter: "by an adapter",
+  trainingFree: "by keys alone, with no training",
+} as const;

@@ -1,11 +1,12 @@
 /** One loaded model and everything that hangs from it: its scheduler, its words, the repositories in its memory. */
 
 import { limits } from "../config";
+import type { MemoryPlan } from "../contexts/budgets";
 import { RepositoryContext } from "../contexts/repositoryContext";
 import type { ContextStore } from "../contexts/store";
 import type { Log } from "../log";
 import type { ResolvedModel } from "../models/registry";
-import type { ModelInfo, NativeModel } from "../native/addon";
+import type { MemoryUse, ModelInfo, NativeModel } from "../native/addon";
 import { Scheduler } from "../scheduler/scheduler";
 import type { ModelText } from "./modelText";
 import * as path from "node:path";
@@ -14,6 +15,7 @@ export interface SessionOptions {
   readonly resolved: ResolvedModel;
   readonly model: NativeModel;
   readonly text: ModelText;
+  readonly plan: MemoryPlan;
   readonly store: ContextStore;
   readonly log: Log;
 }
@@ -26,12 +28,16 @@ export class Session {
   readonly info: ModelInfo;
   readonly text: ModelText;
   readonly scheduler: Scheduler;
+  readonly plan: MemoryPlan;
   /** S of this model. */
   readonly segmentPositions: number;
   readonly #options: SessionOptions;
   /** Most recently used last. */
   readonly #contexts = new Map<string, Promise<RepositoryContext>>();
   readonly #opened = new Map<string, RepositoryContext>();
+  #memoryUse: MemoryUse | undefined;
+  #askingMemory = false;
+  readonly #stop = new AbortController();
   #disposed: Promise<void> | undefined;
 
   constructor(options: SessionOptions) {
@@ -39,8 +45,15 @@ export class Session {
     this.resolved = options.resolved;
     this.info = options.model.info;
     this.text = options.text;
+    this.plan = options.plan;
     this.scheduler = new Scheduler(options.model, { waitingMax: limits.requestsWaitingMax });
     this.segmentPositions = segmentPositions(options.resolved.segmentTokensMax, this.info);
+  }
+
+  /** What was used of the memory budget, and read from disk, a moment ago; undefined until the first moment is over. */
+  get memoryUse(): MemoryUse | undefined {
+    this.#askMemory();
+    return this.#memoryUse;
   }
 
   /** Repositories that are open, for the status. */
@@ -80,7 +93,21 @@ export class Session {
     return this.#disposed;
   }
 
+  /** Answered between two commands of any kind: it interrupts nothing, and nobody waits for it. */
+  #askMemory(): void {
+    if (this.#askingMemory || this.#disposed !== undefined) return;
+    this.#askingMemory = true;
+    this.scheduler
+      .run({ kind: "indexing", signal: this.#stop.signal }, (model) => model.memory())
+      .then(
+        (use) => (this.#memoryUse = use),
+        () => undefined,
+      )
+      .finally(() => (this.#askingMemory = false));
+  }
+
   async #dispose(): Promise<void> {
+    this.#stop.abort();
     await this.scheduler.dispose();
     for (const root of [...this.#contexts.keys()]) await this.close(root);
     await this.#options.model.dispose();
@@ -95,9 +122,9 @@ export class Session {
         fingerprint: this.info.fingerprint,
         headerTokens,
         segmentPositions: this.segmentPositions,
-        adapter: "",
         policy: "full",
       },
+      bytesPerToken: this.info.kvBytesPerToken + this.info.sideCarBytesPerToken,
       scheduler: this.scheduler,
       store: this.#options.store,
       log: this.#options.log,

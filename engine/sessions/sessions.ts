@@ -11,11 +11,11 @@ import { abortable } from "../util/abortable";
 import type { Session } from "./session";
 
 /** What a session depends on of the settings. */
-export type ModelChoice = Pick<EngineSettings, "model" | "threads">;
+export type ModelChoice = Pick<EngineSettings, "model" | "threads" | "memoryGigabytes" | "diskGigabytes">;
 
 export interface SessionsOptions {
   readonly registry: Pick<ModelRegistry, "resolve">;
-  readonly open: (resolved: ResolvedModel, threads: number) => Promise<Session>;
+  readonly open: (resolved: ResolvedModel, choice: ModelChoice) => Promise<Session>;
   readonly log: Log;
   /** What is loaded, or the problem with it, changed. */
   readonly onChange: () => void;
@@ -79,7 +79,7 @@ export class Sessions {
   async #hold(choice: ModelChoice): Promise<Holder> {
     const resolved = await this.#options.registry.resolve(choice.model);
     if (this.#closed) throw new Cancelled();
-    const key = keyOf(resolved.path, choice.threads);
+    const key = keyOf(resolved.path, choice);
     const known = this.#holders.get(key);
     if (known !== undefined) {
       known.users += 1;
@@ -88,7 +88,7 @@ export class Sessions {
     }
     const holder: Holder = {
       key,
-      opening: this.#open(key, resolved, choice.threads),
+      opening: this.#open(key, resolved, choice),
       session: undefined,
       users: 1,
       usedAt: ++this.#clock,
@@ -105,11 +105,11 @@ export class Sessions {
     return holder;
   }
 
-  async #open(key: string, resolved: ResolvedModel, threads: number): Promise<Session> {
+  async #open(key: string, resolved: ResolvedModel, choice: ModelChoice): Promise<Session> {
     try {
       // What nobody uses goes first, so that two models are not in memory at once without need.
       await Promise.all(this.#idle().map((holder) => this.#close(holder)));
-      const session = await this.#options.open(resolved, threads);
+      const session = await this.#options.open(resolved, choice);
       this.#problems.delete(resolved.path);
       this.#options.log.info(`Loaded ${resolved.id} on ${session.info.device}`);
       return session;
@@ -144,6 +144,7 @@ export class Sessions {
   }
 }
 
-function keyOf(path: string, threads: number): string {
-  return `${threads} ${path}`;
+/** The disk budget is the store's, whichever model is loaded. */
+function keyOf(path: string, { threads, memoryGigabytes }: ModelChoice): string {
+  return `${threads} ${memoryGigabytes} ${path}`;
 }

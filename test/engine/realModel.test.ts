@@ -28,8 +28,9 @@ afterAll(() => fs.rmSync(distFolder, { recursive: true, force: true }));
 function start(options: { readonly folder?: string; readonly file?: string } = {}): Promise<EngineHarness> {
   return EngineHarness.start({
     ...(options.folder === undefined ? {} : { folder: options.folder }),
-    resolved: { id: "qwen", name: "Qwen", path: options.file ?? modelPath, segmentTokensMax: 2_048 },
-    openSession: (resolved, store) => openSession({ distFolder, resolved, threads: 2, store, log: silentLog }),
+    resolved: { id: "qwen", name: "Qwen", path: options.file ?? modelPath, segmentTokensMax: 2_048, sha256: "" },
+    openSession: (resolved, settings, store) =>
+      openSession({ distFolder, resolved, settings: { ...settings, threads: 2 }, store, log: silentLog }),
   });
 }
 

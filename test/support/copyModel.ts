@@ -90,6 +90,7 @@ export class Workshop {
   blocksRead = 0;
   loads = 0;
   saves = 0;
+  checkpoints = 0;
   interrupts = 0;
   /** Commands that ran while another did: the scheduler must never let that happen. */
   overlaps = 0;
@@ -239,7 +240,7 @@ class CopySequence implements NativeSequence {
       }
       const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
       const attendedBlocks = chosen.length;
-      return { steps, stopped, interrupted, masses, attendedBlocks, totalBlocks, blocksRead };
+      return { steps, stopped, interrupted, masses, attendedBlocks, totalBlocks, blocksRead, drafted: 0, draftedRight: 0 };
     });
   }
 
@@ -264,17 +265,33 @@ class CopySequence implements NativeSequence {
       workshop.saves += 1;
       const text = JSON.stringify({ key, tokens: [...this.#tokens.subarray(0, this.#computed)] });
       fs.writeFileSync(path, text, { mode: 0o600 });
+      fs.rmSync(`${path}.part`, { force: true });
       return { bytes: text.length };
+    });
+  }
+
+  checkpoint({ path, key }: { path: string; key: string }): Promise<{ tokens: number }> {
+    return this.#command(async () => {
+      const { workshop, info } = this.#model;
+      if (workshop.saveFailure !== undefined) throw new NativeFailure(workshop.saveFailure, "It could not be saved.");
+      workshop.checkpoints += 1;
+      const tokens = this.#computed - (this.#computed % info.blockTokens);
+      fs.writeFileSync(`${path}.part`, JSON.stringify({ key, tokens: [...this.#tokens.subarray(0, tokens)] }));
+      return { tokens };
+    });
+  }
+
+  resume({ path, key }: { path: string; key: string }): Promise<{ tokens: number }> {
+    return this.#command(async () => {
+      if (!fs.existsSync(`${path}.part`)) throw new NativeFailure("notFound", "There is no part of it.");
+      return { tokens: this.#take(`${path}.part`, key) };
     });
   }
 
   load({ path, key }: { path: string; key: string }): Promise<{ tokens: number }> {
     return this.#command(async () => {
       this.#model.workshop.loads += 1;
-      const saved = parse(fs.readFileSync(path, "utf8"));
-      if (saved.key !== key) throw new NativeFailure("invalidArgument", "It was saved under another key.");
-      this.#tokens = Uint32Array.from(saved.tokens);
-      this.#computed = this.#tokens.length;
+      this.#take(path, key);
       this.#onDisk = new Set(Array.from({ length: this.#blocks }, (_, block) => block));
       return { tokens: this.#computed };
     });
@@ -285,6 +302,14 @@ class CopySequence implements NativeSequence {
       if (this.#alive) this.#model.workshop.sequencesAlive -= 1;
       this.#alive = false;
     });
+  }
+
+  #take(path: string, key: string): number {
+    const saved = parse(fs.readFileSync(path, "utf8"));
+    if (saved.key !== key) throw new NativeFailure("invalidArgument", "It was saved under another key.");
+    this.#tokens = Uint32Array.from(saved.tokens);
+    this.#computed = this.#tokens.length;
+    return this.#computed;
   }
 
   get #blocks(): number {

@@ -39,16 +39,15 @@ export function copyText(): ModelText {
         cut: false,
       };
     },
-    completion: async ({ path, prefix }) => ({
+    completion: async ({ path, prefix, suffix }) => ({
       tokens: joined(
         bytesToTokens(`live ${path}\n${prefix.slice(0, -completionCue)}`),
         [cueStart],
         bytesToTokens(prefix.slice(-completionCue)),
         [cueEnd],
       ),
-      windowStartLine: 0,
-      windowEndLine: 0,
-      usesSuffix: true,
+      linesBefore: prefix.split("\n").length - 1,
+      linesAfter: suffix.split("\n").length - 1,
     }),
     plain: async (words) => bytesToTokens(words),
     decodeStream: () => {

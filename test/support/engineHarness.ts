@@ -12,6 +12,7 @@ import {
 } from "vscode-languageserver-protocol/node";
 import { onTestFinished } from "vitest";
 import { defaultSettings } from "../../engine/config";
+import { memoryBudget, memoryPlan } from "../../engine/contexts/budgets";
 import { type ContextStore } from "../../engine/contexts/store";
 import { Engine } from "../../engine/engine";
 import { EngineError } from "../../engine/errors";
@@ -32,6 +33,7 @@ import {
 } from "../../engine/protocol";
 import { Server } from "../../engine/server";
 import { Session } from "../../engine/sessions/session";
+import type { ModelChoice } from "../../engine/sessions/sessions";
 import { CopyModel, Workshop } from "./copyModel";
 import { copyText } from "./copyText";
 import { temporaryFolder } from "./folders";
@@ -43,10 +45,12 @@ export interface HarnessOptions {
   readonly idleExitMs?: number;
   /** Another model than the copying one, and how it is opened. */
   readonly resolved?: ResolvedModel;
-  readonly openSession?: (resolved: ResolvedModel, store: ContextStore) => Promise<Session>;
+  readonly openSession?: (resolved: ResolvedModel, settings: ModelChoice, store: ContextStore) => Promise<Session>;
   /** Thrown when a model is wanted. */
   readonly modelFailure?: EngineError;
 }
+
+const machine = { memoryBytes: 16e9 };
 
 export class EngineHarness {
   readonly folder: string;
@@ -70,7 +74,7 @@ export class EngineHarness {
     const paths = dataPaths(folder);
     const workshop = new Workshop();
     const segmentTokensMax = options.segmentTokensMax ?? 4_096;
-    const resolved = options.resolved ?? { id: "copy", name: "Copy", path: "/models/copy.gguf", segmentTokensMax };
+    const resolved = options.resolved ?? { id: "copy", name: "Copy", path: "/models/copy.gguf", segmentTokensMax, sha256: "" };
     const engine = await Engine.create({
       paths,
       version: "1.0.0",
@@ -85,9 +89,12 @@ export class EngineHarness {
           return resolved;
         },
       },
-      openSession: async (model, _threads, store) =>
-        options.openSession?.(model, store) ??
-        new Session({ resolved: model, model: new CopyModel(workshop), text: copyText(), store, log: silentLog }),
+      openSession: async (chosen, settings, store) => {
+        if (options.openSession !== undefined) return options.openSession(chosen, settings, store);
+        const model = new CopyModel(workshop);
+        const plan = memoryPlan(memoryBudget(settings, machine), await store.limit(settings), model.info);
+        return new Session({ resolved: chosen, model, text: copyText(), plan, store, log: silentLog });
+      },
     });
     const early: net.Socket[] = [];
     const lock = await EngineLock.take(paths, "1.0.0", (socket) =>

@@ -134,7 +134,6 @@ describe("segmentKey", () => {
     fingerprint: "f",
     headerTokens: Uint32Array.of(1, 2, 3),
     segmentPositions: 8_192,
-    adapter: "",
     policy: "full",
   };
 
@@ -144,7 +143,6 @@ describe("segmentKey", () => {
       segmentKey(identity, "d"),
       segmentKey(identity, ""),
       segmentKey({ ...identity, fingerprint: "g" }, "c"),
-      segmentKey({ ...identity, adapter: "a" }, "c"),
       segmentKey({ ...identity, segmentPositions: 4_096 }, "c"),
       segmentKey({ ...identity, headerTokens: Uint32Array.of(1, 2, 4) }, "c"),
       segmentKey({ ...identity, headerTokens: Uint32Array.of(1, 2) }, "c"),

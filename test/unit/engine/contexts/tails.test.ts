@@ -12,7 +12,7 @@ async function setUp(tailsMax = 3) {
   const create = async (): Promise<Tail> => {
     created += 1;
     const sequence = await scheduler.upkeep((native) => native.createSequence({ basePosition: 0, attends: [] }));
-    return { sequence, segments: [], attends: "a" };
+    return { sequence, segments: [], attends: "a", selection: "" };
   };
   const acquire = (text: string, attends = "a"): Promise<Tail> => pool.acquire(attends, bytesToTokens(text), create);
   return { model, scheduler, pool, acquire, created: () => created };
@@ -75,7 +75,7 @@ describe("TailPool", () => {
   it("frees what attends to the wrong things, and everything once closed", async () => {
     const { acquire, pool, model, scheduler } = await setUp();
     pool.release(await acquire("one"), bytesToTokens("one"));
-    pool.keepOnly((attends) => attends === "b");
+    pool.keepOnly(({ attends }) => attends === "b");
     await scheduler.whenIdle();
     expect(model.workshop.sequencesAlive).toBe(0);
     const late = await acquire("two");

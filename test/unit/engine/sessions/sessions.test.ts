@@ -13,13 +13,13 @@ function setUp(options: { readonly openMs?: number; readonly failure?: Error } =
   const opened: FakeSession[] = [];
   let failure = options.failure;
   const sessions = new Sessions({
-    registry: { resolve: async (wanted) => ({ id: wanted, name: wanted, path: `/${wanted}`, segmentTokensMax: 64 }) },
-    open: async ({ path, id, name, segmentTokensMax }) => {
+    registry: { resolve: async (wanted) => ({ id: wanted, name: wanted, path: `/${wanted}`, segmentTokensMax: 64, sha256: "" }) },
+    open: async ({ path, ...rest }) => {
       await new Promise((resolve) => setTimeout(resolve, options.openMs ?? 5));
       if (failure !== undefined) throw failure;
       const session: FakeSession = { path, disposed: false };
       opened.push(session);
-      const resolved = { id, name, path, segmentTokensMax };
+      const resolved = { path, ...rest };
       const dispose = async (): Promise<void> => void (session.disposed = true);
       return { resolved, info: { device: "Test" }, dispose } as unknown as Session;
     },
@@ -31,7 +31,7 @@ function setUp(options: { readonly openMs?: number; readonly failure?: Error } =
 }
 
 const never = new AbortController().signal;
-const choose = (model: string) => ({ model, threads: 0 });
+const choose = (model: string) => ({ model, threads: 0, memoryGigabytes: 0, diskGigabytes: 0 });
 const soon = (ms = 20): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe("Sessions", () => {
@@ -68,8 +68,8 @@ describe("Sessions", () => {
 
   it("treats another number of threads as another model", async () => {
     const { sessions, opened } = setUp();
-    await sessions.use({ model: "a", threads: 1 }, never, async () => undefined);
-    await sessions.use({ model: "a", threads: 2 }, never, async () => undefined);
+    await sessions.use({ ...choose("a"), threads: 1 }, never, async () => undefined);
+    await sessions.use({ ...choose("a"), threads: 2 }, never, async () => undefined);
     expect(opened).toHaveLength(2);
   });
 
