@@ -158,6 +158,9 @@ Result<std::unique_ptr<DecodeStep>> DecodeStep::create(const DeviceModel& model,
   if (!pool.resident() && lanes.n_slots() < options.budget.total_blocks) {
     return Status::invalid_argument("A stream needs at least as many slots as blocks are selected.");
   }
+  if (!pool.resident() && options.budget.window_blocks < 2) {
+    return Status::unsupported("The GPU needs a window of two blocks, so that a finished one stays while it is written back.");
+  }
   std::unique_ptr<DecodeStep> step(new DecodeStep(model, pool, lanes, options, n_seqs_max));
   if (Status status = step->take_memory(); !status.ok()) return status;
   return step;

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "core/status.h"
+#include "cuda/model_source.h"
+#include "cuda/step_options.h"
+
+namespace nosa::cuda {
+
+/// What a runner is asked to hold. Zero lets the plan choose from the free memory.
+struct RunnerOptions {
+  StepOptions step;
+  bool resident = false;      ///< Keys and values on the device for good, none in host memory.
+  int n_lanes = 4;            ///< Sequences that can be on the device at once.
+  int n_seqs_max = 4;         ///< Sequences of one step, no more than lanes and 64.
+  int n_slots = 128;          ///< Extents of one stream on the device, at least the blocks of a selection.
+  int n_blocks_max = 0;       ///< Blocks that one sequence sees at most.
+  int n_pages = 0;            ///< Blocks of all sequences.
+  int n_arena_pages = 0;      ///< Blocks that a prefill sees at once.
+  int chunk_tokens = 512;     ///< Tokens of one prefill step.
+  size_t device_bytes_max = 0;  ///< Device memory to plan with, weights included; 0 is what is free.
+  size_t host_bytes_max = size_t(4) << 30;  ///< Pinned host memory for keys and values.
+};
+
+/// Where the device memory goes. All of it is taken when a runner is created.
+struct MemoryPlan {
+  RunnerOptions options;  ///< With every zero chosen.
+  size_t weights_bytes = 0;
+  size_t side_car_bytes = 0;
+  size_t resident_bytes = 0;  ///< Keys and values, when resident.
+  size_t lanes_bytes = 0;
+  size_t arena_bytes = 0;
+  size_t step_bytes = 0;
+  size_t prefill_bytes = 0;
+  size_t host_bytes = 0;      ///< Pinned.
+
+  size_t device_bytes() const {
+    return weights_bytes + side_car_bytes + resident_bytes + lanes_bytes + arena_bytes + step_bytes + prefill_bytes;
+  }
+
+  /// A line for each part, for people.
+  std::string describe() const;
+};
+
+/// Plans within `free_bytes` of device memory. Fails with kOutOfMemory when it does not fit, saying how much would be
+/// needed and what to ask less of.
+Result<MemoryPlan> plan_memory(const ModelSource& source, const RunnerOptions& options, size_t free_bytes);
+
+}  // namespace nosa::cuda

@@ -1,0 +1,352 @@
+#include "cuda/runner.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "cuda/cuda_status.h"
+
+namespace nosa::cuda {
+namespace {
+
+/// Moves a value into a unique_ptr, or leaves with the status.
+template <typename T>
+Status keep(Result<T> result, std::unique_ptr<T>& to) {
+  if (!result.ok()) return result.status();
+  to = std::make_unique<T>(*std::move(result));
+  return {};
+}
+
+template <typename T>
+Status keep(Result<std::unique_ptr<T>> result, std::unique_ptr<T>& to) {
+  if (!result.ok()) return result.status();
+  to = *std::move(result);
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const RunnerOptions& options) {
+  std::unique_ptr<Runner> runner(new Runner());
+  const auto open = [&]() -> Status {
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    NOSA_CUDA_TRY(cudaMemGetInfo(&free_bytes, &total_bytes), "Asking for the free device memory");
+    Result<MemoryPlan> plan = plan_memory(source, options, free_bytes);
+    if (!plan.ok()) return plan.status();
+    runner->plan_ = *std::move(plan);
+    const RunnerOptions& o = runner->plan_.options;
+    runner->options_ = o.step;
+    constexpr const char* what = "Opening the GPU";
+    NOSA_CUDA_TRY(cudaStreamCreateWithFlags(&runner->stream_, cudaStreamNonBlocking), what);
+    NOSA_CUDA_TRY(cudaStreamCreateWithFlags(&runner->write_stream_, cudaStreamNonBlocking), what);
+    NOSA_CUDA_TRY(cudaEventCreateWithFlags(&runner->step_done_, cudaEventDisableTiming), what);
+    NOSA_CUDA_TRY(cudaEventCreateWithFlags(&runner->write_done_, cudaEventDisableTiming), what);
+
+    NOSA_TRY(keep(DeviceModel::create(source, runner->stream_), runner->model_));
+    NOSA_TRY(keep(PagePool::create(source.shape, o.n_pages, o.resident), runner->pool_));
+    NOSA_TRY(keep(PageArena::create(*runner->pool_, o.n_arena_pages), runner->arena_));
+    const int n_slots = o.resident ? 0 : o.n_slots;
+    NOSA_TRY(keep(LaneMemory::create(source.shape, *runner->pool_, o.n_lanes, o.n_blocks_max, n_slots), runner->lanes_));
+    NOSA_TRY(keep(DecodeStep::create(*runner->model_, *runner->pool_, *runner->lanes_, o.step, o.n_seqs_max), runner->step_));
+    NOSA_TRY(keep(Prefill::create(*runner->model_, o.chunk_tokens, o.n_blocks_max), runner->prefill_));
+    runner->sequences_ = std::make_unique<Sequences>(*runner->pool_);
+    runner->lane_states_.resize(size_t(o.n_lanes));
+    // The zeroes that fresh memory was given must be there before another stream writes.
+    NOSA_CUDA_TRY(cudaDeviceSynchronize(), what);
+    return {};
+  };
+  if (Status status = open(); !status.ok()) return status;
+  return runner;
+}
+
+Runner::~Runner() {
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  if (write_stream_ != nullptr) cudaStreamSynchronize(write_stream_);
+  if (step_done_ != nullptr) cudaEventDestroy(step_done_);
+  if (write_done_ != nullptr) cudaEventDestroy(write_done_);
+  step_.reset();
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  if (write_stream_ != nullptr) cudaStreamDestroy(write_stream_);
+}
+
+Result<SequenceKey> Runner::create_sequence(int base_position, std::span<const SequenceKey> attended) {
+  for (const SequenceKey key : attended) {
+    if (Status status = unbind(key); !status.ok()) return status;
+  }
+  return sequences_->create(base_position, attended);
+}
+
+Result<SequenceKey> Runner::fork(SequenceKey key) {
+  if (Status status = unbind(key); !status.ok()) return status;
+  return sequences_->fork(key);
+}
+
+Status Runner::close(SequenceKey key) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return {};
+  if ((*found)->lane != Sequence::no_lane) {
+    // What it leaves on the device is of no use to anyone.
+    NOSA_TRY(wait_for_writing());
+    lane_states_[size_t((*found)->lane)].taken = false;
+    (*found)->lane = Sequence::no_lane;
+  }
+  sequences_->close(key);
+  return {};
+}
+
+Result<int> Runner::set_tokens(SequenceKey key, std::span<const uint32_t> tokens) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  if (sequence.n_attending > 0) {
+    return Status::invalid_argument("The sequence is attended by others and must not change; fork it first.");
+  }
+  const auto [mine, theirs] = std::ranges::mismatch(sequence.tokens, tokens);
+  const int n_common = int(mine - sequence.tokens.begin());
+  if (n_common < sequence.n_computed) {
+    if (Status status = unbind_lane(sequence); !status.ok()) return status;
+    sequences_->cut(sequence, n_common);
+  }
+  sequence.tokens.assign(tokens.begin(), tokens.end());
+  return sequence.n_computed;
+}
+
+bool Runner::chooses(const Sequence& sequence, int n_tokens) const {
+  return options_.policy != Policy::kFull && sequence.n_blocks(n_tokens) > options_.budget.total_blocks;
+}
+
+// Pages for `n_tokens` own tokens. A fresh page may have had another life.
+Status Runner::make_room(Sequence& sequence, int n_tokens) {
+  const size_t n_before = sequence.pages.size();
+  NOSA_TRY(sequences_->grow(sequence, n_tokens));
+  for (size_t i = n_before; i < sequence.pages.size(); ++i) arena_->forget(sequence.pages[i]);
+  if (sequence.lane == Sequence::no_lane || sequence.pages.size() == n_before) return {};
+  return lanes_->add_pages(sequence.lane, int(sequence.attended_pages.size() + n_before),
+                           std::span(sequence.pages).subspan(n_before), stream_);
+}
+
+Status Runner::prefill(SequenceKey key, int n_left) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  const int end = int(sequence.tokens.size()) - n_left;
+  while (sequence.n_computed < end) {
+    const int n = std::min(end - sequence.n_computed, plan_.options.chunk_tokens);
+    const int chunk_end = sequence.n_computed + n;
+    if (true || chooses(sequence, chunk_end) || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
+    NOSA_TRY(unbind_lane(sequence));
+    NOSA_TRY(sequences_->own_tail(sequence, stream_));
+    NOSA_TRY(make_room(sequence, chunk_end));
+    PrefillChunk chunk;
+    chunk.ids = std::span(sequence.tokens).subspan(size_t(sequence.n_computed), size_t(n));
+    chunk.own_start = sequence.n_computed;
+    chunk.base_position = sequence.base_position;
+    chunk.attended_pages = sequence.attended_pages;
+    chunk.attended_info = sequence.attended_info;
+    chunk.own_pages = std::span<const int32_t>(sequence.pages).first(size_t(blocks_for(chunk_end)));
+    NOSA_TRY(prefill_->compute(chunk, *pool_, *arena_, stream_));
+    sequence.n_computed = chunk_end;
+  }
+  return {};
+}
+
+// A few tokens a step, each with a selection of its own.
+Status Runner::feed(SequenceKey key, int end) {
+  Sequence& sequence = **sequences_->get(key);
+  const SelectionBudget& budget = options_.budget;
+  const int n_forced = budget.sink_blocks + budget.window_blocks;
+  const int n_picks = options_.policy == Policy::kNosa ? budget.query_picks() : budget.total_blocks - n_forced;
+  // So many queries that what they choose fits the slots whatever it is.
+  int n_max = kQueriesMax;
+  if (!pool_->resident()) n_max = std::clamp(1 + (plan_.options.n_slots - budget.total_blocks) / std::max(1, n_picks + 1), 1, kQueriesMax);
+  NOSA_TRY(bind_lane(sequence, key, {}));
+  NOSA_TRY(make_room(sequence, end));
+  std::vector<int32_t> ids;
+  while (sequence.n_computed < end) {
+    const int to_boundary = kBlockTokens - sequence.n_computed % kBlockTokens;
+    const int n = std::min({n_max, end - sequence.n_computed, to_boundary});
+    ids.assign(sequence.tokens.begin() + sequence.n_computed, sequence.tokens.begin() + sequence.n_computed + n);
+    NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + n, stream_));
+    NOSA_TRY(step_->feed(sequence.lane, ids, stream_));
+    sequence.n_computed += n;
+    if (sequence.n_computed % kBlockTokens == 0) {
+      NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
+    }
+  }
+  return step_->check(stream_);
+}
+
+Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn) {
+  CHECK(command.n_steps >= 1 && command.n_steps <= DecodeStep::n_steps_max);
+  std::vector<Sequence*> sequences;
+  for (const SequenceKey key : command.sequences) {
+    const Result<Sequence*> found = sequences_->get(key);
+    if (!found.ok()) return found.status();
+    Sequence& sequence = **found;
+    if (sequence.tokens.empty()) return Status::invalid_argument("There is no token to go on from; set the tokens first.");
+    if (sequence.n_attending > 0) {
+      return Status::invalid_argument("The sequence is attended by others and must not change; fork it first.");
+    }
+    if (sequence.n_computed == int(sequence.tokens.size())) {
+      // What follows is drawn from the last token's output, which is computed anew.
+      NOSA_TRY(unbind_lane(sequence));
+      sequences_->cut(sequence, sequence.n_computed - 1);
+    }
+    NOSA_TRY(prefill(key, 1));
+    sequences.push_back(&sequence);
+  }
+  std::vector<int32_t> lanes;
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& sequence = *sequences[i];
+    NOSA_TRY(bind_lane(sequence, command.sequences[i], command.sequences));
+    NOSA_TRY(make_room(sequence, sequence.n_computed + command.n_steps));
+    NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + 1, stream_));
+    lanes.push_back(sequence.lane);
+    ids.push_back(int32_t(sequence.tokens[size_t(sequence.n_computed)]));
+  }
+  NOSA_TRY(step_->begin(lanes, ids, command.teacher, command.n_steps, stream_));
+  for (int i = 0; i < command.n_steps; ++i) {
+    NOSA_TRY(step_->decode(stream_));
+    for (Sequence* sequence : sequences) {
+      sequence->n_computed += 1;
+      if (sequence->n_computed % kBlockTokens == 0) {
+        NOSA_TRY(start_writing_back(*sequence, sequence->n_computed / kBlockTokens - 1));
+      }
+    }
+  }
+  NOSA_TRY(step_->read_tokens(command.n_steps, drawn, stream_));
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    sequences[i % sequences.size()]->tokens.push_back(uint32_t(drawn[i]));
+  }
+  return {};
+}
+
+Status Runner::pretend_computed(SequenceKey key, std::span<const uint32_t> tokens) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  CHECK(sequence.tokens.empty());
+  NOSA_TRY(make_room(sequence, int(tokens.size())));
+  sequence.tokens.assign(tokens.begin(), tokens.end());
+  sequence.n_computed = int(tokens.size());
+  return {};
+}
+
+Status Runner::bind(SequenceKey key) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  return bind_lane(**found, key, {});
+}
+
+Status Runner::unbind(SequenceKey key) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  return unbind_lane(**found);
+}
+
+// Blocks that the next query is sure to attend to; all of them where there are slots enough.
+std::vector<int32_t> Runner::preload(const Sequence& sequence) const {
+  std::vector<int32_t> blocks;
+  if (pool_->resident()) return blocks;
+  const int n_attended = int(sequence.attended_pages.size());
+  const int n_blocks = sequence.n_blocks(sequence.n_computed);
+  const int n_slots = lanes_->n_slots();
+  const int n_own_next = blocks_for(sequence.n_computed + 1);
+  const int window_begin = n_attended + std::max(0, n_own_next - options_.budget.window_blocks);
+  for (int b = 0; b < n_blocks; ++b) {
+    if (n_blocks < n_slots || b < options_.budget.sink_blocks || b >= window_begin) blocks.push_back(b);
+  }
+  return blocks;
+}
+
+// Does nothing when it is bound. Lanes of the sequences in `keep` are not given away.
+Status Runner::bind_lane(Sequence& sequence, SequenceKey key, std::span<const SequenceKey> keep) {
+  clock_ += 1;
+  if (sequence.lane != Sequence::no_lane) {
+    lane_states_[size_t(sequence.lane)].last_use = clock_;
+    return {};
+  }
+  NOSA_TRY(sequences_->own_tail(sequence, stream_));
+  if (sequence.n_computed % kBlockTokens != 0) arena_->forget(sequence.pages[size_t(sequence.n_computed / kBlockTokens)]);
+  const Result<int> lane = free_lane(keep);
+  if (!lane.ok()) return lane.status();
+
+  std::vector<int32_t> pages = sequence.attended_pages;
+  pages.insert(pages.end(), sequence.pages.begin(), sequence.pages.end());
+  const std::vector<int32_t> preloaded = preload(sequence);
+  LaneBinding binding;
+  binding.pages = pages;
+  binding.info = sequence.attended_info;
+  binding.n_attended = int(sequence.attended_pages.size());
+  binding.n_tokens = sequence.n_computed;
+  binding.base_position = sequence.base_position;
+  binding.preload = preloaded;
+  NOSA_TRY(wait_for_writing());
+  NOSA_TRY(lanes_->bind(*lane, binding, *pool_, stream_));
+  NOSA_TRY(step_->rank(*lane, binding.n_attended, sequence.n_computed, stream_));
+  sequence.lane = *lane;
+  lane_states_[size_t(*lane)] = {key, true, clock_};
+  return {};
+}
+
+// A lane that is free, else the one longest unused, whose sequence leaves it.
+Result<int> Runner::free_lane(std::span<const SequenceKey> keep) {
+  int best = -1;
+  for (int lane = 0; lane < int(lane_states_.size()); ++lane) {
+    const LaneState& state = lane_states_[size_t(lane)];
+    if (!state.taken) return lane;
+    if (std::ranges::find(keep, state.key) != keep.end()) continue;
+    if (best < 0 || state.last_use < lane_states_[size_t(best)].last_use) best = lane;
+  }
+  if (best < 0) {
+    return Status::invalid_argument("A step takes at most " + std::to_string(lane_states_.size()) + " sequences here.");
+  }
+  const Result<Sequence*> found = sequences_->get(lane_states_[size_t(best)].key);
+  CHECK(found.ok());
+  if (Status status = unbind_lane(**found); !status.ok()) return status;
+  return best;
+}
+
+Status Runner::unbind_lane(Sequence& sequence) {
+  if (sequence.lane == Sequence::no_lane) return {};
+  NOSA_TRY(wait_for_writing());
+  if (!pool_->resident() && sequence.n_computed % kBlockTokens != 0) {
+    const int own_block = sequence.n_computed / kBlockTokens;
+    const int page = sequence.pages[size_t(own_block)];
+    arena_->forget(page);
+    NOSA_TRY(lanes_->write_back(sequence.lane, int(sequence.attended_pages.size()) + own_block, page, *pool_, stream_));
+  }
+  lane_states_[size_t(sequence.lane)].taken = false;
+  sequence.lane = Sequence::no_lane;
+  return {};
+}
+
+// A finished own block goes to host memory beside the next steps; its slot keeps it meanwhile, for it is in the window.
+Status Runner::start_writing_back(const Sequence& sequence, int own_block) {
+  if (pool_->resident()) return {};
+  const int page = sequence.pages[size_t(own_block)];
+  arena_->forget(page);
+  NOSA_CUDA_TRY(cudaEventRecord(step_done_, stream_), "Writing a block back");
+  NOSA_CUDA_TRY(cudaStreamWaitEvent(write_stream_, step_done_, 0), "Writing a block back");
+  NOSA_TRY(lanes_->write_back(sequence.lane, int(sequence.attended_pages.size()) + own_block, page, *pool_, write_stream_));
+  NOSA_CUDA_TRY(cudaEventRecord(write_done_, write_stream_), "Writing a block back");
+  writing_ = true;
+  return {};
+}
+
+// What comes next on the main stream may read every page.
+Status Runner::wait_for_writing() {
+  if (!writing_) return {};
+  writing_ = false;
+  NOSA_CUDA_TRY(cudaStreamWaitEvent(stream_, write_done_, 0), "Writing a block back");
+  return {};
+}
+
+Status Runner::synchronise() {
+  NOSA_CUDA_TRY(cudaStreamSynchronize(write_stream_), "Waiting for the GPU");
+  NOSA_CUDA_TRY(cudaStreamSynchronize(stream_), "Waiting for the GPU");
+  return {};
+}
+
+}  // namespace nosa::cuda
