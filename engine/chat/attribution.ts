@@ -2,8 +2,9 @@
 
 import { limits } from "../config";
 import type { RepositoryContext } from "../contexts/repositoryContext";
+import { noFocus } from "../contexts/selection";
 import type { Tail } from "../contexts/tails";
-import { measureNeutral, neutralQuestions, type NeutralChat } from "../generation/neutralAttention";
+import { measureNeutral, neutralQuestions, type NeutralChat, type NeutralMasses } from "../generation/neutralAttention";
 import { references } from "../generation/references";
 import type { BlockMass } from "../native/addon";
 import type { ChatResult } from "../protocol";
@@ -15,14 +16,9 @@ const shareOfBestMin = 0.1;
 
 const promptTokensMax = 4_096;
 
-interface Measured {
-  readonly attends: string;
-  readonly masses: readonly BlockMass[];
-}
-
 /** Owns what was measured of each context; it goes when the context does. */
 export class Attribution {
-  readonly #measured = new WeakMap<RepositoryContext, Measured>();
+  readonly #measured = new WeakMap<RepositoryContext, NeutralMasses>();
 
   /** Measures the context as it is now, unless that was done. Some seconds of work, to be done once a context. */
   async prepare(session: Session, context: RepositoryContext, job: Job): Promise<void> {
@@ -34,7 +30,11 @@ export class Attribution {
       const { tokens } = await session.text.chat({ messages, tokensMax: promptTokensMax });
       chats.push({ prompt: tokens, answer: await session.text.plain(answer) });
     }
-    this.#measured.set(context, await measureNeutral(session.scheduler, job, context, chats));
+    const tails = {
+      take: (prompt: Uint32Array) => context.tail(context.chatTails, prompt, noFocus),
+      drop: (tail: Tail) => context.chatTails.drop(tail),
+    };
+    this.#measured.set(context, await measureNeutral(session.scheduler, job, tails, chats));
   }
 
   /** Without a measurement of what the tail attends to, blocks are compared with one another alone. */

@@ -5,8 +5,7 @@
  * The answers are given, not drawn, so that the same context always has the same measure.
  */
 
-import type { RepositoryContext } from "../contexts/repositoryContext";
-import { noFocus } from "../contexts/selection";
+import type { Tail } from "../contexts/tails";
 import type { BlockMass } from "../native/addon";
 import type { Job, Scheduler } from "../scheduler/scheduler";
 import { MassSum } from "./masses";
@@ -25,17 +24,30 @@ export const neutralQuestions: readonly { readonly question: string; readonly an
 
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
-/** Average over the chats, each counting the same; behind all that `context` has loaded now, which `attends` names. */
+/** Where tails come from. None is given back to be kept: what is kept for the next turn of a chat must not make way for this. */
+export interface TailSource {
+  take(prompt: Uint32Array): Promise<Tail>;
+  drop(tail: Tail): void;
+}
+
+export interface NeutralMasses {
+  /** What was attended to. */
+  readonly attends: string;
+  readonly masses: readonly BlockMass[];
+}
+
+/** Average over the chats, each counting the same. What is attended to must stay the same meanwhile, else the last of it counts. */
 export async function measureNeutral(
   scheduler: Scheduler,
   job: Job,
-  context: RepositoryContext,
+  tails: TailSource,
   chats: readonly NeutralChat[],
-): Promise<{ readonly attends: string; readonly masses: readonly BlockMass[] }> {
-  const sum = new MassSum();
+): Promise<NeutralMasses> {
+  let sum = new MassSum();
   let attends = "";
   for (const { prompt, answer } of chats) {
-    const tail = await context.tail(context.chatTails, prompt, noFocus);
+    const tail = await tails.take(prompt);
+    if (tail.attends !== attends) sum = new MassSum();
     attends = tail.attends;
     try {
       await scheduler.run(job, () => tail.sequence.setTokens(prompt));
@@ -49,8 +61,7 @@ export async function measureNeutral(
         if (result.steps.length === 0 && !result.interrupted) break;
       }
     } finally {
-      // What is kept for the next turn of a real chat must not make way for this.
-      context.chatTails.drop(tail);
+      tails.drop(tail);
     }
   }
   return { attends, masses: sum.average() };
