@@ -16,7 +16,8 @@ static_assert(kBlockRows == 32, "a block of outputs is a warp wide");
 
 /// Lane r's value of row `row`, of an aligned run of 32.
 __device__ void store_lane(const Operand& out, int row, int block, int lane, float value) {
-  const size_t at = size_t(row) * out.cols + block * 32 + lane;
+  const int place = 4 * place_of(lane / 4) + lane % 4;
+  const size_t at = size_t(row) * out.cols + block * 32 + place;
   if (out.type == OperandType::kF16) {
     static_cast<uint16_t*>(out.data)[at] = uint16_t(pack_f16(value, 0.0f));
     return;
@@ -32,8 +33,7 @@ __device__ void store_lane(const Operand& out, int row, int block, int lane, flo
   int sum = level;
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  const int quad = lane / 4;
-  operand_levels(out, row, block)[8 * (quad % 4) + 4 * (quad / 4) + lane % 4] = int8_t(level);
+  operand_levels(out, row, block)[place] = int8_t(level);
   if (lane == 0) {
     const float d = peak / 127.0f;
     operand_scales(out)[size_t(block) * out.rows8() + row] = make_float2(d, d * float(sum));

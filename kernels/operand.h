@@ -23,10 +23,11 @@ constexpr OperandType matmul_operand(DType weight) {
 
 /// n_rows activations of `cols` values each, written by rms_norm, silu_mul, to_operand or gated_linear.
 ///
-/// kF16, kBF16: [n_rows, cols]; values beyond the type's range become its largest.
+/// kF16, kBF16: [n_rows, cols]; what f16 cannot hold becomes its largest.
 /// kQ8: levels, int8 [cols / 32, rows8, 32], then (d, d * sum of levels), float2 [cols / 32, rows8], where
-/// rows8 is n_rows rounded up to 8. Of 32 values, 4q .. 4q + 3 lie at 8 (q % 4) + 4 (q / 4): each lane of
-/// a warp finds what it needs for one matrix instruction in 8 consecutive bytes.
+/// rows8 is n_rows rounded up to 8.
+/// Of each 32 values, in all types, 4q .. 4q + 3 lie at 8 (q % 4) + 4 (q / 4): a lane of a warp finds its share of
+/// the 32 in 8 consecutive values.
 struct Operand {
   void* data;  // operand_bytes(...), 16-byte aligned
   OperandType type;

@@ -168,7 +168,8 @@ struct PackedChunk {
     if constexpr (kFormat.low_bits == 8) {
       return levels_.w[4 * b + j];
     } else {
-      return unpack_word<kType>(levels_.w[b / 2 * 4 + j], high_.w[kFormat.high_bits == 2 ? b : b / 2], b % 2, j);
+      const int high = kFormat.high_bits == 2 ? b : kFormat.high_bits == 1 ? b / 2 : 0;
+      return unpack_word<kType>(levels_.w[b / 2 * 4 + j], high_.w[high], b % 2, j);
     }
   }
 

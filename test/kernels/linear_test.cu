@@ -16,22 +16,6 @@ using cuda::OperandType;
 
 namespace {
 
-/// [n_rows, rows]
-std::vector<double> product(const std::vector<double>& weight, int rows, const std::vector<double>& x, int n_rows,
-                            int cols) {
-  std::vector<double> out;
-  for (int n = 0; n < n_rows; ++n) {
-    for (int r = 0; r < rows; ++r) {
-      double sum = 0.0;
-      for (int c = 0; c < cols; ++c) {
-        sum += weight[size_t(r) * size_t(cols) + size_t(c)] * x[size_t(n) * size_t(cols) + size_t(c)];
-      }
-      out.push_back(sum);
-    }
-  }
-  return out;
-}
-
 struct Case {
   DType dtypes[3];
   int rows[3];
@@ -82,7 +66,9 @@ void check_linear(const Case& c, Random& random) {
     const double loose = relative_norm(got, loose_wants[size_t(i)]);
     std::printf("linear %-5s %4d x %4d, %2d rows  %.1e (of the rounded operand), %.1e\n", dtype_name(c.dtypes[i]),
                 c.rows[i], c.cols, c.n_rows, error, loose);
-    EXPECT(error < 2e-6, std::string("linear ") + dtype_name(c.dtypes[i]));
+    // The matrix units cut the last bits of long sums of 16-bit products; sums of levels are exact.
+    const double bound = type == OperandType::kQ8 ? 2e-6 : 2e-5;
+    EXPECT(error < bound, std::string("linear ") + dtype_name(c.dtypes[i]));
     EXPECT(loose < 1.5 * operand_bound(type), std::string("linear, operand and all, ") + dtype_name(c.dtypes[i]));
   }
 }
@@ -131,35 +117,6 @@ void check_rows_apart(DType dtype, int rows, int cols, Random& random) {
     EXPECT(same, std::string("a row's bits depend on its neighbours: ") + dtype_name(dtype));
   }
 }
-
-/// Matrices that together exceed the cache, each a run of copies of a small one.
-class Rotation {
- public:
-  Rotation(DType dtype, int rows, int cols, Random& random) : dtype_(dtype), rows_(rows), cols_(cols) {
-    constexpr int kSeedRows = 64;
-    constexpr size_t kAllBytes = size_t(512) << 20;
-    const size_t bytes = cuda::packed_bytes(dtype, rows, cols);
-    Packed seed(dtype, random_weights(dtype, kSeedRows, cols, random), kSeedRows, cols);
-    const size_t seed_bytes = cuda::packed_bytes(dtype, kSeedRows, cols);
-    n_ = int(std::clamp<size_t>(kAllBytes / bytes, 1, 64));
-    memory_ = std::make_unique<Device<std::byte>>(bytes * size_t(n_));
-    for (size_t at = 0; at < memory_->bytes(); at += seed_bytes) {
-      MUST(cudaMemcpy(memory_->data() + at, seed.view().data, std::min(seed_bytes, memory_->bytes() - at),
-                      cudaMemcpyDeviceToDevice));
-    }
-  }
-  int n() const { return n_; }
-  cuda::PackedWeight operator[](int i) {
-    return {memory_->data() + cuda::packed_bytes(dtype_, rows_, cols_) * size_t(i % n_), dtype_, rows_, cols_};
-  }
-
- private:
-  std::unique_ptr<Device<std::byte>> memory_;
-  DType dtype_;
-  int rows_;
-  int cols_;
-  int n_;
-};
 
 void time_all(Random& random) {
   constexpr double kBandwidth = 4300.0;  // GB/s that a copy reaches on an H200

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/dtype.h"
@@ -153,6 +154,51 @@ class OperandMemory {
   int n_rows_;
   int cols_;
 };
+
+/// Matrices that together exceed the cache, each a run of copies of a small one.
+class Rotation {
+ public:
+  Rotation(DType dtype, int rows, int cols, Random& random) : dtype_(dtype), rows_(rows), cols_(cols) {
+    constexpr int kSeedRows = 64;
+    constexpr size_t kAllBytes = size_t(512) << 20;
+    const size_t bytes = cuda::packed_bytes(dtype, rows, cols);
+    Packed seed(dtype, random_weights(dtype, kSeedRows, cols, random), kSeedRows, cols);
+    const size_t seed_bytes = cuda::packed_bytes(dtype, kSeedRows, cols);
+    n_ = int(std::clamp<size_t>(kAllBytes / bytes, 1, 64));
+    memory_ = std::make_unique<Device<std::byte>>(bytes * size_t(n_));
+    for (size_t at = 0; at < memory_->bytes(); at += seed_bytes) {
+      MUST(cudaMemcpy(memory_->data() + at, seed.view().data, std::min(seed_bytes, memory_->bytes() - at),
+                      cudaMemcpyDeviceToDevice));
+    }
+  }
+  int n() const { return n_; }
+  cuda::PackedWeight operator[](int i) {
+    return {memory_->data() + cuda::packed_bytes(dtype_, rows_, cols_) * size_t(i % n_), dtype_, rows_, cols_};
+  }
+
+ private:
+  std::unique_ptr<Device<std::byte>> memory_;
+  DType dtype_;
+  int rows_;
+  int cols_;
+  int n_;
+};
+
+/// weight [rows, cols] times each row of x [n_rows, cols]: [n_rows, rows].
+inline std::vector<double> product(const std::vector<double>& weight, int rows, const std::vector<double>& x, int n_rows,
+                            int cols) {
+  std::vector<double> out;
+  for (int n = 0; n < n_rows; ++n) {
+    for (int r = 0; r < rows; ++r) {
+      double sum = 0.0;
+      for (int c = 0; c < cols; ++c) {
+        sum += weight[size_t(r) * size_t(cols) + size_t(c)] * x[size_t(n) * size_t(cols) + size_t(c)];
+      }
+      out.push_back(sum);
+    }
+  }
+  return out;
+}
 
 /// How far an operand's rounding may take values from what they stand for, as a relative norm of normal numbers.
 inline double operand_bound(cuda::OperandType type) {
