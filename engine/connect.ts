@@ -14,7 +14,7 @@ import { createMessageConnection, SocketMessageReader, SocketMessageWriter } fro
 import { readLock, type LockFile } from "./lockFile";
 import { dataFolder, dataPaths, type DataPaths } from "./paths";
 import { protocolVersion, type ClientHello, type ErrorKind } from "./protocol";
-import { engineVersion, isNewer } from "./version";
+import { engineBuild, engineVersion, supersedes } from "./version";
 
 export interface ConnectOptions {
   /** Absolute path of the engine's bundle (dist/engine.js). */
@@ -27,6 +27,8 @@ export interface ConnectOptions {
   readonly signal: AbortSignal;
   /** The caller's version; an engine that is older is asked to leave. This build's own unless told. */
   readonly version?: string;
+  /** Likewise: an engine of the same version that was built before is asked to leave. */
+  readonly build?: number;
   /** Where `NOSA_HOME` is looked up; passed on to an engine that is started. The process's own unless told. */
   readonly env?: NodeJS.ProcessEnv;
   /** How long finding or starting may take. */
@@ -62,7 +64,7 @@ const drainMsMax = 10_000;
 /** A connection to a running engine of a version that fits, started when there is none. */
 export async function connectToEngine(options: ConnectOptions): Promise<EngineSocket> {
   const env = options.env ?? process.env;
-  const version = options.version ?? engineVersion;
+  const mine = { version: options.version ?? engineVersion, build: options.build ?? engineBuild };
   const paths = dataPaths(dataFolder(env));
   const deadline = Date.now() + (options.timeoutMs ?? timeoutMsDefault);
   let starting: Promise<string | undefined> | undefined;
@@ -71,8 +73,8 @@ export async function connectToEngine(options: ConnectOptions): Promise<EngineSo
     options.signal.throwIfAborted();
     const lock = await readLock(paths.lock);
     if (lock !== undefined && isAlive(lock.pid) && refusals < refusalsMax) {
-      if (isNewer(version, lock.version)) {
-        options.log(`Asking the engine of Nosa ${lock.version} to leave.`);
+      if (supersedes(mine, lock)) {
+        options.log(`Asking the older engine of Nosa ${lock.version} to leave.`);
         await retire(lock, deadline);
         continue;
       }

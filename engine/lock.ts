@@ -14,6 +14,7 @@ import { codeOf } from "./errors";
 import { readLock, type LockFile } from "./lockFile";
 import type { DataPaths } from "./paths";
 import { protocolVersion } from "./protocol";
+import { engineBuild } from "./version";
 
 /** A claim older than this was left by an engine that died in the moment of taking the lock. */
 const claimMsMax = 10_000;
@@ -37,6 +38,7 @@ export class EngineLock {
     paths: DataPaths,
     version: string,
     onConnection: (socket: net.Socket) => void,
+    build = engineBuild,
   ): Promise<EngineLock | undefined> {
     await fs.mkdir(paths.folder, { recursive: true, mode: 0o700 });
     await claim(paths.claim);
@@ -46,7 +48,7 @@ export class EngineLock {
       const server = net.createServer(onConnection);
       await listen(server, paths.socket);
       const token = randomBytes(32).toString("hex");
-      const lock: LockFile = { pid: process.pid, version, protocolVersion, address: paths.socket, token };
+      const lock: LockFile = { pid: process.pid, version, build, protocolVersion, address: paths.socket, token };
       await writeAside(paths.lock, JSON.stringify(lock));
       return new EngineLock(paths, token, server);
     } finally {

@@ -5,6 +5,8 @@ import * as fs from "node:fs/promises";
 export interface LockFile {
   readonly pid: number;
   readonly version: string;
+  /** When it was bundled; 0 when it does not say. */
+  readonly build: number;
   readonly protocolVersion: number;
   /** Unix socket path or pipe name. */
   readonly address: string;
@@ -24,8 +26,8 @@ export async function readLock(file: string): Promise<LockFile | undefined> {
 function parse(value: unknown): LockFile | undefined {
   if (typeof value !== "object" || value === null) return undefined;
   const lock: Partial<Record<keyof LockFile, unknown>> = value;
-  const { pid, version, protocolVersion, address, token } = lock;
+  const { pid, version, build, protocolVersion, address, token } = lock;
   if (typeof pid !== "number" || typeof protocolVersion !== "number") return undefined;
   if (typeof version !== "string" || typeof address !== "string" || typeof token !== "string") return undefined;
-  return { pid, version, protocolVersion, address, token };
+  return { pid, version, build: typeof build === "number" ? build : 0, protocolVersion, address, token };
 }

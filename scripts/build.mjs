@@ -12,6 +12,9 @@ import { filesUnder } from "./lib/stamp.mjs";
 const addonSource = inRoot("build/Release/nosa.node");
 const dist = inRoot("dist");
 
+/** Tells an engine that still runs from one that was built later with the same version. */
+const builtAtMs = Date.now();
+
 /** What went into each bundle of the last build. */
 export const inputsFile = path.join(checkoutCache, "bundle-inputs.json");
 
@@ -58,7 +61,7 @@ function bundles() {
       format: "cjs",
       external: ["vscode", "*.node"],
       // Some libraries ask where they are; a CommonJS bundle answers with its own place.
-      define: { "import.meta.url": "__bundleUrl" },
+      define: { "import.meta.url": "__bundleUrl", __nosaBuild: String(builtAtMs) },
       banner: { js: 'const __bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
       mainFields: ["module", "main"],
     },
@@ -83,6 +86,7 @@ export async function buildBundles() {
   const results = await Promise.all(bundles().map((options) => build({ ...options, metafile: true })));
   writeInputs(results.map((result) => result.metafile));
   copyAddon();
+  copyAdapters();
   checkSizes();
 }
 
@@ -114,6 +118,19 @@ function copyAddon() {
   renameSync(aside, path.join(dist, "nosa.node"));
 }
 
+/** adapters/<model>/adapter.safetensors becomes dist/adapters/<model>.safetensors. */
+function copyAdapters() {
+  mkdirSync(path.join(dist, "adapters"), { recursive: true });
+  for (const name of adapterNames()) {
+    copyFileSync(inRoot("adapters", name, "adapter.safetensors"), path.join(dist, "adapters", `${name}.safetensors`));
+  }
+}
+
+/** Models that an adapter was trained for. */
+export function adapterNames() {
+  return readdirSync(inRoot("adapters")).filter((name) => existsSync(inRoot("adapters", name, "adapter.safetensors")));
+}
+
 function checkSizes() {
   for (const [name, most] of Object.entries(kilobytesMax)) {
     const kilobytes = Math.ceil(statSync(path.join(dist, name)).size / 1024);
@@ -131,6 +148,7 @@ async function watch() {
     bundles().map((options) => context({ ...options, logLevel: "info", sourcemap: true })),
   );
   if (existsSync(addonSource)) copyAddon();
+  copyAdapters();
   await Promise.all(contexts.map((each) => each.watch()));
 }
 

@@ -3,6 +3,7 @@
 //   node scripts/package.mjs          prints the path of the package
 import { mkdirSync, readFileSync, readdirSync, statSync } from "node:fs";
 import path from "node:path";
+import { adapterNames } from "./build.mjs";
 import { inRoot } from "./lib/paths.mjs";
 import { run } from "./lib/run.mjs";
 import { printFailure } from "./lib/steps.mjs";
@@ -47,6 +48,7 @@ export function expectedFiles() {
     "extension/package.nls.json",
     "extension/package.nls.de.json",
     ...[...builtFiles, ...workers].map((name) => `extension/dist/${name}`),
+    ...adapterNames().map((name) => `extension/dist/adapters/${name}.safetensors`),
     ...assets.map((name) => `extension/${name}`),
   ].sort();
 }

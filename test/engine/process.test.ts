@@ -126,6 +126,7 @@ describe("finding and starting", () => {
       [path.basename(lock)]: JSON.stringify({
         pid: process.pid,
         version: engineVersion,
+        build: 0,
         protocolVersion,
         address: socket,
         token: "t",
@@ -185,6 +186,17 @@ describe("two versions", () => {
     await eventually(() => lost);
     // The older window finds the newer engine and works with it.
     expect((await connect({ engineFile: older.engineFile, version: "0.0.1" })).pid).toBe(fresh.pid);
+  });
+
+  it("one of the same version that was built later does the same, and one that was built before does not", async () => {
+    const { connect } = home();
+    const first = await connect({ build: 5 });
+    const build = Date.now() + 60_000;
+    const rebuilt = await bundleEngine(path.join(bundles, "rebuilt"), undefined, build);
+    const second = await connect({ engineFile: rebuilt.engineFile, build });
+    expect(second.pid).not.toBe(first.pid);
+    expect(isAlive(first.pid)).toBe(false);
+    expect((await connect({ build: 5 })).pid).toBe(second.pid);
   });
 
   it("one that speaks another protocol is told so by kind", async () => {

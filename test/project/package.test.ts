@@ -16,6 +16,7 @@ describe("the packaged extension", () => {
       "extension.vsixmanifest",
       "extension/LICENSE.txt",
       "extension/changelog.md",
+      "extension/dist/adapters/qwen2.5-coder-0.5b-instruct.safetensors",
       "extension/dist/cli.js",
       "extension/dist/engine.js",
       "extension/dist/extension.js",

@@ -2,7 +2,8 @@
 
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { build, type Plugin } from "esbuild";
+import { adapterNames } from "../../scripts/build.mjs";
+import { build as esbuild, type Plugin } from "esbuild";
 
 const project = path.resolve(__dirname, "../..");
 
@@ -11,9 +12,9 @@ export interface EngineBundle {
   readonly cliFile: string;
 }
 
-/** Bundles into `folder`. `version` takes the place of the manifest's. The addon is linked where it is built. */
-export async function bundleEngine(folder: string, version?: string): Promise<EngineBundle> {
-  await build({
+/** Bundles into `folder`, with addon and adapters. `version` takes the place of the manifest's, `build` of the time. */
+export async function bundleEngine(folder: string, version?: string, build = Date.now()): Promise<EngineBundle> {
+  await esbuild({
     absWorkingDir: project,
     bundle: true,
     platform: "node",
@@ -22,7 +23,7 @@ export async function bundleEngine(folder: string, version?: string): Promise<En
     logLevel: "error",
     mainFields: ["module", "main"],
     external: ["*.node"],
-    define: { "import.meta.url": "__bundleUrl" },
+    define: { "import.meta.url": "__bundleUrl", __nosaBuild: String(build) },
     banner: { js: 'const __bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
     entryPoints: [
       { in: "engine/main.ts", out: "engine" },
@@ -34,6 +35,11 @@ export async function bundleEngine(folder: string, version?: string): Promise<En
   });
   const addon = path.join(project, "dist/nosa.node");
   if (fs.existsSync(addon)) fs.copyFileSync(addon, path.join(folder, "nosa.node"));
+  for (const name of adapterNames()) {
+    fs.mkdirSync(path.join(folder, "adapters"), { recursive: true });
+    const file = path.join(project, "adapters", name, "adapter.safetensors");
+    fs.copyFileSync(file, path.join(folder, "adapters", `${name}.safetensors`));
+  }
   return { engineFile: path.join(folder, "engine.js"), cliFile: path.join(folder, "cli.js") };
 }
 
