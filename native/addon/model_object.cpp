@@ -30,6 +30,7 @@ Result<OpenOptions> open_options_from(Napi::Value value) {
   ModelOptions& model = open.model;
   model.path = options.text("path");
   model.adapter = options.text_or("adapter", "");
+  model.base_sha256 = options.text_or("baseSha256", "");
   model.n_threads = int(options.whole("threads", 1, ThreadPool::threads_max));
   model.precision = options.choice("precision", precisions) == 0 ? Precision::kFast
                                                                   : Precision::kF32;
