@@ -3,6 +3,7 @@ import * as path from "node:path";
 import { describe, expect, it } from "vitest";
 import { recordVersion, segmentKey, type ContextRecord, type Identity } from "../../../../engine/contexts/context";
 import { ContextStore } from "../../../../engine/contexts/store";
+import { StoreOwner } from "../../../../engine/contexts/storeOwner";
 import { silentLog } from "../../../../engine/log";
 import { temporaryFolder } from "../../../support/folders";
 
@@ -149,5 +150,92 @@ describe("segmentKey", () => {
     ];
     expect(new Set(keys).size).toBe(keys.length);
     expect(segmentKey({ ...identity }, "c")).toBe(keys[0]);
+  });
+});
+
+describe("the disk budget", () => {
+  it("is kept by letting go of what no record names, then of the repository that was not used for longest", async () => {
+    const store = await ContextStore.open(temporaryFolder(), silentLog);
+    for (const [root, keys] of [
+      ["/old", ["o1", "o2"]],
+      ["/new", ["n1", "n2"]],
+    ] as const) {
+      await store.put(record(root, keys));
+      for (const key of keys) save(store, key, 200_000);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    save(store, "orphan", 200_000);
+    await store.used("/old");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await store.used("/new");
+    const limit = async (bytes: number): Promise<number> => store.limit({ diskGigabytes: bytes / 1e9 });
+    await limit(store.bytes);
+    expect(await store.makeRoom(100_000)).toBe(true);
+    expect(["orphan", "o1", "n1"].map((key) => store.has(key))).toEqual([false, true, true]);
+    expect(await store.makeRoom(350_000)).toBe(true);
+    expect(["o1", "o2", "n1", "n2"].map((key) => store.has(key))).toEqual([false, true, true, true]);
+    expect(fs.existsSync(store.pathOf("o1"))).toBe(false);
+  });
+
+  it("takes nothing from a repository that is open, and says that there is no room", async () => {
+    const store = await ContextStore.open(temporaryFolder(), silentLog);
+    await store.put(record("/open", ["k"]));
+    save(store, "k", 200_000);
+    store.hold("/open");
+    await store.limit({ diskGigabytes: store.bytes / 1e9 });
+    expect(await store.makeRoom(1)).toBe(false);
+    expect(store.has("k")).toBe(true);
+    store.letGo("/open");
+    expect(await store.makeRoom(1)).toBe(true);
+    expect(store.has("k")).toBe(false);
+  });
+
+  it("counts parts of segments that are being read, finds them after a restart, and forgets them with their repository", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    const key = "a".repeat(64);
+    await store.put(record("/r", [key]));
+    fs.writeFileSync(`${store.pathOf(key)}.part`, Buffer.alloc(900));
+    fs.writeFileSync(`${store.pathOf(key)}.part.log`, Buffer.alloc(100));
+    const again = await ContextStore.open(folder, silentLog);
+    expect(again.partBytesOf(key)).toBe(1_000);
+    expect(again.has(key)).toBe(false);
+    await again.forget("/r");
+    expect(fs.readdirSync(path.join(folder, "segments"))).toEqual([]);
+  });
+});
+
+describe("the owner of the folder", () => {
+  it("is one process at a time: another one waits, and gives up with a sentence", async () => {
+    const folder = temporaryFolder();
+    // This test's parent lives as long as the test does.
+    fs.writeFileSync(path.join(folder, "owner"), String(process.ppid));
+    await expect(StoreOwner.take(folder, 120)).rejects.toThrow(`process ${process.ppid}`);
+    const waiting = StoreOwner.take(folder, 5_000);
+    setTimeout(() => fs.rmSync(path.join(folder, "owner")), 100);
+    await (await waiting).release();
+    expect(fs.existsSync(path.join(folder, "owner"))).toBe(false);
+  });
+
+  it("is replaced when it died, or when its pid is somebody else's by now", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "owner");
+    fs.writeFileSync(file, "999999999");
+    await (await StoreOwner.take(folder, 100)).release();
+    fs.writeFileSync(file, String(process.ppid));
+    const longAgo = new Date(Date.now() - 60_000);
+    fs.utimesSync(file, longAgo, longAgo);
+    await (await StoreOwner.take(folder, 100)).release();
+  });
+});
+
+describe("a failure of native code", () => {
+  it("finds the segment that a native failure names, and no other", async () => {
+    const store = await ContextStore.open(temporaryFolder(), silentLog);
+    const key = "0123456789abcdef".repeat(4);
+    save(store, key, 10);
+    expect(store.keyNamedIn(`A block of ${store.pathOf(key)} is not what was written there.`)).toBe(key);
+    expect(store.keyNamedIn("A block of /elsewhere/spill is not what was written there.")).toBeUndefined();
+    expect(store.keyNamedIn(`${"f".repeat(64)}.kv is gone`)).toBeUndefined();
   });
 });

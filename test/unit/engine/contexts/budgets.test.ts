@@ -1,0 +1,39 @@
+import { describe, expect, it } from "vitest";
+import { blockBytesOf, describePlan, diskBudget, memoryBudget, memoryPlan } from "../../../../engine/contexts/budgets";
+
+/** As Qwen2.5-Coder 0.5B has it. */
+const half = { kvBytesPerToken: 12_288, sideCarBytesPerToken: 576, layers: 24, kvHeads: 2, blockTokens: 64 };
+
+describe("budgets", () => {
+  it("are what the user says, and a share of the machine when he says nothing", () => {
+    expect(memoryBudget({ memoryGigabytes: 0.25 }, { memoryBytes: 64e9 })).toBe(250_000_000);
+    expect(memoryBudget({ memoryGigabytes: 0 }, { memoryBytes: 16e9 })).toBe(2e9);
+    expect(memoryBudget({ memoryGigabytes: 0 }, { memoryBytes: 1e9 })).toBe(0.5e9);
+    expect(memoryBudget({ memoryGigabytes: 0 }, { memoryBytes: 1e12 })).toBe(8e9);
+    expect(diskBudget({ diskGigabytes: 3 }, 0, 0)).toBe(3e9);
+    expect(diskBudget({ diskGigabytes: 0 }, 30e9, 10e9)).toBe(10e9);
+    expect(diskBudget({ diskGigabytes: 0 }, 1e9, 0)).toBe(1e9);
+  });
+
+  it("hold a million tokens of the default model under 2 GB, and 128 k under 256 MB", () => {
+    expect(memoryPlan(2e9, 20e9, half).contextTokensMax).toBeGreaterThan(1_048_576);
+    expect(memoryPlan(256e6, 20e9, half).contextTokensMax).toBeGreaterThan(131_072);
+  });
+
+  it("never promise more than there is", () => {
+    for (const memoryBytes of [50e6, 333e6, 7e9]) {
+      const plan = memoryPlan(memoryBytes, 1e12, half);
+      const inMemory = plan.contextTokensMax * half.sideCarBytesPerToken + plan.residentTokens * half.kvBytesPerToken;
+      expect(inMemory).toBeLessThanOrEqual(memoryBytes);
+      expect(plan.blockBytes).toBe(blockBytesOf(memoryBytes));
+    }
+    const small = memoryPlan(8e9, 100e6, half);
+    expect(small.contextTokensMax * (half.kvBytesPerToken + half.sideCarBytesPerToken)).toBeLessThan(100e6);
+  });
+
+  it("are printed with what they are good for", () => {
+    const line = describePlan(memoryPlan(2e9, 20e9, half));
+    expect(line).toContain("2.00 GB of memory, 1.20 GB of it for KV (97656 tokens at once)");
+    expect(line).toMatch(/20\.00 GB of disk; contexts of up to \d+ tokens$/);
+  });
+});
