@@ -4,6 +4,7 @@
 //   --threads N      threads of both engines (the number of cores)
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
+//   --small          everything a sixteenth as large: to try the benchmark, not for figures
 //   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
 //
 // What takes long to make is kept in a cache folder outside the checkout (bench/lib/cacheFolder.mjs): llama.cpp's state and our own contexts.
@@ -11,6 +12,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { shrink } from "./cache/repositories.mjs";
 import { corpusSources } from "./lib/corpus.mjs";
 import { Figures } from "./lib/figures.mjs";
 
@@ -34,6 +36,7 @@ export async function run(figures, options) {
   const wanted = String(options.only ?? Object.keys(parts).join(",")).split(",");
   const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
   if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
+  if (options.small === true) shrink(16);
   const folder = path.resolve(String(options.results ?? results));
   mkdirSync(folder, { recursive: true });
   const machine = `${os.cpus()[0].model}, ${threads} threads`;

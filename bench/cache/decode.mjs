@@ -3,7 +3,7 @@ import { median } from "../lib/figures.mjs";
 import { finish, greedy, openContext, openModel, selections } from "../lib/context.mjs";
 import { modelFile } from "../lib/product.mjs";
 import { llamaCurve } from "./llamaCurve.mjs";
-import { filesOf } from "./repositories.mjs";
+import { filesOf, nameOf } from "./repositories.mjs";
 
 const sizes = ["4k", "32k", "128k"];
 const stepsARound = 64;
@@ -62,7 +62,7 @@ export async function run(figures, { models, threads }) {
 }
 
 async function openTail(model, size) {
-  const context = await openContext(model, { name: `code-${size}`, files: filesOf(size) });
+  const context = await openContext(model, { name: nameOf(size), files: filesOf(size) });
   const { sequence } = await context.tail();
   await sequence.select(selections.nosa);
   const { tokens } = await model.text.chat({

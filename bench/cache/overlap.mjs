@@ -2,7 +2,7 @@
 import { greedy, openContext, openModel, selections } from "../lib/context.mjs";
 import { contextBlocks, Moves } from "../lib/moves.mjs";
 import { modelFile } from "../lib/product.mjs";
-import { filesOf } from "./repositories.mjs";
+import { filesOf, nameOf } from "./repositories.mjs";
 
 const steps = 512;
 /** With the published constants, of 64 blocks at least 49 stay: sink, window and what no query chooses. */
@@ -11,7 +11,7 @@ const changesMax = 15;
 
 export async function run(figures, { model: id, threads }) {
   const model = await openModel(await modelFile(id), { threads });
-  const context = await openContext(model, { name: "code-32k", files: filesOf("32k") });
+  const context = await openContext(model, { name: nameOf("32k"), files: filesOf("32k") });
   const { sequence } = await context.tail();
   await sequence.select(selections.nosa);
   const code = (await model.encode(filesOf("32k", 5)[0].text)).slice(0, steps + 64);

@@ -1,11 +1,14 @@
-// The cost of a token by its position: measured at some positions, a straight line through 16 k and the last one beyond.
+// The cost of a token by its position: measured at some positions, a straight line beyond.
 
 export class Curve {
   /** `[{position, prefill, decode}]`, rising; milliseconds a token. */
   points;
+  #lineFrom;
 
-  constructor(points) {
+  /** The line beyond the last point goes through it and the one at `lineFrom`. */
+  constructor(points, lineFrom = 16_384) {
     this.points = points;
+    this.#lineFrom = lineFrom;
   }
 
   /** Milliseconds a decoding step at `position`. */
@@ -23,9 +26,9 @@ export class Curve {
     return sum;
   }
 
-  /** Largest distance of a measured prefill cost from the straight line through 16 k and 32 k, as a share of it, from 8 k on. */
+  /** Largest distance of a measured prefill cost from the straight line through the same two points, as a share of it, from half of the first on. */
   get bend() {
-    const far = this.points.filter(({ position }) => position >= 8_192);
+    const far = this.points.filter(({ position }) => position >= this.#lineFrom / 2);
     return Math.max(...far.map((point) => Math.abs(point.prefill / this.#line(point.position, "prefill") - 1)));
   }
 
@@ -39,7 +42,7 @@ export class Curve {
   }
 
   #line(position, kind) {
-    const a = this.points.find((point) => point.position === 16_384);
+    const a = this.points.find((point) => point.position === this.#lineFrom);
     const b = this.points.at(-1);
     return a[kind] + ((b[kind] - a[kind]) * (position - a.position)) / (b.position - a.position);
   }

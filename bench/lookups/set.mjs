@@ -1,28 +1,28 @@
 // The questions of the cache benchmark: definitions asked for by name, over 32 k and 128 k tokens of real code.
 import { definitions, question } from "./definitions.mjs";
-import { filesOf } from "../cache/repositories.mjs";
+import { filesOf, nameOf } from "../cache/repositories.mjs";
 
-/** Repositories of each size: name, and which window of the code. */
+/** Repositories of each size: what their name has behind the usual one, and which window of the code. */
 const repositories = {
   "32k": [
-    { name: "code-32k", window: 0 },
-    { name: "code-32k-b", window: 1 },
-    { name: "code-32k-c", window: 2 },
+    { more: "", window: 0 },
+    { more: "-b", window: 1 },
+    { more: "-c", window: 2 },
   ],
-  "128k": [{ name: "code-128k", window: 0 }],
+  "128k": [{ more: "", window: 0 }],
 };
 
 /** `[{name, files, questions}]`: `count` questions in all, the same number in each repository as far as there are so many, in an order that is always the same. */
 export function lookupSet(size, count) {
   let left = count;
-  return repositories[size].map(({ name, window }, at, all) => {
+  return repositories[size].map(({ more, window }, at, all) => {
     const files = filesOf(size, window);
     const wanted = Math.ceil(left / (all.length - at));
     const questions = shuffled(definitions(files))
       .slice(0, wanted)
       .map((definition) => ({ definition, ...question(definition) }));
     left -= questions.length;
-    return { name, files, questions };
+    return { name: nameOf(size) + more, files, questions };
   });
 }
 
