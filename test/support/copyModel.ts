@@ -82,6 +82,10 @@ export class NativeFailure extends Error {
 export class Workshop {
   /** Of one token of prefill or decode. */
   millisPerToken = 0;
+  /** A file that was damaged after it was loaded: whoever attends to one of its blocks finds out. */
+  damagedFile = "";
+  /** What the last answer was asked with, as text. */
+  lastPrompt = "";
   /** Saving fails with this. */
   saveFailure: NativeErrorCode | undefined;
   tokensComputed = 0;
@@ -176,6 +180,7 @@ class CopySequence implements NativeSequence {
   #selection = selectAll;
   /** Blocks that are still in the file this was loaded from. */
   #onDisk = new Set<number>();
+  #file = "";
   #grown = true;
   #alive = true;
 
@@ -221,6 +226,7 @@ class CopySequence implements NativeSequence {
       const waiting = await this.#prefill(Infinity);
       const { chosen, totalBlocks } = this.#choose();
       const blocksRead = this.#read(chosen);
+      this.#model.workshop.lastPrompt = textOf(this.#tokens);
       const selections = options.selections === true ? [chosen.length === totalBlocks ? [] : chosen] : [];
       const steps: DecodeStep[] = [];
       let stopped = false;
@@ -240,7 +246,17 @@ class CopySequence implements NativeSequence {
       }
       const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
       const attendedBlocks = chosen.length;
-      return { steps, stopped, interrupted, masses, attendedBlocks, totalBlocks, blocksRead, drafted: 0, draftedRight: 0 };
+      return {
+        steps,
+        stopped,
+        interrupted,
+        masses,
+        attendedBlocks,
+        totalBlocks,
+        blocksRead,
+        drafted: 0,
+        draftedRight: 0,
+      };
     });
   }
 
@@ -292,6 +308,7 @@ class CopySequence implements NativeSequence {
     return this.#command(async () => {
       this.#model.workshop.loads += 1;
       this.#take(path, key);
+      this.#file = path;
       this.#onDisk = new Set(Array.from({ length: this.#blocks }, (_, block) => block));
       return { tokens: this.#computed };
     });
@@ -359,7 +376,13 @@ class CopySequence implements NativeSequence {
     let first = 0;
     let count = 0;
     for (const each of this.#options.attends as readonly CopySequence[]) {
-      for (const index of chosen) if (each.#onDisk.delete(index - first)) count += 1;
+      for (const index of chosen) {
+        if (!each.#onDisk.has(index - first)) continue;
+        if (each.#file === this.#model.workshop.damagedFile)
+          throw new NativeFailure("corrupt", `A block of ${each.#file} is not what was written there.`);
+        each.#onDisk.delete(index - first);
+        count += 1;
+      }
       first += each.#blocks;
     }
     this.#model.workshop.blocksRead += count;
@@ -412,6 +435,10 @@ class CopySequence implements NativeSequence {
       )
       .sort((a, b) => b.mass - a.mass);
   }
+}
+
+function textOf(tokens: Uint32Array): string {
+  return Buffer.from([...tokens].map(tokenToByte).filter((byte) => byte !== undefined)).toString("utf8");
 }
 
 /** Names of blocks. */
