@@ -105,13 +105,14 @@ interface Answered {
   readonly hint: ApplyHint;
 }
 
-/** Buttons for its code, links to the lines it drew on, and what a later turn needs to know of this one. */
+/** Links to the lines it drew on, buttons for its code, and what a later turn needs to know of this one. */
 function finish(answered: Answered, stream: ChatResponseStream): EditorChatResult {
   const { request, prepared, result, hint } = answered;
   const isWhole = prepared.folder !== undefined && result.finish !== "cancelled";
-  if (result.finish !== "cancelled") offerCode(result.text, hint, stream);
   const references = isWhole ? shownReferences(result.references) : [];
   if (prepared.folder !== undefined) linkReferences(prepared.folder, references, stream);
+  // Last: the editor folds away everything that stands before the last stretch of text.
+  if (result.finish !== "cancelled") offerCode(result.text, hint, stream);
   return {
     metadata: {
       asked: prepared.message.content,
@@ -187,6 +188,7 @@ function followupsOf(result: EditorChatResult): ChatFollowup[] {
   const texts = Array.isArray(labels) ? labels.filter((label) => typeof label === "string") : [];
   return followUpsFor(slashNamed(metadataText(result, "command")), texts).map(({ command, text }) => ({
     prompt: text,
+    label: command === undefined ? text : `/${command} ${text}`,
     participant: participantId,
     ...(command === undefined ? {} : { command }),
   }));

@@ -48,7 +48,7 @@ export class Chat implements Disposable {
 
   constructor(options: ChatOptions) {
     this.#options = options;
-    this.#chat = options.history.chats[0] ?? emptyChat(options.history.nextId, options.nowMs());
+    this.#chat = options.history.open ?? emptyChat(options.history.nextId, options.nowMs());
   }
 
   get conversation(): Conversation {
@@ -132,6 +132,7 @@ export class Chat implements Disposable {
     // Ids go on counting: nothing of an answer that is still under way finds a turn of the new conversation.
     const nextId = Math.max(chat.conversation.nextId, this.conversation.nextId);
     this.#chat = { ...chat, conversation: { ...chat.conversation, nextId } };
+    void this.#options.history.markOpen(chat.id);
   }
 
   /** A conversation of its own with everything before a question; gives the question's words, to be changed. */
@@ -202,6 +203,7 @@ export class Chat implements Disposable {
   async #keep(): Promise<void> {
     const { history, nowMs } = this.#options;
     await history.keep({ ...this.#chat, atMs: nowMs() });
+    await history.markOpen(this.#chat.id);
   }
 
   #tellTurns(count: number): void {

@@ -16,6 +16,7 @@ export const chatsMax = 30;
 const charactersMax = 2_000_000;
 
 const storeKey = "nosa.chats";
+const openKey = "nosa.openChat";
 
 /** The conversations of this workspace's own view, kept over reloads. The newest first. */
 export class ChatHistory {
@@ -29,6 +30,16 @@ export class ChatHistory {
 
   get chats(): readonly KeptChat[] {
     return this.#chats;
+  }
+
+  /** The one that was open last; undefined when that was an empty one. */
+  get open(): KeptChat | undefined {
+    const id = this.#store.get<unknown>(openKey);
+    return this.#chats.find((chat) => chat.id === id);
+  }
+
+  async markOpen(id: number): Promise<void> {
+    await this.#store.update(openKey, id);
   }
 
   get nextId(): number {

@@ -57,7 +57,8 @@ export class ContextMap implements Disposable {
     const media = Uri.joinPath(extensionUri, "dist", "media");
     const options = { enableScripts: true, localResourceRoots: [media], retainContextWhenHidden: false };
     const panel = window.createWebviewPanel("nosa.contextMap", l10n.t("Context Map"), ViewColumn.Active, options);
-    panel.iconPath = Uri.joinPath(extensionUri, "media", "icons", "activity.svg");
+    const icon = (theme: string): Uri => Uri.joinPath(extensionUri, "media", "icons", `map-${theme}.svg`);
+    panel.iconPath = { light: icon("light"), dark: icon("dark") };
     panel.onDidDispose(() => (this.#panel = undefined));
     panel.webview.onDidReceiveMessage((raw: unknown) => {
       const message = parseFromMap(raw);

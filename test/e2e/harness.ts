@@ -147,6 +147,16 @@ export class Editor {
     await this.page.keyboard.press("Enter");
   }
 
+  /** Changes the colours, as the picker of themes does. */
+  async theme(name: string): Promise<void> {
+    const file = path.join(this.home, "profile/data/User/settings.json");
+    const settings: unknown = JSON.parse(readFileSync(file, "utf8"));
+    writeFileSync(file, JSON.stringify({ ...(settings as object), "workbench.colorTheme": name }));
+    const id = name.includes("High Contrast") ? (name.includes("Light") ? "hc-light" : "hc-black") : "vs";
+    await this.page.locator(`.monaco-workbench.${name.includes("Dark") ? "vs-dark" : id}`).waitFor();
+    await this.page.waitForTimeout(500);
+  }
+
   /** Opens a file of the workspace and waits until typing goes into it. */
   async openFile(relative: string): Promise<Locator> {
     const name = path.basename(relative);

@@ -173,7 +173,7 @@ export class FakeEngine {
       if (isLarge) this.#largeModel = next;
       else this.#model = next;
     };
-    const steps = 30;
+    const steps = isLarge ? 400 : 30;
     const first = Math.round((steps * (entry.bytesArrived ?? 0)) / entry.bytes);
     try {
       for (let step = first; step <= steps && !entry.onDisk; step += 1) {
