@@ -63,7 +63,7 @@ struct Ceilings {
 std::unique_ptr<cuda::ModelSource> random_8b(int n_layers, std::vector<std::byte>& memory);
 
 /// Bytes that one decode step must read at least: weights, compressed keys and attended blocks.
-double step_bytes(const cuda::Runner& runner, const cuda::ModelSource& source, int n_seqs, int n_tokens, int n_attended_blocks);
+double step_bytes(cuda::Runner& runner, const cuda::ModelSource& source, int n_seqs, int n_tokens, int n_attended_blocks);
 
 /// A sequence of `n_tokens` tokens whose blocks hold random numbers.
 cuda::SequenceKey fabricate(cuda::Runner& runner, int n_tokens, uint32_t seed);

@@ -18,7 +18,8 @@ size_t PagePool::side_car_bytes(const ModelShape& shape) {
   return size_t(shape.n_streams()) * (compressed_bytes(shape) + token_score_bytes + window_score_bytes);
 }
 
-Result<PagePool> PagePool::create(const ModelShape& shape, int n_pages, bool resident) {
+Result<PagePool> PagePool::create(const ModelShape& shape, int n_pages, bool resident,
+                                  std::shared_ptr<PinnedBuffer> host) {
   PagePool pool;
   pool.shape_ = shape;
   pool.resident_ = resident;
@@ -31,10 +32,13 @@ Result<PagePool> PagePool::create(const ModelShape& shape, int n_pages, bool res
     Result<DeviceBuffer> extents = DeviceBuffer::create(size_t(n_pages) * pool.page_bytes_, "keys and values");
     if (!extents.ok()) return extents.status();
     pool.device_ = *std::move(extents);
+  } else if (host != nullptr) {
+    CHECK(host->bytes() >= size_t(n_pages) * pool.page_bytes_);
+    pool.host_ = std::move(host);
   } else {
     Result<PinnedBuffer> extents = PinnedBuffer::create(size_t(n_pages) * pool.page_bytes_, "keys and values");
     if (!extents.ok()) return extents.status();
-    pool.host_ = *std::move(extents);
+    pool.host_ = std::make_shared<PinnedBuffer>(*std::move(extents));
   }
   struct Part {
     DeviceBuffer* buffer;
@@ -89,7 +93,7 @@ Status PagePool::copy(int from, int to, cudaStream_t stream) {
 KvPool PagePool::extents(int layer) const {
   KvPool pool;
   const size_t layer_bytes = extent_bytes_ * size_t(shape_.n_kv_heads);
-  pool.base = (resident_ ? device_.data() : host_.device()) + size_t(layer) * layer_bytes;
+  pool.base = (resident_ ? device_.data() : host_->device()) + size_t(layer) * layer_bytes;
   pool.lane_stride = 0;
   pool.head_stride = extent_bytes_;
   pool.index_stride = page_bytes_;

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/status.h"
@@ -22,7 +23,9 @@ namespace nosa::cuda {
 /// Not thread-safe.
 class PagePool {
  public:
-  static Result<PagePool> create(const ModelShape& shape, int n_pages, bool resident);
+  /// `host` is memory to use instead of taking some: at least n_pages * page_bytes().
+  static Result<PagePool> create(const ModelShape& shape, int n_pages, bool resident,
+                                 std::shared_ptr<PinnedBuffer> host = nullptr);
 
   PagePool(PagePool&&) = default;
   PagePool& operator=(PagePool&&) = default;
@@ -34,7 +37,7 @@ class PagePool {
   bool shared(int page) const { return holders_[size_t(page)] > 1; }
 
   /// Extents of `page` where the host reaches them, page_bytes(). REQUIRES: not resident.
-  std::byte* host(int page) const { return host_.host() + size_t(page) * page_bytes_; }
+  std::byte* host(int page) const { return host_->host() + size_t(page) * page_bytes_; }
 
   /// Copies extents and side-car of one page to another, in the order of `stream`.
   Status copy(int from, int to, cudaStream_t stream);
@@ -61,7 +64,7 @@ class PagePool {
   int n_pages_ = 0;
   size_t extent_bytes_ = 0;
   size_t page_bytes_ = 0;
-  PinnedBuffer host_;     // [n_pages, n_layers, n_kv_heads] extents
+  std::shared_ptr<PinnedBuffer> host_;  // [n_pages, n_layers, n_kv_heads] extents
   DeviceBuffer device_;   // The same, when resident.
   DeviceBuffer compressed_;     // f16 [n_layers, n_kv_heads, n_pages, 4, head_dim]
   DeviceBuffer token_scores_;   // f32 [n_layers, n_kv_heads, n_pages, 64]

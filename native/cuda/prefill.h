@@ -43,6 +43,10 @@ class Prefill {
  private:
   struct Buffers;
   explicit Prefill(const DeviceModel& model);
+  Status upload(const PrefillChunk& chunk, PageArena& arena, cudaStream_t stream);
+  Status enqueue_qkv(int layer, const PrefillChunk& chunk, PagePool& pool, PageArena& arena, cudaStream_t stream);
+  Status enqueue_attention(int layer, const PrefillChunk& chunk, PagePool& pool, PageArena& arena, cudaStream_t stream);
+  Status enqueue_ffn(int layer, int n_tokens, cudaStream_t stream);
 
   const DeviceModel& model_;
   int chunk_tokens_ = 0;

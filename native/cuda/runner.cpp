@@ -25,13 +25,14 @@ Status keep(Result<std::unique_ptr<T>> result, std::unique_ptr<T>& to) {
 
 }  // namespace
 
-Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const RunnerOptions& options) {
+Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const RunnerOptions& options,
+                                               const RunnerShared& shared) {
   std::unique_ptr<Runner> runner(new Runner());
   const auto open = [&]() -> Status {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
     NOSA_CUDA_TRY(cudaMemGetInfo(&free_bytes, &total_bytes), "Asking for the free device memory");
-    Result<MemoryPlan> plan = plan_memory(source, options, free_bytes);
+    Result<MemoryPlan> plan = plan_memory(source, options, free_bytes + (shared.model ? shared.model->bytes() : 0));
     if (!plan.ok()) return plan.status();
     runner->plan_ = *std::move(plan);
     const RunnerOptions& o = runner->plan_.options;
@@ -42,8 +43,13 @@ Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const 
     NOSA_CUDA_TRY(cudaEventCreateWithFlags(&runner->step_done_, cudaEventDisableTiming), what);
     NOSA_CUDA_TRY(cudaEventCreateWithFlags(&runner->write_done_, cudaEventDisableTiming), what);
 
-    NOSA_TRY(keep(DeviceModel::create(source, runner->stream_), runner->model_));
-    NOSA_TRY(keep(PagePool::create(source.shape, o.n_pages, o.resident), runner->pool_));
+    runner->model_ = shared.model;
+    if (runner->model_ == nullptr) {
+      Result<std::unique_ptr<DeviceModel>> model = DeviceModel::create(source, runner->stream_);
+      if (!model.ok()) return model.status();
+      runner->model_ = *std::move(model);
+    }
+    NOSA_TRY(keep(PagePool::create(source.shape, o.n_pages, o.resident, shared.host), runner->pool_));
     NOSA_TRY(keep(PageArena::create(*runner->pool_, o.n_arena_pages), runner->arena_));
     const int n_slots = o.resident ? 0 : o.n_slots;
     NOSA_TRY(keep(LaneMemory::create(source.shape, *runner->pool_, o.n_lanes, o.n_blocks_max, n_slots), runner->lanes_));
@@ -133,7 +139,7 @@ Status Runner::prefill(SequenceKey key, int n_left) {
   while (sequence.n_computed < end) {
     const int n = std::min(end - sequence.n_computed, plan_.options.chunk_tokens);
     const int chunk_end = sequence.n_computed + n;
-    if (true || chooses(sequence, chunk_end) || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
+    if (chooses(sequence, chunk_end) || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
     NOSA_TRY(unbind_lane(sequence));
     NOSA_TRY(sequences_->own_tail(sequence, stream_));
     NOSA_TRY(make_room(sequence, chunk_end));

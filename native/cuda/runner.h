@@ -27,6 +27,12 @@ struct DecodeCommand {
   std::span<const int32_t> teacher;
 };
 
+/// What several runners of one model may share: for benchmarks, which open many.
+struct RunnerShared {
+  std::shared_ptr<DeviceModel> model;
+  std::shared_ptr<PinnedBuffer> host;  // Of keys and values; used by one runner at a time.
+};
+
 /// A network on one GPU, and the sequences computed with it.
 ///
 /// A sequence decodes in a *lane*: there its unfinished block and the slots of those it attends to lie. All other blocks
@@ -37,12 +43,14 @@ struct DecodeCommand {
 class Runner {
  public:
   /// Fails with kOutOfMemory when the plan does not fit, and then says what would; as DeviceModel::create() does.
-  static Result<std::unique_ptr<Runner>> create(const ModelSource& source, const RunnerOptions& options);
+  static Result<std::unique_ptr<Runner>> create(const ModelSource& source, const RunnerOptions& options,
+                                                const RunnerShared& shared = {});
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
   const ModelShape& shape() const { return model_->shape(); }
+  const std::shared_ptr<DeviceModel>& model() const { return model_; }
   const MemoryPlan& plan() const { return plan_; }
   PagePool& pool() { return *pool_; }
   DecodeStep& step() { return *step_; }
@@ -108,7 +116,7 @@ class Runner {
   cudaEvent_t write_done_ = nullptr;
   bool writing_ = false;
   // In the order of their lives.
-  std::unique_ptr<DeviceModel> model_;
+  std::shared_ptr<DeviceModel> model_;
   std::unique_ptr<PagePool> pool_;
   std::unique_ptr<PageArena> arena_;
   std::unique_ptr<LaneMemory> lanes_;

@@ -1,0 +1,298 @@
+// The GPU's runner against the CPU's session in float32, with tiny random models: random texts, edits, forks, cancelled
+// prefills and steps of several sequences. Wherever the CPU's two best tokens are further apart than rounding explains,
+// both must draw the same one.
+//
+//   same_tokens [--steps N]      exit code 1 when a token differs; NOSA_SEED repeats a run
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda/runner.h"
+#include "model/device_source.h"
+#include "session/session.h"
+#include "support/random.h"
+#include "support/temp_folder.h"
+#include "support/tiny_model.h"
+
+namespace nosa {
+namespace {
+
+// Log-probabilities closer than this may swap: 16-bit operands and keys on the GPU, 32-bit ones on the CPU.
+constexpr double rounding = 0.02;
+constexpr size_t n_sequences_max = 6;
+
+struct Setup {
+  const char* name;
+  Policy policy;
+  bool resident;
+  bool nosa_heads;
+  int head_dim;
+  int n_heads;
+  const char* architecture;
+};
+
+constexpr Setup setups[] = {
+    {"nosa, offloaded", Policy::kNosa, false, false, 64, 4, "qwen2"},
+    {"nosa with eviction heads, offloaded", Policy::kNosa, false, true, 128, 4, "llama"},
+    {"infllmv2, offloaded", Policy::kInfLlmV2, false, false, 64, 8, "llama"},
+    {"nosa, resident", Policy::kNosa, true, false, 64, 4, "qwen2"},
+    {"full, resident", Policy::kFull, true, false, 128, 4, "qwen2"},
+};
+
+struct Counts {
+  int steps = 0;
+  int same = 0;
+  int close = 0;    // Different, but no further apart than rounding.
+  int wrong = 0;
+  double error_max = 0.0;
+  int large_errors = 0;
+  std::vector<double> errors;
+};
+
+template <typename T>
+T must(Result<T> result, const char* what) {
+  if (result.ok()) return *std::move(result);
+  std::printf("%s: %s\n", what, result.status().message().c_str());
+  std::exit(1);
+}
+
+void must(const Status& status, const char* what) {
+  if (status.ok()) return;
+  std::printf("%s: %s\n", what, status.message().c_str());
+  std::exit(1);
+}
+
+struct Pair {
+  SequenceId cpu;
+  cuda::SequenceKey gpu;
+  std::vector<uint32_t> tokens;
+};
+
+class Walk {
+ public:
+  Walk(const Setup& setup, std::mt19937_64& random, int n_steps) : setup_(setup), random_(random), n_steps_(n_steps) {}
+
+  Counts run() {
+    open();
+    while (counts_.steps < n_steps_) step();
+    return counts_;
+  }
+
+ private:
+  int pick(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
+
+  void open() {
+    test::Random random;
+    test::TinyOptions options;
+    options.architecture = setup_.architecture;
+    options.dtype = DType::kF16;
+    options.n_layers = 2;
+    options.n_embd = 256;
+    options.n_ff = 512;
+    options.n_heads = setup_.n_heads;
+    options.head_dim = setup_.head_dim;
+    options.n_vocab = 320;
+    options.nosa = setup_.nosa_heads;
+    const test::TinyModel tiny(options, random);
+    // GGUF has no place for eviction heads; a folder has.
+    const std::string path = setup_.nosa_heads ? tiny.write_folder(folder_, "tiny", 1) : tiny.write_gguf(folder_, "tiny.gguf");
+    session_ = must(Session::open({path, 2, Precision::kF32, cpu::KernelChoice::kBest}), "opening the CPU");
+    weights_ = must(Weights::open(path), "reading the weights");
+    config_ = must(read_model_config(*weights_), "reading the configuration");
+    source_ = must(DeviceSource::create(*weights_, config_), "reading the network");
+
+    selection_.policy = setup_.policy;
+    selection_.budget.total_blocks = 8;
+    selection_.budget.query_blocks = 3;
+    selection_.budget.window_blocks = 3;
+    cuda::RunnerOptions runner_options;
+    runner_options.step.policy = selection_.policy;
+    runner_options.step.budget = selection_.budget;
+    runner_options.resident = setup_.resident;
+    runner_options.n_lanes = 3;  // Fewer than sequences, so that lanes change hands.
+    runner_options.n_seqs_max = 3;
+    runner_options.n_slots = pick(0, 1) == 0 ? 12 : 24;
+    runner_options.n_blocks_max = 64;
+    runner_options.n_pages = 512;
+    runner_options.n_arena_pages = 48;
+    runner_options.chunk_tokens = 128;
+    runner_ = must(cuda::Runner::create(source_->source(), runner_options), "opening the GPU");
+
+    header_ = add(0, {}, random_tokens(pick(20, 150)));
+    const int base = int(header_.tokens.size());
+    for (int i = 0; i < 3; ++i) segments_.push_back(add(base, {&header_}, random_tokens(pick(30, 700))));
+    for (int i = 0; i < 2; ++i) sequences_.push_back(new_tail());
+  }
+
+  std::vector<uint32_t> random_tokens(int n) {
+    std::vector<uint32_t> tokens(size_t(n), 0);
+    for (uint32_t& token : tokens) token = uint32_t(pick(0, config_.n_vocab - 1));
+    return tokens;
+  }
+
+  Pair add(int base, const std::vector<const Pair*>& attended, std::vector<uint32_t> tokens) {
+    std::vector<SequenceId> cpu_attended;
+    std::vector<cuda::SequenceKey> gpu_attended;
+    for (const Pair* pair : attended) {
+      cpu_attended.push_back(pair->cpu);
+      gpu_attended.push_back(pair->gpu);
+    }
+    Pair pair{must(session_->create_sequence(base, cpu_attended), "creating"),
+              must(runner_->create_sequence(base, gpu_attended), "creating on the GPU"), std::move(tokens)};
+    Sequence& cpu = *must(session_->sequence(pair.cpu), "finding");
+    must(cpu.select(selection_), "selecting");
+    must(cpu.set_tokens(pair.tokens).status(), "setting tokens");
+    must(cpu.prefill(1 << 20, {}).status(), "prefilling");
+    must(runner_->set_tokens(pair.gpu, pair.tokens).status(), "setting tokens on the GPU");
+    must(runner_->prefill(pair.gpu), "prefilling on the GPU");
+    return pair;
+  }
+
+  Pair new_tail() {
+    std::vector<const Pair*> attended = {&header_};
+    if (pick(0, 3) != 0) {
+      for (const Pair& segment : segments_) attended.push_back(&segment);
+    }
+    return add(8192, attended, random_tokens(pick(1, 300)));
+  }
+
+  void step() {
+    switch (pick(0, 9)) {
+      case 0: return fork();
+      case 1: return edit(sequences_[size_t(pick(0, int(sequences_.size()) - 1))]);
+      case 2: return replace();
+      case 3: return cancel(sequences_[size_t(pick(0, int(sequences_.size()) - 1))]);
+      default: return decode();
+    }
+  }
+
+  void fork() {
+    if (sequences_.size() >= n_sequences_max) return;
+    const Pair& from = sequences_[size_t(pick(0, int(sequences_.size()) - 1))];
+    Pair copy = from;
+    copy.cpu = must(session_->fork_sequence(from.cpu), "forking");
+    copy.gpu = must(runner_->fork(from.gpu), "forking on the GPU");
+    sequences_.push_back(std::move(copy));
+  }
+
+  // Other tokens from somewhere on.
+  void edit(Pair& pair) {
+    pair.tokens.resize(size_t(pick(0, int(pair.tokens.size()))));
+    const std::vector<uint32_t> more = random_tokens(pick(1, 200));
+    pair.tokens.insert(pair.tokens.end(), more.begin(), more.end());
+    Sequence& cpu = *must(session_->sequence(pair.cpu), "finding");
+    must(cpu.set_tokens(pair.tokens).status(), "setting tokens");
+    must(runner_->set_tokens(pair.gpu, pair.tokens).status(), "setting tokens on the GPU");
+  }
+
+  // A prefill that stops half way, and then is wanted otherwise.
+  void cancel(Pair& pair) {
+    edit(pair);
+    const int n_left = pick(1, int(pair.tokens.size()));
+    must(runner_->prefill(pair.gpu, n_left), "prefilling in part");
+    if (pick(0, 1) == 0) edit(pair);
+  }
+
+  void replace() {
+    const size_t i = size_t(pick(0, int(sequences_.size()) - 1));
+    session_->close_sequence(sequences_[i].cpu);
+    must(runner_->close(sequences_[i].gpu), "closing");
+    sequences_.erase(sequences_.begin() + long(i));
+    if (sequences_.size() < 2) sequences_.push_back(new_tail());
+  }
+
+  void decode() {
+    std::shuffle(sequences_.begin(), sequences_.end(), random_);
+    const int n = pick(1, std::min(3, int(sequences_.size())));
+    const int n_tokens = pick(1, 40);
+    std::vector<cuda::SequenceKey> keys;
+    for (int i = 0; i < n; ++i) keys.push_back(sequences_[size_t(i)].gpu);
+    for (int t = 0; t < n_tokens; ++t) {
+      std::vector<int32_t> teacher;
+      std::vector<DecodeOutcome> outcomes;
+      for (int i = 0; i < n; ++i) {
+        Sequence& cpu = *must(session_->sequence(sequences_[size_t(i)].cpu), "finding");
+        DecodeRequest request;
+        request.n_steps = 1;
+        request.top = 2;
+        outcomes.push_back(must(cpu.decode(request, {}), "decoding"));
+        teacher.push_back(int32_t(outcomes.back().steps[0].token));
+      }
+      std::vector<int32_t> drawn;
+      must(runner_->decode({keys, 1, teacher}, drawn), "decoding on the GPU");
+      for (int i = 0; i < n; ++i) {
+        std::vector<float> logits;
+        must(runner_->logits(i, logits), "reading scores");
+        compare(outcomes[size_t(i)].steps[0], logits);
+        sequences_[size_t(i)].tokens.push_back(uint32_t(teacher[size_t(i)]));
+      }
+    }
+  }
+
+  void compare(const DecodeStep& step, const std::vector<float>& logits) {
+    counts_.steps += 1;
+    const double total = log_sum_exp(logits);
+    const size_t best = size_t(std::ranges::max_element(logits) - logits.begin());
+    const double margin = double(step.top[0].logprob) - double(step.top[1].logprob);
+    const double error = std::fabs(double(logits[step.token]) - total - double(step.top[0].logprob));
+    counts_.errors.push_back(error);
+    if (!(error <= rounding)) counts_.large_errors += 1;
+    counts_.error_max = std::max(counts_.error_max, error);
+    if (best == step.token) {
+      counts_.same += 1;
+    } else if (margin <= rounding) {
+      counts_.close += 1;
+    } else {
+      counts_.wrong += 1;
+    }
+  }
+
+  Setup setup_;
+  std::mt19937_64& random_;
+  int n_steps_;
+  Counts counts_;
+  test::TempFolder folder_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<Weights> weights_;
+  ModelConfig config_;
+  std::unique_ptr<DeviceSource> source_;
+  SelectionOptions selection_;
+  std::unique_ptr<cuda::Runner> runner_;
+  Pair header_;
+  std::vector<Pair> segments_;
+  std::vector<Pair> sequences_;
+};
+
+int run(int argc, char** argv) {
+  int n_steps = 2000;
+  for (int i = 1; i + 1 < argc; ++i) {
+    if (std::strcmp(argv[i], "--steps") == 0) n_steps = std::atoi(argv[i + 1]);
+  }
+  const char* given = std::getenv("NOSA_SEED");
+  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  std::mt19937_64 random(seed);
+  bool good = true;
+  for (const Setup& setup : setups) {
+    Counts counts = Walk(setup, random, n_steps).run();
+    std::ranges::sort(counts.errors);
+    const auto at = [&](double share) { return counts.errors[size_t(share * double(counts.errors.size() - 1))]; };
+    std::printf("%-36s %6d steps: %d the same, %d within rounding (%.3g), %d wrong; error p50 %.2g p99 %.2g max %.2g, %d above rounding\n",
+                setup.name, counts.steps, counts.same, counts.close, rounding, counts.wrong, at(0.5), at(0.99),
+                counts.error_max, counts.large_errors);
+    good = good && counts.wrong == 0;
+  }
+  std::printf(good ? "PASS same_tokens\n" : "FAIL same_tokens\n");
+  return good ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace nosa
+
+int main(int argc, char** argv) { return nosa::run(argc, argv); }
