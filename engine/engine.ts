@@ -93,6 +93,7 @@ export class Engine {
       engineVersion: this.#options.version,
       model: chosen === undefined ? null : { id: chosen.id, name: chosen.name, loaded: session !== undefined },
       device: session?.info.device ?? "",
+      deviceNote: session?.deviceNote ?? "",
       contexts,
       activity: this.#activity(),
       clients,

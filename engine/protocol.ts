@@ -266,6 +266,8 @@ export interface EngineStatus {
   readonly model: { readonly id: string; readonly name: string; readonly loaded: boolean } | null;
   /** Such as "CPU AVX-512 VNNI"; "" until a model is loaded. */
   readonly device: string;
+  /** Why no GPU computes, as a sentence; "" when one does, and until a model is loaded. */
+  readonly deviceNote?: string;
   readonly contexts: readonly ContextStatus[];
   readonly activity: Activity;
   readonly clients: number;

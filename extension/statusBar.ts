@@ -92,6 +92,7 @@ function tooltipLines(input: StatusInput, status: EngineStatus): readonly string
   if (status.problem !== "") lines.push(`$(warning) ${status.problem}`);
   lines.push(l10n.t("**Model** {0}", status.model === null ? l10n.t("none yet") : status.model.name));
   if (status.device !== "") lines.push(l10n.t("**Device** {0}", status.device));
+  if (status.deviceNote !== undefined && status.deviceNote !== "") lines.push(status.deviceNote);
   for (const context of openContexts(status, input.roots)) lines.push(contextLine(context));
   if (status.kvBytes > 0) lines.push(l10n.t("**Memory of what was read** {0}", bytesText(status.kvBytes)));
   lines.push(input.completionsEnabled ? l10n.t("**Completions** on") : l10n.t("**Completions** off"));

@@ -74,6 +74,18 @@ export interface ModelInfo {
   readonly fingerprint: string;
 }
 
+/** What a look at the GPU found. */
+export interface GpuProbe {
+  /** One of our kernels ran there and gave the right answer. */
+  readonly usable: boolean;
+  /** Why it is not usable: a sentence; empty when it is. */
+  readonly reason: string;
+  /** Its name, free and whole memory, when the CUDA part could be loaded. */
+  readonly gpu?: string;
+  readonly freeBytes?: number;
+  readonly totalBytes?: number;
+}
+
 /** Scalars of a GGUF header; arrays (tokens, merges, token types, scores) by name. Reads the header only; synchronous. */
 export interface GgufMetadata {
   readonly scalars: Readonly<Record<string, string | number | boolean>>;
@@ -84,6 +96,11 @@ export interface NativeAddon {
   readonly version: string;
   cpu(): CpuInfo;
   ggufMetadata(path: string): GgufMetadata;
+  /**
+   * Loads the CUDA part from `libraryPath` and tries the first GPU. Synchronous, and a broken driver may end the process:
+   * only for a process to spare.
+   */
+  probeGpu(libraryPath: string): GpuProbe;
   openModel(options: OpenModelOptions): Promise<NativeModel>;
 }
 

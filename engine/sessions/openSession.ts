@@ -11,6 +11,7 @@ import type { ResolvedModel } from "../models/registry";
 import { loadAddon } from "../native/load";
 import type { EngineSettings } from "../protocol";
 import { Tokenizer } from "../tokenizer/tokenizer";
+import { cudaLibraryIn, findGpu } from "./gpu";
 import { modelText } from "./modelText";
 import { Session } from "./session";
 
@@ -31,6 +32,7 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   const memoryBytes = memoryBudget(settings, { memoryBytes: os.totalmem() });
   const diskBytes = await store.limit(settings);
   const adapter = await adapterFor(path.join(distFolder, "adapters"), resolved.sha256);
+  const looking = findGpu({ addonPath, libraryPath: cudaLibraryIn(distFolder) });
   const [model, text] = await Promise.allSettled([
     addon.openModel({
       path: resolved.path,
@@ -47,7 +49,10 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   if (model.status === "fulfilled" && text.status === "fulfilled") {
     const plan = memoryPlan(memoryBytes, diskBytes, model.value.info);
     log.info(`${describePlan(plan)}; blocks are ranked ${rankingWords[model.value.info.selection]}`);
-    return new Session({ resolved, model: model.value, text: text.value, plan, store, log });
+    const gpu = await looking;
+    const deviceNote = gpu.usable ? "" : gpu.reason;
+    log.info(gpu.usable ? `Found ${gpu.gpu ?? "a GPU"}` : `The CPU computes. ${gpu.reason}`);
+    return new Session({ resolved, model: model.value, text: text.value, plan, deviceNote, store, log });
   }
   // What did open must not stay when the other did not.
   if (model.status === "fulfilled") await model.value.dispose();

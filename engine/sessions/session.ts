@@ -16,6 +16,8 @@ export interface SessionOptions {
   readonly model: NativeModel;
   readonly text: ModelText;
   readonly plan: MemoryPlan;
+  /** Why no GPU computes, as a sentence; "" when one does. */
+  readonly deviceNote: string;
   readonly store: ContextStore;
   readonly log: Log;
 }
@@ -29,6 +31,7 @@ export class Session {
   readonly text: ModelText;
   readonly scheduler: Scheduler;
   readonly plan: MemoryPlan;
+  readonly deviceNote: string;
   /** S of this model. */
   readonly segmentPositions: number;
   readonly #options: SessionOptions;
@@ -46,6 +49,7 @@ export class Session {
     this.info = options.model.info;
     this.text = options.text;
     this.plan = options.plan;
+    this.deviceNote = options.deviceNote;
     this.scheduler = new Scheduler(options.model, { waitingMax: limits.requestsWaitingMax });
     this.segmentPositions = segmentPositions(options.resolved.segmentTokensMax, this.info);
   }

@@ -6,6 +6,7 @@
 
 #include "addon/addon_data.h"
 #include "addon/gguf_metadata.h"
+#include "addon/gpu_probe.h"
 #include "addon/model_object.h"
 #include "addon/sequence_object.h"
 #include "backends/cpu/cpuid.h"
@@ -43,6 +44,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", NOSA_VERSION);
   exports.Set("cpu", Napi::Function::New<cpu_info>(env, "cpu"));
   exports.Set("ggufMetadata", Napi::Function::New<gguf_metadata>(env, "ggufMetadata"));
+  exports.Set("probeGpu", Napi::Function::New<probe_gpu>(env, "probeGpu"));
   exports.Set("openModel", Napi::Function::New<ModelObject::open>(env, "openModel"));
   return exports;
 }

@@ -51,12 +51,12 @@ struct DecodeStep::Buffers {
   std::byte* gated = nullptr;    // Operand [n_rows, n_ff]
   float* logits = nullptr;       // [n_seqs, n_vocab]
   float2* rotation = nullptr;    // [n_rows, n_rotated / 2]
+  RowPlace* places = nullptr;    // [n_rows]
   // Selection.
   float2* best = nullptr;        // [n_rows, n_kv_heads, n_blocks_max]
   std::byte* score_scratch = nullptr;
-  int32_t* chosen = nullptr;     // [n_rows, n_kv_heads, n_selected_max]
-  int32_t* indices = nullptr;    // likewise
-  int32_t* n_chosen = nullptr;   // [n_rows, n_kv_heads]
+  SelectedBlock* selected = nullptr;  // [n_rows, n_kv_heads, n_selected_max]
+  int32_t* n_selected = nullptr;      // [n_rows, n_kv_heads]
   int32_t* load_pages = nullptr;  // [n_seqs, n_kv_heads, n_slots]
   int32_t* load_slots = nullptr;  // likewise
   int32_t* n_loads = nullptr;    // [n_seqs, n_kv_heads]
@@ -81,7 +81,7 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   const size_t seqs = size_t(n_seqs);
   const size_t rows = size_t(n_rows);
   const size_t heads = size_t(shape.n_kv_heads);
-  const size_t selected = size_t(options.budget.total_blocks);
+  const size_t selected_max = size_t(options.budget.total_blocks);
   const size_t streams = size_t(shape.n_layers) * size_t(n_lanes) * heads;
   // An operand's type is known with the weights alone; 16-bit values are the largest.
   const auto operand_max = [&](int cols) { return operand_bytes(OperandType::kF16, n_rows, cols) + operand_bytes(OperandType::kQ8, n_rows, cols); };
@@ -105,21 +105,21 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(gated, operand_max(shape.n_ff));
   plan.add(logits, seqs * size_t(shape.n_vocab));
   plan.add(rotation, rows * size_t(shape.n_rotated) / 2);
+  plan.add(places, rows);
   plan.add(n_loads_total, size_t(n_lanes));
   plan.add(failed, 1);
   plan.add(attend_scratch, attend_blocks_scratch_bytes(n_rows, shape.n_heads, shape.n_kv_heads, shape.head_dim));
   plan.add(argmax_scratch, argmax_scratch_bytes(n_seqs));
   if (!selects(options)) return plan;
-  plan.add(chosen, rows * heads * selected);
-  plan.add(indices, rows * heads * selected);
-  plan.add(n_chosen, rows * heads);
+  plan.add(selected, rows * heads * selected_max);
+  plan.add(n_selected, rows * heads);
   plan.add(best, rows * heads * size_t(n_blocks_max));
   plan.add(score_scratch, score_blocks_scratch_bytes(n_rows, shape.n_heads, shape.n_kv_heads, n_blocks_max));
   plan.add(load_pages, seqs * heads * size_t(n_slots));
   plan.add(load_slots, seqs * heads * size_t(n_slots));
   plan.add(n_loads, seqs * heads);
-  plan.add(rank_blocks, streams * selected);
-  plan.add(rank_scores, streams * selected);
+  plan.add(rank_blocks, streams * selected_max);
+  plan.add(rank_scores, streams * selected_max);
   plan.add(rank_entries, streams);
   plan.add(rank_own, streams);
   return plan;
@@ -297,7 +297,8 @@ Result<cudaGraphExec_t> DecodeStep::graph(const Kind& kind, cudaStream_t stream)
 }
 
 StepRows DecodeStep::rows(const Kind& kind) const {
-  return {buffers_->lanes, lanes_.n_tokens(), kind.n_queries > 1 ? buffers_->n_new : nullptr, kind.n_seqs, kind.n_queries};
+  return {buffers_->lanes, lanes_.n_tokens(), kind.n_queries > 1 ? buffers_->n_new : nullptr, buffers_->places,
+          kind.n_seqs, kind.n_queries};
 }
 
 Operand DecodeStep::operand(std::byte* data, DType weight, int n_rows, int cols) const {
@@ -311,6 +312,7 @@ Status DecodeStep::enqueue(const Kind& kind, cudaStream_t stream) {
 
   RopeAnglesParams angles = {};
   angles.rows = rows(kind);
+  angles.n_attended = lanes_.blocks().n_attended;
   angles.base_position = lanes_.base_positions();
   angles.inv_freq = model_.inv_freq();
   angles.rotation = b.rotation;
@@ -420,9 +422,8 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.pool = pool;
   attend.q = b.q;
   attend.q_stride = size_t(shape.q_width());
-  attend.chosen = b.chosen;  // Null without a selection: everything.
-  attend.indices = b.indices;
-  attend.n_chosen = b.n_chosen;
+  attend.selected = b.selected;  // Null without a selection: everything.
+  attend.n_selected = b.n_selected;
   attend.token_bias = model_.additive() ? side_car.token_scores : nullptr;
   attend.out = b.attn;
   attend.out_stride = size_t(shape.q_width());
@@ -467,9 +468,8 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
   select.ranking = ranking(layer);
   select.best = b.best;
   select.step = b.step;
-  select.chosen = b.chosen;
-  select.indices = b.indices;
-  select.n_chosen = b.n_chosen;
+  select.selected = b.selected;
+  select.n_selected = b.n_selected;
   select.load_pages = b.load_pages;
   select.load_slots = b.load_slots;
   select.n_loads = b.n_loads;

@@ -93,7 +93,7 @@ export class EngineHarness {
         if (options.openSession !== undefined) return options.openSession(chosen, settings, store);
         const model = new CopyModel(workshop);
         const plan = memoryPlan(memoryBudget(settings, machine), await store.limit(settings), model.info);
-        return new Session({ resolved: chosen, model, text: copyText(), plan, store, log: silentLog });
+        return new Session({ resolved: chosen, model, text: copyText(), plan, deviceNote: "", store, log: silentLog });
       },
     });
     const early: net.Socket[] = [];

@@ -1,0 +1,54 @@
+#include "cuda/library.h"
+
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
+
+namespace nosa {
+namespace {
+
+#ifdef _WIN32
+void* load(const std::string& path, std::string& why) {
+  HMODULE handle = LoadLibraryA(path.c_str());
+  if (handle == nullptr) why = "error " + std::to_string(GetLastError());
+  return reinterpret_cast<void*>(handle);
+}
+void unload(void* handle) { FreeLibrary(reinterpret_cast<HMODULE>(handle)); }
+void* find(void* handle, const char* name) {
+  return reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(handle), name));
+}
+#else
+void* load(const std::string& path, std::string& why) {
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) why = dlerror();
+  return handle;
+}
+void unload(void* handle) { dlclose(handle); }
+void* find(void* handle, const char* name) { return dlsym(handle, name); }
+#endif
+
+}  // namespace
+
+Result<std::unique_ptr<CudaLibrary>> CudaLibrary::open(const std::string& path) {
+  std::unique_ptr<CudaLibrary> library(new CudaLibrary());
+  std::string why;
+  library->handle_ = load(path, why);
+  if (library->handle_ == nullptr) return Status::not_found("The CUDA part cannot be loaded: " + why + ".");
+  library->probe_ = reinterpret_cast<void (*)(NosaCudaProbe*)>(find(library->handle_, "nosa_cuda_probe"));
+  if (library->probe_ == nullptr) return Status::unsupported(path + " is not the CUDA part of Nosa.");
+  return library;
+}
+
+CudaLibrary::~CudaLibrary() {
+  if (handle_ != nullptr) unload(handle_);
+}
+
+NosaCudaProbe CudaLibrary::probe() const {
+  NosaCudaProbe probe = {};
+  probe_(&probe);
+  return probe;
+}
+
+}  // namespace nosa
