@@ -53,8 +53,9 @@ struct KvBlockRef {
 ///
 ///   out[t, h] = sum_j softmax_j(scale q[t, h] . k[j] + bias[j]) v[j]
 ///
-/// over the tokens j of every context block (visible to all queries) and of the sequence's own
-/// blocks up to and including the query itself: query t is own token `own_start + t`.
+/// over the tokens j of every context block (visible to all queries), of the sequence's own blocks up
+/// to and including the query itself (query t is own token `own_start + t` of them), and of the blocks
+/// that the query picked.
 struct AttentionArgs {
   const float* q = nullptr;  // [n_tokens, n_heads, head_dim], after RoPE
   float* out = nullptr;      // [n_tokens, n_heads, head_dim]
@@ -67,8 +68,16 @@ struct AttentionArgs {
   DType kv_dtype = DType::kF16;
   std::span<const KvBlockRef> context;  // [n_kv_heads, n_context_blocks]
   std::span<const KvBlockRef> own;      // [n_kv_heads, n_own_blocks], in order
-  /// When not null: adds, for every context and own block, its share of the softmax of the last
-  /// query, averaged over the heads of a KV head. [n_kv_heads, n_context_blocks + n_own_blocks]
+  /// Blocks that some query picked, all tokens of them visible to it: those of KV head h are
+  /// picked[picked_begin[h]] up to picked[picked_begin[h + 1]].
+  std::span<const KvBlockRef> picked;
+  std::span<const int32_t> picked_begin;  // [n_kv_heads + 1], or empty when none picks
+  /// [n_kv_heads, n_tokens, n_picks] ascending indices among the picked blocks of the KV head.
+  std::span<const int32_t> picks;
+  int n_picks = 0;
+  /// When not null: adds, for every block, its share of the softmax of the last query, averaged over
+  /// the heads of a KV head. [n_kv_heads, n_context_blocks + n_own_blocks + n_picks]
+  /// REQUIRES: one token, if there are picks.
   float* block_mass = nullptr;
 };
 
@@ -97,27 +106,34 @@ struct StoreKvArgs {
   std::span<std::byte* const> extents;  // [n_kv_heads, n_own_blocks]
 };
 
-/// Compressed keys of the windows of one sequence, for one KV head.
+/// Compressed keys of consecutive windows, for one KV head, and the blocks that the windows lie in.
 struct WindowRun {
   const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
   int32_t n_windows = 0;
+  int32_t first_block = 0;  // among all blocks
+  int32_t n_blocks = 0;
 };
 
-/// How well windows match one token's query: the first stage of NOSA's selection (arXiv 2510.13602).
+/// How well blocks match each token's queries: the first stage of NOSA's selection (arXiv 2510.13602).
 ///
-///   out[h, m] = sum over the query heads g of KV head h of softmax_m(scale q[g] . key[h, m])
+///   p[h, m] = sum over the query heads g of KV head h of softmax_m(scale q[g] . key[h, m])
+///   out[h, b] = the highest p of the windows 4b - 1 .. 4b + 3 of block b in its run
 ///
-/// with the softmax over the windows of all runs together.
-struct WindowScoresArgs {
-  const float* q = nullptr;  // [n_heads, head_dim], after RoPE
+/// with the softmax over all windows of all runs that the token sees: of the last run, which is the
+/// sequence's own, those that are complete at own token `own_start + t`; of the others all.
+/// A block with no window, or in no run, gets minus infinity.
+struct BlockScoresArgs {
+  const float* q = nullptr;  // [n_tokens, n_heads, head_dim], after RoPE
+  int n_tokens = 0;
+  int own_start = 0;
   int n_heads = 0;
   int n_kv_heads = 0;
   int head_dim = 0;
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
   std::span<const WindowRun> runs;  // [n_kv_heads, n_runs], the same counts for every head
-  int n_windows = 0;                // of all runs of a head
-  float* out = nullptr;             // [n_kv_heads, n_windows], run after run
+  int n_blocks = 0;                 // of all
+  float* out = nullptr;             // [n_tokens, n_kv_heads, n_blocks]
 };
 
 class Backend {
@@ -141,7 +157,7 @@ class Backend {
   virtual void rope(const RopeArgs& args) = 0;
   virtual void store_kv(const StoreKvArgs& args) = 0;
   virtual void attend(const AttentionArgs& args) = 0;
-  virtual void score_windows(const WindowScoresArgs& args) = 0;
+  virtual void score_blocks(const BlockScoresArgs& args) = 0;
 
   /// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], over n values.
   virtual void silu_mul(float* gate, const float* up, int64_t n) = 0;

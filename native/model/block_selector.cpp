@@ -57,7 +57,6 @@ BlockSelector::BlockSelector(const KvShape& shape, const SelectionOptions& optio
   const size_t n_rankings = size_t(shape.n_layers) * size_t(shape.n_kv_heads);
   rankings_.assign(n_rankings, {EvictionOrder(options.budget.total_blocks), 0});
   ranked_.assign(n_rankings, false);
-  chosen_.resize(size_t(shape.n_kv_heads));
 }
 
 void BlockSelector::find_stretches() {
@@ -103,31 +102,75 @@ void BlockSelector::truncate(int n_blocks) {
   }
 }
 
-std::span<const std::vector<int32_t>> BlockSelector::choose(const Query& query, Backend& backend) {
-  CHECK(chooses(query.own_idx));
-  const int current = query.own_idx / kBlockTokens;
-  const int n_own = current + 1;
-  const int n_blocks = n_context_ + n_own;
-  const int window_begin = std::max(0, n_own - options_.budget.window_blocks);
+const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backend& backend) {
+  CHECK(chooses(queries.own_idx));
+  const int current = queries.own_idx / kBlockTokens;
+  CHECK((queries.own_idx + queries.n_tokens - 1) / kBlockTokens == current);
+  const int n_blocks = n_context_ + current + 1;
+  const int own_window = window_begin(queries.own_idx);
   masked_.resize(size_t(n_blocks), 0);
+  n_tokens_ = queries.n_tokens;
+  choice_.common.clear();
+  choice_.picks.clear();
 
-  force(window_begin, n_blocks);
-  score(query, backend);
+  force(own_window, n_blocks);
+  score(queries, backend);
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
-    pool(kv_head, query);
     if (options_.policy == Policy::kNosa) {
-      rank_context(query.layer, kv_head);
-      rank_own(query.layer, kv_head, *query.own, window_begin);
+      rank_context(queries.layer, kv_head);
+      rank_own(queries.layer, kv_head, *queries.own, own_window);
     }
     SelectionInput input;
     input.n_blocks = n_blocks;
-    input.scores = block_scores_;
-    input.eviction = &ranking(query.layer, kv_head).order;
+    input.eviction = &ranking(queries.layer, kv_head).order;
     input.forced = forced_;
     input.masked = masked_;
-    select_blocks(input, options_.policy, options_.budget, scratch_, chosen_[size_t(kv_head)]);
+    choose_common(*input.eviction, n_blocks);
+    for (int token = 0; token < queries.n_tokens; ++token) {
+      const size_t row = size_t(token) * size_t(shape_.n_kv_heads) + size_t(kv_head);
+      input.scores = std::span(block_scores_).subspan(row * size_t(n_blocks), size_t(n_blocks));
+      select_blocks(input, options_.policy, options_.budget, scratch_, chosen_);
+      for (const int32_t b : chosen_) {
+        if (common_[size_t(b)] == 0) choice_.picks.push_back(b);
+      }
+    }
   }
-  return chosen_;
+  // Every query takes the total, for there is more to choose from.
+  choice_.n_common = int(choice_.common.size()) / shape_.n_kv_heads;
+  choice_.n_picks = options_.budget.total_blocks - choice_.n_common;
+  CHECK(choice_.picks.size() == size_t(shape_.n_kv_heads) * n_tokens_ * choice_.n_picks);
+  return choice_;
+}
+
+std::vector<int32_t> BlockSelector::selection(int kv_head, int token) const {
+  std::vector<int32_t> all;
+  const auto common = choice_.common.begin() + int64_t{kv_head} * choice_.n_common;
+  const auto picks = choice_.picks.begin() + (int64_t{kv_head} * n_tokens_ + token) * choice_.n_picks;
+  std::merge(common, common + choice_.n_common, picks, picks + choice_.n_picks, std::back_inserter(all));
+  return all;
+}
+
+// The forced blocks, and those of the eviction order that no pick can push out: as many as are taken
+// when every pick is another block.
+void BlockSelector::choose_common(const EvictionOrder& order, int n_blocks) {
+  common_.assign(size_t(n_blocks), 0);
+  int n_left = options_.budget.total_blocks;
+  for (const int32_t b : forced_) {
+    if (masked_[size_t(b)] != 0) continue;
+    common_[size_t(b)] = 1;
+    n_left -= 1;
+  }
+  if (options_.policy == Policy::kNosa) {
+    n_left -= options_.budget.query_picks();
+    for (int rank = 0; rank < order.size() && n_left > 0; ++rank) {
+      uint8_t& common = common_[size_t(order.block(rank))];
+      n_left -= common == 0 ? 1 : 0;
+      common = 1;
+    }
+  }
+  for (int32_t b = 0; b < n_blocks; ++b) {
+    if (common_[size_t(b)] != 0) choice_.common.push_back(b);
+  }
 }
 
 // Sink, pinned blocks and window; ascending, each once.
@@ -142,50 +185,38 @@ void BlockSelector::force(int window_begin, int n_blocks) {
   for (int32_t b = own_window; b < n_blocks; ++b) forced_.push_back(b);
 }
 
-// Window scores of every KV head, run after run: the stretches, then own.
-void BlockSelector::score(const Query& query, Backend& backend) {
+// Scores of all blocks for every token and KV head, from the windows of the stretches and the own ones.
+void BlockSelector::score(const Queries& queries, Backend& backend) {
   const size_t key_bytes = size_t(shape_.head_dim) * shape_.value_bytes();
-  const int n_own_windows = windows_in(query.own_idx + 1);
+  const int last = queries.own_idx + queries.n_tokens - 1;
+  const int n_own_blocks = last / kBlockTokens + 1;
   runs_.clear();
-  int n_windows = 0;
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
-    n_windows = 0;
     for (const Stretch& stretch : stretches_) {
       const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      runs_.push_back({side_car.compressed_keys(query.layer, kv_head) + stretch.first_window * key_bytes,
-                       stretch.n_windows});
-      n_windows += stretch.n_windows;
+      const std::byte* keys = side_car.compressed_keys(queries.layer, kv_head);
+      runs_.push_back({keys + size_t(stretch.first_window) * key_bytes, stretch.n_windows,
+                       stretch.first_block, stretch.n_blocks});
     }
-    runs_.push_back({query.own->compressed_keys(query.layer, kv_head), n_own_windows});
-    n_windows += n_own_windows;
+    runs_.push_back({queries.own->compressed_keys(queries.layer, kv_head), windows_in(last + 1),
+                     n_context_, n_own_blocks});
   }
-  window_scores_.resize(size_t(shape_.n_kv_heads) * size_t(n_windows));
+  const int n_blocks = n_context_ + n_own_blocks;
+  block_scores_.resize(size_t(queries.n_tokens) * size_t(shape_.n_kv_heads) * size_t(n_blocks));
 
-  WindowScoresArgs args;
-  args.q = query.q;
-  args.n_heads = query.n_heads;
+  BlockScoresArgs args;
+  args.q = queries.q;
+  args.n_tokens = queries.n_tokens;
+  args.own_start = queries.own_idx;
+  args.n_heads = queries.n_heads;
   args.n_kv_heads = shape_.n_kv_heads;
   args.head_dim = shape_.head_dim;
-  args.scale = query.scale;
+  args.scale = queries.scale;
   args.kv_dtype = shape_.dtype;
   args.runs = runs_;
-  args.n_windows = n_windows;
-  args.out = window_scores_.data();
-  backend.score_windows(args);
-}
-
-// Windows belong to one stretch, so each is pooled to its own blocks.
-void BlockSelector::pool(int kv_head, const Query& query) {
-  const size_t n_windows = window_scores_.size() / size_t(shape_.n_kv_heads);
-  const float* at = window_scores_.data() + size_t(kv_head) * n_windows;
-  const int n_own_blocks = query.own_idx / kBlockTokens + 1;
-  block_scores_.resize(size_t(n_context_ + n_own_blocks));
-  const auto pool = [&](int n_windows, int32_t first_block, int n_blocks) {
-    pool_windows({at, size_t(n_windows)}, {block_scores_.data() + first_block, size_t(n_blocks)});
-    at += n_windows;
-  };
-  for (const Stretch& stretch : stretches_) pool(stretch.n_windows, stretch.first_block, stretch.n_blocks);
-  pool(windows_in(query.own_idx + 1), n_context_, n_own_blocks);
+  args.n_blocks = n_blocks;
+  args.out = block_scores_.data();
+  backend.score_blocks(args);
 }
 
 void BlockSelector::rank_context(int layer, int kv_head) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -79,18 +80,36 @@ class BlockSelector {
   /// The own blocks from `n_blocks` on are not what they were.
   void truncate(int n_blocks);
 
-  struct Query {
+  /// The first own block of the window of a query at own index `own_idx`.
+  int window_begin(int own_idx) const {
+    return std::max(0, own_idx / kBlockTokens + 1 - options_.budget.window_blocks);
+  }
+
+  /// Consecutive tokens of one own block.
+  struct Queries {
     int layer = 0;
-    int own_idx = 0;              ///< Index of its token within the sequence.
-    const float* q = nullptr;     ///< [n_heads, head_dim], after RoPE
+    int own_idx = 0;              ///< Index of the first token within the sequence.
+    int n_tokens = 0;
+    const float* q = nullptr;     ///< [n_tokens, n_heads, head_dim], after RoPE
     int n_heads = 0;
     float scale = 0.0f;
-    const SideCar* own = nullptr;  ///< With the query's own token taken in.
+    const SideCar* own = nullptr;  ///< With the tokens taken in.
   };
 
-  /// The blocks for `query` and each KV head, ascending: [n_kv_heads] lists of one length.
-  /// REQUIRES: chooses(query.own_idx).
-  std::span<const std::vector<int32_t>> choose(const Query& query, Backend& backend);
+  /// What queries chose, in two parts that together are each one's selection: blocks that no query of
+  /// theirs could do without (forced ones, and the first of the eviction order), and each one's picks.
+  struct Choice {
+    int n_common = 0;
+    int n_picks = 0;               ///< Of each query.
+    std::vector<int32_t> common;   ///< [n_kv_heads, n_common], each ascending
+    std::vector<int32_t> picks;    ///< [n_kv_heads, n_tokens, n_picks], each ascending
+  };
+
+  /// Good until the next call. REQUIRES: chooses() every one of the tokens.
+  const Choice& choose(const Queries& queries, Backend& backend);
+
+  /// The whole selection of one of the last queries, ascending.
+  std::vector<int32_t> selection(int kv_head, int token) const;
 
  private:
   struct Ranking {
@@ -111,10 +130,10 @@ class BlockSelector {
   Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
   void find_stretches();
   void force(int window_begin, int n_blocks);
+  void choose_common(const EvictionOrder& order, int n_blocks);
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
-  void score(const Query& query, Backend& backend);
-  void pool(int kv_head, const Query& query);
+  void score(const Queries& queries, Backend& backend);
 
   KvShape shape_;
   SelectionOptions options_;
@@ -128,14 +147,16 @@ class BlockSelector {
   std::vector<bool> ranked_;       // Likewise: whether the context is in it.
   std::vector<uint8_t> masked_;    // [n_blocks]
 
-  // Scratch of one query.
+  // Of the last queries.
   std::vector<WindowRun> runs_;        // [n_kv_heads, n_runs]
-  std::vector<float> window_scores_;   // [n_kv_heads, n_windows]
-  std::vector<float> block_scores_;    // [n_blocks]
+  std::vector<float> block_scores_;    // [n_tokens, n_kv_heads, n_blocks]
+  std::vector<uint8_t> common_;        // [n_blocks], whether in the common part
+  std::vector<int32_t> chosen_;        // By one query and KV head
+  Choice choice_;
+  int n_tokens_ = 0;
   std::vector<float> pooled_;          // [blocks of one sequence]
   std::vector<int32_t> forced_;
   SelectionScratch scratch_;
-  std::vector<std::vector<int32_t>> chosen_;  // [n_kv_heads]
 };
 
 }  // namespace nosa

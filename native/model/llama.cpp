@@ -125,7 +125,7 @@ double Llama::item_flops(const ForwardPass& pass, const PassTarget& target) cons
       for (const AttendedKv& attended : target.attended) n_keys += attended.n_tokens;
       if (target.selector->chooses(own_idx)) {
         // The chosen blocks, and a key for each window of all of them.
-        n_keys = n_keys / kWindowStride + target.selector->options().budget.total_blocks * kBlockTokens;
+        n_keys = n_keys / (2 * kWindowStride) + target.selector->options().budget.total_blocks * kBlockTokens;
       }
       return 4.0 * n_keys * config_.n_heads * config_.head_dim;
     }
@@ -267,56 +267,104 @@ Status Llama::append_side_car(const PassTarget& target, int layer, int begin, in
   return {};
 }
 
-// Queries that choose their blocks go one by one, for each has its own; the rest go together.
+// Queries that choose their blocks go by own blocks, for those have most of their choice in common;
+// the others, which see everything, go together.
 Status Llama::attend(ForwardPass& pass, const PassTarget& target, int n_tokens) {
-  const int first = pass.next_;
-  const int end = first + n_tokens;
+  const int end = pass.next_ + n_tokens;
   const PassPlan& plan = pass.plan_;
-  const auto chooses = [&](int token) { return target.selector->chooses(plan.first + token); };
-  const auto is_last = [&](int token_end) { return token_end == plan.n_tokens; };
-
-  int token = first;
-  while (token < end && !chooses(token)) token += 1;
-  if (token > first) {
-    if (Status status = gather_all(target, pass.layer_, plan.first + token); !status.ok()) return status;
-    attend_gathered(pass, first, token - first, plan.masses && is_last(token));
-    if (is_last(token)) {
-      pass.n_attended_ += context_.size() + own_.size();
-      std::vector<int32_t> all;
-      if (target.selector->masks_any()) {
-        all = all_context_;
-        for (int b = 0; b < blocks_for(plan.first + token); ++b) {
-          all.push_back(target.selector->n_context_blocks() + b);
-        }
-      }
-      pass.selections_.insert(pass.selections_.end(), size_t(config_.n_kv_heads), all);
-    }
-  }
-  for (; token < end; ++token) {
-    BlockSelector::Query query;
-    query.layer = pass.layer_;
-    query.own_idx = plan.first + token;
-    query.q = pass.buffers_->q + size_t(token) * config_.n_heads * config_.head_dim;
-    query.n_heads = config_.n_heads;
-    query.scale = 1.0f / std::sqrt(float(config_.head_dim));
-    query.own = target.side_car;
-    const auto chosen = target.selector->choose(query, backend_);
-    // Blocks of one query are safe until the next begins, so that a small budget serves them all.
-    target.blocks->store().begin_step();
-    Status status = gather_chosen(target, pass.layer_, query.own_idx + 1, chosen);
+  int token = pass.next_;
+  while (token < end && !target.selector->chooses(plan.first + token)) token += 1;
+  if (token > pass.next_) {
+    Status status = attend_all(pass, target, pass.next_, token - pass.next_);
     if (!status.ok()) return status;
-    attend_gathered(pass, token, 1, plan.masses && is_last(token + 1));
-    if (is_last(token + 1)) {
-      pass.n_attended_ += context_.size();
-      pass.selections_.insert(pass.selections_.end(), chosen.begin(), chosen.end());
+  }
+  while (token < end) {
+    const int block_end = (plan.first + token) / kBlockTokens * kBlockTokens + kBlockTokens;
+    int n = std::min(end - token, block_end - plan.first - token);
+    // Masses are added up for the last token alone.
+    const bool with_last = token + n == plan.n_tokens;
+    if (plan.masses && with_last && n > 1) n -= 1;
+    Status status = attend_chosen(pass, target, token, n);
+    // When memory does not hold what all of them chose, it may hold what half of them did.
+    while (status.code() == StatusCode::kOutOfMemory && n > 1) {
+      n /= 2;
+      status = attend_chosen(pass, target, token, n);
     }
+    if (!status.ok()) return status;
+    token += n;
   }
   return {};
 }
 
-// Attention of tokens of the pass over context_ and own_.
-void Llama::attend_gathered(ForwardPass& pass, int token, int n_tokens, bool masses) {
+Status Llama::attend_all(ForwardPass& pass, const PassTarget& target, int token, int n_tokens) {
+  const int n_own = blocks_for(pass.plan_.first + token + n_tokens);
+  const int n_context = target.selector->n_context_blocks();
+  gather_.clear();
+  for (int32_t b = 0; b < n_context; ++b) {
+    if (!target.selector->masked(b)) gather_.common.push_back(b);
+  }
+  for (int b = 0; b < n_own; ++b) gather_.own.push_back(n_context + b);
+  const auto common = std::span<const int32_t>(gather_.common);
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) gather_.heads.push_back({common, {}});
+  if (Status status = gather(target, pass.layer_, pass.plan_.first + token + n_tokens); !status.ok()) {
+    return status;
+  }
+  attend_gathered(pass, target, token, n_tokens, 0);
+  if (token + n_tokens < pass.plan_.n_tokens) return {};
+  std::vector<int32_t> all;
+  if (target.selector->masks_any()) {
+    all = gather_.common;
+    all.insert(all.end(), gather_.own.begin(), gather_.own.end());
+  }
+  pass.selections_.insert(pass.selections_.end(), size_t(config_.n_kv_heads), all);
+  pass.n_attended_ += (gather_.common.size() + gather_.own.size()) * size_t(config_.n_kv_heads);
+  return {};
+}
+
+// REQUIRES: the tokens are of one own block.
+Status Llama::attend_chosen(ForwardPass& pass, const PassTarget& target, int token, int n_tokens) {
+  BlockSelector::Queries queries;
+  queries.layer = pass.layer_;
+  queries.own_idx = pass.plan_.first + token;
+  queries.n_tokens = n_tokens;
+  queries.q = pass.buffers_->q + size_t(token) * config_.n_heads * config_.head_dim;
+  queries.n_heads = config_.n_heads;
+  queries.scale = 1.0f / std::sqrt(float(config_.head_dim));
+  queries.own = target.side_car;
+  const BlockSelector::Choice& choice = target.selector->choose(queries, backend_);
+
+  // The window is the end of what all have in common; in it a query sees only its past.
+  const int window = target.selector->window_begin(queries.own_idx);
+  const int32_t first_own = target.selector->n_context_blocks() + window;
+  const int n_own = queries.own_idx / kBlockTokens + 1 - window;
+  gather_.clear();
+  for (int b = 0; b < n_own; ++b) gather_.own.push_back(first_own + b);
+  const size_t n_picks_each = size_t(n_tokens) * size_t(choice.n_picks);
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    const auto common = std::span(choice.common).subspan(size_t(kv_head) * choice.n_common,
+                                                         size_t(choice.n_common - n_own));
+    const auto picks = std::span(choice.picks).subspan(size_t(kv_head) * n_picks_each, n_picks_each);
+    gather_.heads.push_back({common, picks});
+  }
+  // Blocks of these queries are safe until the next ones begin, so that a small budget serves them all.
+  target.blocks->store().begin_step();
+  Status status = gather(target, pass.layer_, queries.own_idx + n_tokens);
+  if (!status.ok()) return status;
+  attend_gathered(pass, target, token, n_tokens, choice.n_picks);
+  if (token + n_tokens < pass.plan_.n_tokens) return {};
+  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
+    pass.selections_.push_back(target.selector->selection(kv_head, n_tokens - 1));
+    pass.n_attended_ += pass.selections_.back().size();
+  }
+  return {};
+}
+
+// Attention of tokens of the pass over what was gathered.
+void Llama::attend_gathered(ForwardPass& pass, const PassTarget& target, int token, int n_tokens,
+                            int n_picks) {
   const size_t n_q = size_t(config_.n_heads) * config_.head_dim;
+  const size_t n_kv_heads = size_t(config_.n_kv_heads);
+  const int32_t own_block = gather_.own.front() - target.selector->n_context_blocks();
   AttentionArgs args;
   args.q = pass.buffers_->q + token * n_q;
   args.out = pass.buffers_->attn + token * n_q;
@@ -324,27 +372,34 @@ void Llama::attend_gathered(ForwardPass& pass, int token, int n_tokens, bool mas
   args.n_heads = config_.n_heads;
   args.n_kv_heads = config_.n_kv_heads;
   args.head_dim = config_.head_dim;
-  args.own_start = pass.plan_.first + token;
+  args.own_start = pass.plan_.first + token - own_block * kBlockTokens;
   args.scale = 1.0f / std::sqrt(float(config_.head_dim));
   args.kv_dtype = kv_shape_.dtype;
-  args.context = context_;
-  args.own = own_;
+  args.context = gather_.context_refs;
+  args.own = gather_.own_refs;
+  args.picked = gather_.picked_refs;
+  args.picked_begin = gather_.picked_begin;
+  args.picks = gather_.picks;
+  args.n_picks = n_picks;
+  const bool masses = pass.plan_.masses && token + n_tokens == pass.plan_.n_tokens;
+  const size_t n_context = args.context.size() / n_kv_heads;
+  const size_t n_own = args.own.size() / n_kv_heads;
+  const size_t row = n_context + n_own + size_t(n_picks);
   if (masses) {
-    mass_.assign(context_.size() + own_.size(), 0.0f);
+    mass_.assign(row * n_kv_heads, 0.0f);
     args.block_mass = mass_.data();
   }
   backend_.attend(args);
   if (!masses) return;
 
   // From the order of this call to that of all blocks.
-  const size_t n_context = context_.size() / size_t(config_.n_kv_heads);
-  const size_t row = mass_.size() / size_t(config_.n_kv_heads);
-  const size_t row_all = pass.masses_.size() / size_t(config_.n_kv_heads);
-  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (size_t i = 0; i < n_context; ++i) {
-      const int32_t block_idx = context_idx_[kv_head * n_context + i];
-      pass.masses_[kv_head * row_all + size_t(block_idx)] += mass_[kv_head * row + i];
-    }
+  const size_t row_all = pass.masses_.size() / n_kv_heads;
+  for (size_t kv_head = 0; kv_head < n_kv_heads; ++kv_head) {
+    const float* from = mass_.data() + kv_head * row;
+    float* to = pass.masses_.data() + kv_head * row_all;
+    const auto& [common, picked] = gather_.heads[kv_head];
+    for (size_t i = 0; i < n_context; ++i) to[common[i]] += from[i];
+    for (size_t i = 0; i < size_t(n_picks); ++i) to[picked[i]] += from[n_context + n_own + i];
   }
 }
 
@@ -376,53 +431,48 @@ void Llama::down(ForwardPass& pass, int n_tokens) {
                int64_t(n_tokens) * config_.n_embd);
 }
 
-// All blocks that are not masked, and the own ones apart.
-Status Llama::gather_all(const PassTarget& target, int layer, int n_own_tokens) {
-  const int n_context = target.selector->n_context_blocks();
-  all_context_.clear();
-  for (int32_t block_idx = 0; block_idx < n_context; ++block_idx) {
-    if (!target.selector->masked(block_idx)) all_context_.push_back(block_idx);
-  }
-  const int n_own = blocks_for(n_own_tokens);
-  wanted_.clear();
-  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (const int32_t idx : all_context_) want(target, layer, kv_head, idx);
-    for (int block = 0; block < n_own; ++block) want(target, layer, kv_head, n_context + block);
-  }
-  if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
-
-  context_.clear();
-  context_idx_.clear();
-  own_.clear();
-  for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (const int32_t idx : all_context_) {
-      context_.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
-      context_idx_.push_back(idx);
-    }
-    for (int block = 0; block < n_own; ++block) {
-      own_.push_back(block_ref(target, layer, kv_head, n_context + block, n_own_tokens));
-    }
-  }
-  return {};
+void Llama::Gather::clear() {
+  common.clear();
+  own.clear();
+  heads.clear();
+  context_refs.clear();
+  own_refs.clear();
+  picked_refs.clear();
+  picked_begin.clear();
+  picks.clear();
 }
 
-// The chosen blocks, own ones among them: a single query sees every token of them that there is.
-Status Llama::gather_chosen(const PassTarget& target, int layer, int n_own_tokens,
-                            std::span<const std::vector<int32_t>> chosen) {
+// Brings what gather_ names into memory, and finds where it lies.
+Status Llama::gather(const PassTarget& target, int layer, int n_own_tokens) {
   wanted_.clear();
+  picked_.clear();
+  gather_.picked_begin.push_back(0);
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (const int32_t idx : chosen[kv_head]) want(target, layer, kv_head, idx);
+    const auto& [common, picks] = gather_.heads[size_t(kv_head)];
+    for (const int32_t idx : common) want(target, layer, kv_head, idx);
+    for (const int32_t idx : gather_.own) want(target, layer, kv_head, idx);
+    // Each picked block once, however many picked it.
+    const auto first = picked_.insert(picked_.end(), picks.begin(), picks.end());
+    std::sort(first, picked_.end());
+    picked_.erase(std::unique(first, picked_.end()), picked_.end());
+    const auto begin = picked_.begin() + gather_.picked_begin.back();
+    for (auto at = begin; at != picked_.end(); ++at) want(target, layer, kv_head, *at);
+    for (const int32_t idx : picks) {
+      gather_.picks.push_back(int32_t(std::lower_bound(begin, picked_.end(), idx) - begin));
+    }
+    gather_.picked_begin.push_back(int32_t(picked_.size()));
   }
   if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
 
-  context_.clear();
-  context_idx_.clear();
-  own_.clear();
+  const auto refer = [&](std::span<const int32_t> blocks, int kv_head, std::vector<KvBlockRef>& refs) {
+    for (const int32_t idx : blocks) refs.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
+  };
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    for (const int32_t idx : chosen[kv_head]) {
-      context_.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
-      context_idx_.push_back(idx);
-    }
+    const int32_t begin = gather_.picked_begin[size_t(kv_head)];
+    const int32_t end = gather_.picked_begin[size_t(kv_head) + 1];
+    refer(gather_.heads[size_t(kv_head)].common, kv_head, gather_.context_refs);
+    refer(gather_.own, kv_head, gather_.own_refs);
+    refer(std::span(picked_).subspan(size_t(begin), size_t(end - begin)), kv_head, gather_.picked_refs);
   }
   return {};
 }

@@ -68,6 +68,22 @@ class Llama {
     }
   };
 
+  /// The blocks that some queries attend to, by their numbers in the selector's order, and where they lie.
+  struct Gather {
+    struct Head {
+      std::span<const int32_t> common;  // Blocks that all queries see whole
+      std::span<const int32_t> picks;   // [n_tokens, n_picks]
+    };
+    std::vector<int32_t> common;
+    std::vector<int32_t> own;  // The sequence's own last blocks, in order
+    std::vector<Head> heads;   // [n_kv_heads]
+    // As AttentionArgs wants them.
+    std::vector<KvBlockRef> context_refs, own_refs, picked_refs;
+    std::vector<int32_t> picked_begin, picks;
+
+    void clear();
+  };
+
   Llama(const ModelConfig& config, const KvShape& kv_shape, Backend& backend)
       : config_(config),
         kv_shape_(kv_shape),
@@ -90,13 +106,14 @@ class Llama {
   void gate_up(ForwardPass& pass, int n_tokens);
   void down(ForwardPass& pass, int n_tokens);
 
-  Status gather_all(const PassTarget& target, int layer, int n_own_tokens);
-  Status gather_chosen(const PassTarget& target, int layer, int n_own_tokens,
-                       std::span<const std::vector<int32_t>> chosen);
+  Status attend_all(ForwardPass& pass, const PassTarget& target, int token, int n_tokens);
+  Status attend_chosen(ForwardPass& pass, const PassTarget& target, int token, int n_tokens);
+  Status gather(const PassTarget& target, int layer, int n_own_tokens);
   KvBlockRef block_ref(const PassTarget& target, int layer, int kv_head, int32_t block_idx,
                        int n_own_tokens) const;
   void want(const PassTarget& target, int layer, int kv_head, int32_t block_idx);
-  void attend_gathered(ForwardPass& pass, int token, int n_tokens, bool masses);
+  void attend_gathered(ForwardPass& pass, const PassTarget& target, int token, int n_tokens,
+                       int n_picks);
   int selector_blocks(const PassTarget& target, int n_own_tokens) const;
 
   ModelConfig config_;
@@ -114,11 +131,9 @@ class Llama {
   std::vector<float> logits_norm_;       // [kChunkTokens, n_embd]
   // Of the current step.
   std::vector<BlockId> wanted_;
-  std::vector<KvBlockRef> context_;      // [n_kv_heads, n_context_blocks]
-  std::vector<KvBlockRef> own_;          // [n_kv_heads, n_own_blocks]
-  std::vector<int32_t> context_idx_;     // Block index in the selector's order, as context_
-  std::vector<int32_t> all_context_;     // Block indices of the attended sequences that are not masked
-  std::vector<float> mass_;              // [n_kv_heads, n_context_blocks + n_own_blocks]
+  Gather gather_;
+  std::vector<int32_t> picked_;          // Blocks that some query picked, KV head by KV head
+  std::vector<float> mass_;              // [n_kv_heads, n_context_blocks + n_own_blocks + n_picks]
   std::vector<float> token_scores_;      // [n_kv_heads, n_tokens]
   std::vector<std::byte*> extents_;      // [n_kv_heads, n_blocks written]
 };

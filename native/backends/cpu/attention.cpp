@@ -66,6 +66,39 @@ int visible_blocks(const AttendRun& run) {
   return static_cast<int>(run.context.size()) + std::min(own, static_cast<int>(run.own.size()));
 }
 
+/// One run of the picks of the tokens of `run`, into its states.
+void attend_pick_run(const AttentionArgs& args, const AttentionPlan& plan, const AttendRun& run,
+                     int kv_head, int first_token, int pick_run, const AttentionOps& ops) {
+  const auto head = static_cast<size_t>(kv_head);
+  const auto begin = static_cast<size_t>(args.picked_begin[head]);
+  const auto end = static_cast<size_t>(args.picked_begin[head + 1]);
+  AttendPicks picks;
+  picks.q = run.q;
+  picks.n_tokens = run.n_tokens;
+  picks.n_heads = run.n_heads;
+  picks.first_head = run.first_head;
+  picks.group = run.group;
+  picks.head_dim = run.head_dim;
+  picks.scale = run.scale;
+  picks.kv_dtype = run.kv_dtype;
+  picks.blocks = args.picked.subspan(begin, end - begin);
+  picks.picks = args.picks.data() + (int64_t{kv_head} * args.n_tokens + first_token) * args.n_picks;
+  picks.n_picks = args.n_picks;
+  picks.pick_begin = pick_run * pick_run_blocks;
+  picks.pick_end = std::min(args.n_picks, picks.pick_begin + pick_run_blocks);
+  picks.states = run.states;
+  picks.scratch = run.scratch;
+  if (args.n_tokens > 1) return ops.attend_picks(picks);
+  // A token alone: its picks are all that was picked, in order.
+  AttendRun alone = run;
+  alone.context = picks.blocks;
+  alone.own = {};
+  alone.block_begin = picks.pick_begin;
+  alone.block_end = picks.pick_end;
+  if (run.shares != nullptr) alone.shares = run.shares + plan.n_blocks;
+  ops.attend(alone);
+}
+
 }  // namespace
 
 AttentionPlan plan_attention(const AttentionArgs& args, int n_threads) {
@@ -76,7 +109,10 @@ AttentionPlan plan_attention(const AttentionArgs& args, int n_threads) {
                                    static_cast<size_t>(args.n_kv_heads));
   plan.tile_tokens = std::min(args.n_tokens, attend_tokens_max);
   plan.n_tiles = (args.n_tokens + plan.tile_tokens - 1) / plan.tile_tokens;
-  for (int begin = 0; begin < plan.n_blocks; begin = run_end(begin, plan.n_blocks)) ++plan.n_runs;
+  plan.n_picks = args.n_picks;
+  CHECK(plan.n_picks == 0 || args.block_mass == nullptr || args.n_tokens == 1);
+  for (int begin = 0; begin < plan.n_blocks; begin = run_end(begin, plan.n_blocks)) ++plan.n_block_runs;
+  plan.n_runs = plan.n_block_runs + (plan.n_picks + pick_run_blocks - 1) / pick_run_blocks;
   const int64_t n_whole = int64_t{plan.n_tiles} * args.n_kv_heads;
   plan.runs_apart = n_threads > 1 && plan.n_runs > 1 && n_whole < 4 * int64_t{n_threads};
   plan.n_items = n_whole * (plan.runs_apart ? plan.n_runs : 1);
@@ -85,13 +121,13 @@ AttentionPlan plan_attention(const AttentionArgs& args, int n_threads) {
   const int64_t tile_states = align_line(state * plan.tile_tokens * plan.group);
   plan.worker_bytes = 2 * tile_states + attend_scratch_bytes(plan.group, args.head_dim);
   plan.state_bytes = plan.runs_apart ? state * args.n_tokens * args.n_heads * plan.n_runs : 0;
-  plan.share_bytes = int64_t{args.n_heads} * plan.n_blocks * int64_t{sizeof(BlockShare)};
+  plan.share_bytes =
+      int64_t{args.n_heads} * (plan.n_blocks + plan.n_picks) * int64_t{sizeof(BlockShare)};
   return plan;
 }
 
 void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t item,
-                 void (*attend)(const AttendRun&), float* states, BlockShare* shares,
-                 std::byte* scratch) {
+                 const AttentionOps& ops, float* states, BlockShare* shares, std::byte* scratch) {
   const int n_runs_each = plan.runs_apart ? plan.n_runs : 1;
   const int run_idx = static_cast<int>(item % n_runs_each);
   const int kv_head = static_cast<int>(item / n_runs_each % args.n_kv_heads);
@@ -108,14 +144,20 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
   run.states = part;
   run.scratch = scratch + 2 * tile_floats * 4;
   if (shares != nullptr && tile == plan.n_tiles - 1) {
-    run.shares = shares + int64_t{run.first_head} * plan.n_blocks;
+    run.shares = shares + int64_t{run.first_head} * (plan.n_blocks + plan.n_picks);
+    run.shares_stride = plan.n_blocks + plan.n_picks;
   }
 
+  const int n_visible = visible_blocks(run);
   if (plan.runs_apart) {
-    run.block_begin = run_begin(run_idx, plan.n_blocks);
-    run.block_end = run_end(run.block_begin, plan.n_blocks);
-    run.block_end = std::min(run.block_end, std::max(run.block_begin, visible_blocks(run)));
-    attend(run);
+    if (run_idx < plan.n_block_runs) {
+      run.block_begin = run_begin(run_idx, plan.n_blocks);
+      run.block_end = run_end(run.block_begin, plan.n_blocks);
+      run.block_end = std::min(run.block_end, std::max(run.block_begin, n_visible));
+      ops.attend(run);
+    } else {
+      attend_pick_run(args, plan, run, kv_head, first_token, run_idx - plan.n_block_runs, ops);
+    }
     for (int64_t i = 0; i < n_states; ++i) {
       const int64_t query =
           (first_token + i / plan.group) * args.n_heads + run.first_head + i % plan.group;
@@ -126,12 +168,18 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
   }
 
   for (int64_t i = 0; i < n_states; ++i) clear(total + i * state, args.head_dim);
-  const int n_visible = visible_blocks(run);
+  const auto join_all = [&] {
+    for (int64_t i = 0; i < n_states; ++i) join(total + i * state, part + i * state, args.head_dim);
+  };
   for (int begin = 0; begin < n_visible; begin = run_end(begin, plan.n_blocks)) {
     run.block_begin = begin;
     run.block_end = std::min(run_end(begin, plan.n_blocks), n_visible);
-    attend(run);
-    for (int64_t i = 0; i < n_states; ++i) join(total + i * state, part + i * state, args.head_dim);
+    ops.attend(run);
+    join_all();
+  }
+  for (int pick_run = 0; pick_run < plan.n_runs - plan.n_block_runs; ++pick_run) {
+    attend_pick_run(args, plan, run, kv_head, first_token, pick_run, ops);
+    join_all();
   }
   for (int64_t i = 0; i < n_states; ++i) {
     const int64_t query =
@@ -159,22 +207,27 @@ void merge_runs(const AttentionArgs& args, const AttentionPlan& plan, const floa
 
 void add_block_mass(const AttentionArgs& args, const AttentionPlan& plan,
                     const BlockShare* shares) {
+  const int row = plan.n_blocks + plan.n_picks;
+  const int last = args.own_start + args.n_tokens - 1;
+  const int n_context = plan.n_blocks - static_cast<int>(args.own.size()) / args.n_kv_heads;
+  const int n_seen = std::min(plan.n_blocks, n_context + last / kBlockTokens + 1);
   for (int head = 0; head < args.n_heads; ++head) {
-    const BlockShare* of_head = shares + int64_t{head} * plan.n_blocks;
-    float* mass = args.block_mass + int64_t{head / plan.group} * plan.n_blocks;
-    const int last = args.own_start + args.n_tokens - 1;
-    const int n_context = plan.n_blocks - static_cast<int>(args.own.size()) / args.n_kv_heads;
-    const int n_seen = std::min(plan.n_blocks, n_context + last / kBlockTokens + 1);
+    const BlockShare* of_head = shares + int64_t{head} * row;
+    float* mass = args.block_mass + int64_t{head / plan.group} * row;
+    const auto each_seen = [&](auto&& fn) {
+      for (int b = 0; b < n_seen; ++b) fn(b);
+      for (int b = plan.n_blocks; b < row; ++b) fn(b);
+    };
     float peak = peak_of_nothing;
-    for (int b = 0; b < n_seen; ++b) peak = std::max(peak, of_head[b].peak);
+    each_seen([&](int b) { peak = std::max(peak, of_head[b].peak); });
     double total = 0.0;
-    for (int b = 0; b < n_seen; ++b) {
+    each_seen([&](int b) {
       total += static_cast<double>(of_head[b].sum) * std::exp2(of_head[b].peak - peak);
-    }
-    for (int b = 0; b < n_seen; ++b) {
+    });
+    each_seen([&](int b) {
       const double share = of_head[b].sum * std::exp2(of_head[b].peak - peak) / total;
       mass[b] += static_cast<float>(share / plan.group);
-    }
+    });
   }
 }
 

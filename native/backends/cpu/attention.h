@@ -25,23 +25,33 @@ constexpr int run_end(int begin, int n_blocks) {
 struct AttentionPlan {
   int group = 0;     // heads of a KV head
   int n_blocks = 0;  // context and own
+  int n_picks = 0;   // of each query
   int n_tiles = 0;   // of tokens
   int tile_tokens = 0;
-  int n_runs = 0;
+  int n_block_runs = 0;  // over context and own
+  int n_runs = 0;        // and over picks
   bool runs_apart = false;  // an item is one run, and its state is joined later
   int64_t n_items = 0;
   int64_t worker_bytes = 0;  // scratch of each thread
   int64_t state_bytes = 0;   // states of runs, when apart
-  int64_t share_bytes = 0;   // BlockShare [n_heads, n_blocks]
+  int64_t share_bytes = 0;   // BlockShare [n_heads, n_blocks + n_picks]
 };
 
+/// Picked blocks form runs of their own, after the others.
+inline constexpr int pick_run_blocks = 16;
+
 AttentionPlan plan_attention(const AttentionArgs& args, int n_threads);
+
+/// The inner loops of one precision.
+struct AttentionOps {
+  void (*attend)(const AttendRun&);
+  void (*attend_picks)(const AttendPicks&);
+};
 
 /// Attends item 0 .. n_items - 1. Writes args.out, or its run's states when runs are apart.
 /// states: [n_runs, n_tokens, n_heads] of state_floats, or unused; shares may be null.
 void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t item,
-                 void (*attend)(const AttendRun&), float* states, BlockShare* shares,
-                 std::byte* scratch);
+                 const AttentionOps& ops, float* states, BlockShare* shares, std::byte* scratch);
 
 /// Joins the runs of the queries (token, head) in [begin, end) into args.out.
 void merge_runs(const AttentionArgs& args, const AttentionPlan& plan, const float* states,

@@ -130,6 +130,24 @@ struct TokenLanes {
     }
   }
 
+  /// Goes on from run.states instead of from nothing. `rows`: scratch [16, head_dim].
+  template <typename S>
+  void load_states(const AttendRun& run, float* rows) const {
+    for (int bundle = 0; bundle < n_bundles; ++bundle) {
+      for (int i = 0; i < std::min(tokens, run.n_tokens - first_token(bundle)); ++i) {
+        const int64_t query = int64_t{first_token(bundle) + i} * run.group + head(bundle);
+        const float* state = run.states + query * state_floats(head_dim);
+        std::memcpy(rows + i * head_dim, state, static_cast<size_t>(head_dim) * sizeof(float));
+        peak[bundle * tokens + i] = state[head_dim];
+        sum[bundle * tokens + i] = state[head_dim + 1];
+      }
+      for (int d = 0; d < head_dim; d += 8) {
+        S::transpose_16x8_to(reinterpret_cast<const std::byte*>(rows + d), head_dim * 4,
+                             reinterpret_cast<std::byte*>(o_of(bundle) + d * tokens));
+      }
+    }
+  }
+
   /// Writes the states of the run. `rows`: scratch [8, 16].
   template <typename S>
   void close(const AttendRun& run, float* rows) const {
@@ -207,6 +225,95 @@ class Attention {
     run.n_tokens <= few_tokens_max ? keys_in_lanes(run) : tokens_in_lanes(run);
   }
 
+  /// Queries in lanes: those that picked a block, whatever their tokens and heads, 16 at a time.
+  static void picks(const AttendPicks& args) {
+    if (args.head_dim % 16 != 0) return ops_generic().attend_picks(args);
+    const int state_size = state_floats(args.head_dim);
+    const int n_queries = args.n_tokens * args.group;
+    for (int m = 0; m < n_queries; ++m) {
+      float* state = args.states + int64_t{m} * state_size;
+      std::memset(state, 0, static_cast<size_t>(state_size) * sizeof(float));
+      state[args.head_dim] = peak_of_nothing;
+    }
+
+    ScratchCursor scratch(args.scratch);
+    auto* queries = scratch.take<float>(int64_t{TokenLanes::tokens} * args.head_dim);
+    auto* states = scratch.take<float>(int64_t{TokenLanes::tokens} * state_size);
+    AttendRun bundle;
+    bundle.q = queries;
+    bundle.n_tokens = TokenLanes::tokens;
+    bundle.n_heads = 1;
+    bundle.group = 1;
+    bundle.head_dim = args.head_dim;
+    bundle.scale = args.scale;
+    bundle.kv_dtype = args.kv_dtype;
+    bundle.states = states;
+    typename Math::TokenBlock block(bundle, &scratch);
+    auto* logits =
+        scratch.take<float>(int64_t{TokenLanes::tokens} * std::max(kBlockTokens, args.head_dim));
+    const TokenLanes lanes(bundle, &scratch);
+
+    int at[attend_tokens_max];
+    std::fill(at, at + args.n_tokens, args.pick_begin);
+    const auto pick_of = [&](int t) { return args.picks[int64_t{t} * args.n_picks + at[t]]; };
+    for (;;) {
+      int32_t block_idx = std::numeric_limits<int32_t>::max();
+      for (int t = 0; t < args.n_tokens; ++t) {
+        if (at[t] < args.pick_end) block_idx = std::min(block_idx, pick_of(t));
+      }
+      if (block_idx == std::numeric_limits<int32_t>::max()) return;
+      int32_t picking[attend_tokens_max];
+      int n_picking = 0;
+      for (int t = 0; t < args.n_tokens; ++t) {
+        if (at[t] == args.pick_end || pick_of(t) != block_idx) continue;
+        picking[n_picking++] = t;
+        at[t] += 1;
+      }
+
+      const KvBlockRef& ref = args.blocks[static_cast<size_t>(block_idx)];
+      BlockView view;
+      view.k = ref.extent;
+      view.v = ref.extent + int64_t{kBlockTokens} * args.head_dim * block_bytes(args.kv_dtype);
+      view.bias = ref.token_bias;
+      view.n_keys = ref.n_tokens;
+      block.read(view);
+      const int n_here = n_picking * args.group;
+      for (int first = 0; first < n_here; first += TokenLanes::tokens) {
+        const int n = std::min(TokenLanes::tokens, n_here - first);
+        const auto query_idx = [&](int i) {
+          return picking[(first + i) / args.group] * args.group + (first + i) % args.group;
+        };
+        for (int i = 0; i < n; ++i) {
+          const int query = query_idx(i);
+          const int64_t row = int64_t{query / args.group} * args.n_heads + args.first_head +
+                              query % args.group;
+          std::memcpy(queries + int64_t{i} * args.head_dim, args.q + row * args.head_dim,
+                      static_cast<size_t>(args.head_dim) * sizeof(float));
+          std::memcpy(states + int64_t{i} * state_size, args.states + int64_t{query} * state_size,
+                      static_cast<size_t>(state_size) * sizeof(float));
+        }
+        bundle.n_tokens = n;
+        lanes.template open<S>(bundle, logits);
+        lanes.template load_states<S>(bundle, logits);
+        ScratchCursor rest = scratch;
+        block.read_queries(lanes, &rest);
+        for (int lane = 0; lane < n; lane += S::lanes) {
+          block.multiply_keys(lanes, 0, lane, view, view.n_keys, logits);
+          F block_sum;
+          const F correction = weigh<S>(logits, S::lanes, view.n_keys, lanes.peak + lane,
+                                        lanes.sum + lane, &block_sum);
+          block.add_values(logits, view.n_keys, correction, lanes.o_of(0) + lane);
+        }
+        lanes.template close<S>(bundle, logits);
+        for (int i = 0; i < n; ++i) {
+          std::memcpy(args.states + int64_t{query_idx(i)} * state_size,
+                      states + int64_t{i} * state_size,
+                      static_cast<size_t>(state_size) * sizeof(float));
+        }
+      }
+    }
+  }
+
  private:
   using F = typename S::F;
 
@@ -266,8 +373,7 @@ class Attention {
     if (lane < 0 || lane >= S::lanes) return;
     float sums[S::lanes];
     S::store(sums, block_sum);
-    const int64_t n_blocks = static_cast<int64_t>(run.context.size() + run.own.size());
-    run.shares[head * n_blocks + block_idx] = {peak[lane], sums[lane]};
+    run.shares[head * run.shares_stride + block_idx] = {peak[lane], sums[lane]};
   }
 
   static void keys_in_lanes(const AttendRun& run) {
@@ -329,8 +435,7 @@ class Attention {
     sum = std::fma(sum, correction[0], block_sum);
     *peak = top_value;
     if (run.shares != nullptr && m / run.group == run.n_tokens - 1) {
-      const int64_t n_blocks = static_cast<int64_t>(run.context.size() + run.own.size());
-      run.shares[m % run.group * n_blocks + block_idx] = {top_value, block_sum};
+      run.shares[m % run.group * run.shares_stride + block_idx] = {top_value, block_sum};
     }
     return correction[0];
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backends/cpu/attention.h"
+#include "backends/cpu/block_scoring.h"
 #include "backends/cpu/token_tiles.h"
 #include "core/check.h"
 #include "core/dequantize.h"
@@ -273,10 +274,11 @@ void CpuBackend::attend(const AttentionArgs& args) {
   auto* shares = args.block_mass == nullptr
                      ? nullptr
                      : reinterpret_cast<BlockShare*>(attention_shares_.reserve(plan.share_bytes));
-  const auto run_attend = exact_ ? ops_.attend_exact : ops_.attend;
+  const AttentionOps run_ops = exact_ ? AttentionOps{ops_.attend_exact, ops_.attend_picks_exact}
+                                      : AttentionOps{ops_.attend, ops_.attend_picks};
   pool_->parallel_for(plan.n_items, [&](int64_t item, int worker) {
     std::byte* scratch = worker_scratch_[static_cast<size_t>(worker)].reserve(0);
-    attend_item(args, plan, item, run_attend, states, shares, scratch);
+    attend_item(args, plan, item, run_ops, states, shares, scratch);
   });
   if (plan.runs_apart) {
     split(int64_t{args.n_tokens} * args.n_heads, int64_t{plan.n_runs} * args.head_dim,
@@ -285,55 +287,32 @@ void CpuBackend::attend(const AttentionArgs& args) {
   if (shares != nullptr) add_block_mass(args, plan, shares);
 }
 
-void CpuBackend::score_windows(const WindowScoresArgs& args) {
-  const int64_t n_windows = args.n_windows;
-  if (n_windows == 0) return;
-  const int group = args.n_heads / args.n_kv_heads;
-  const int64_t n_runs = int64_t(args.runs.size()) / args.n_kv_heads;
-  auto* logits = reinterpret_cast<float*>(
-      window_logits_.reserve(args.n_heads * n_windows * int64_t{sizeof(float)}));
-
-  // Logits by pieces of runs, so that threads share one head too.
-  struct Piece {
-    int kv_head;
-    const WindowRun* run;
-    int32_t begin;
-    int64_t at;  // Of the piece's first window, in the order of all runs.
-  };
-  constexpr int32_t kPieceWindows = 256;
-  std::vector<Piece> pieces;
-  for (int kv_head = 0; kv_head < args.n_kv_heads; ++kv_head) {
-    int64_t at = 0;
-    for (int64_t r = 0; r < n_runs; ++r) {
-      const WindowRun& run = args.runs[size_t(kv_head * n_runs + r)];
-      for (int32_t begin = 0; begin < run.n_windows; begin += kPieceWindows) {
-        pieces.push_back({kv_head, &run, begin, at + begin});
-      }
-      at += run.n_windows;
-    }
+void CpuBackend::score_blocks(const BlockScoresArgs& args) {
+  BlockScoring scoring(args);
+  if (args.n_tokens == 1) {
+    // One token: the threads share its windows, then its heads.
+    auto* logits = reinterpret_cast<float*>(window_logits_.reserve(scoring.logits_bytes(1) * args.n_kv_heads));
+    const int64_t head_floats = scoring.logits_bytes(1) / int64_t{sizeof(float)};
+    const int64_t n_pieces = scoring.n_pieces();
+    pool_->parallel_for(args.n_kv_heads * n_pieces, [&](int64_t item, int) {
+      const int kv_head = static_cast<int>(item / n_pieces);
+      scoring.piece_logits(ops_, kv_head, item % n_pieces, logits + kv_head * head_floats);
+    });
+    pool_->parallel_for(args.n_kv_heads, [&](int64_t kv_head, int) {
+      scoring.pool(ops_, static_cast<int>(kv_head), {0, 1}, logits + kv_head * head_floats);
+    });
+    return;
   }
-  const size_t key_bytes = size_t(args.head_dim) * (args.kv_dtype == DType::kF32 ? 4 : 2);
-  pool_->parallel_for(int64_t(pieces.size()), [&](int64_t item, int) {
-    const Piece& piece = pieces[size_t(item)];
-    WindowLogits slice;
-    slice.q = args.q + int64_t{piece.kv_head} * group * args.head_dim;
-    slice.group = group;
-    slice.head_dim = args.head_dim;
-    slice.scale = args.scale;
-    slice.kv_dtype = args.kv_dtype;
-    slice.keys = piece.run->keys + size_t(piece.begin) * key_bytes;
-    slice.n_windows = std::min(kPieceWindows, piece.run->n_windows - piece.begin);
-    slice.logits = logits + int64_t{piece.kv_head} * group * n_windows + piece.at;
-    slice.logits_stride = n_windows;
-    ops_.window_logits(slice);
-  });
-  // The heads of a group are added in order, whoever adds them.
-  pool_->parallel_for(args.n_kv_heads, [&](int64_t kv_head, int) {
-    float* out = args.out + kv_head * n_windows;
-    std::fill(out, out + n_windows, 0.0f);
-    for (int g = 0; g < group; ++g) {
-      ops_.add_softmax(logits + (kv_head * group + g) * n_windows, n_windows, out);
-    }
+  const int n_each = scoring.tokens_at_once();
+  const int n_shares = (args.n_tokens + n_each - 1) / n_each;
+  for (Scratch& scratch : worker_scratch_) scratch.reserve(scoring.logits_bytes(n_each));
+  pool_->parallel_for(int64_t{args.n_kv_heads} * n_shares, [&](int64_t item, int worker) {
+    const int kv_head = static_cast<int>(item / n_shares);
+    const int first = static_cast<int>(item % n_shares) * n_each;
+    const BlockScoring::Tokens tokens{first, std::min(args.n_tokens, first + n_each)};
+    auto* logits = reinterpret_cast<float*>(worker_scratch_[static_cast<size_t>(worker)].reserve(0));
+    scoring.logits(ops_, kv_head, tokens, logits);
+    scoring.pool(ops_, kv_head, tokens, logits);
   });
 }
 

@@ -53,7 +53,7 @@ class CpuBackend final : public Backend {
   void rope(const RopeArgs& args) override;
   void store_kv(const StoreKvArgs& args) override;
   void attend(const AttentionArgs& args) override;
-  void score_windows(const WindowScoresArgs& args) override;
+  void score_blocks(const BlockScoresArgs& args) override;
   void silu_mul(float* gate, const float* up, int64_t n) override;
   void add(float* x, const float* y, int64_t n) override;
 

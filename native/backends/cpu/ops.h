@@ -72,23 +72,53 @@ struct AttendRun {
   float* states = nullptr;  // [n_tokens, group], each state_floats(head_dim)
   BlockShare* shares =
       nullptr;  // [group, n_context_blocks + n_own_blocks] of the last token, or null
+  int64_t shares_stride = 0;  // from a head's shares to the next one's
   std::byte* scratch = nullptr;  // attend_scratch_bytes(group, head_dim), 64-byte aligned
 };
 
 /// Tokens of one AttendRun.
 inline constexpr int attend_tokens_max = 32;
 
-/// Queries of one KV head against consecutive compressed keys.
-struct WindowLogits {
-  const float* q = nullptr;  // [group, head_dim]
+/// Attention of the query heads of a few tokens, which share a KV head, over one run of the blocks
+/// that each token picked.
+struct AttendPicks {
+  const float* q = nullptr;  // [n_tokens, n_heads, head_dim] of the first token
+  int n_tokens = 0;          // 1 .. attend_tokens_max
+  int n_heads = 0;
+  int first_head = 0;
   int group = 0;
-  int head_dim = 0;  // a multiple of 16
+  int head_dim = 0;
+  float scale = 0.0f;
+  DType kv_dtype = DType::kF16;
+  std::span<const KvBlockRef> blocks;  // picked ones of this KV head
+  const int32_t* picks = nullptr;      // [n_tokens, n_picks] indices into blocks, ascending
+  int n_picks = 0;
+  int pick_begin = 0;  // the run: these columns of picks
+  int pick_end = 0;
+  float* states = nullptr;       // [n_tokens, group], each state_floats(head_dim)
+  std::byte* scratch = nullptr;  // attend_scratch_bytes(group, head_dim), 64-byte aligned
+};
+
+/// Queries of one KV head against consecutive compressed keys. Query i is head i % group of token
+/// i / group.
+struct WindowLogits {
+  const float* q = nullptr;  // of the first query
+  int n_queries = 0;
+  int group = 0;
+  int64_t token_stride = 0;  // floats from a token's first query to the next token's
+  int head_dim = 0;  // a multiple of 16, at most head_dim_max
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
   const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
   int32_t n_windows = 0;
-  float* logits = nullptr;  // [group, n_windows], rows logits_stride apart
+  float* logits = nullptr;  // [n_queries, n_windows], rows logits_stride apart
   int64_t logits_stride = 0;
+
+  static constexpr int head_dim_max = 256;
+
+  const float* query(int i) const {
+    return q + i / group * token_stride + int64_t{i % group} * head_dim;
+  }
 };
 
 /// The inner loops, for one instruction set. All are pure; none allocates; pointers need no
@@ -137,7 +167,13 @@ struct Ops {
   /// As attend, with all sums of products in float32.
   void (*attend_exact)(const AttendRun& run);
 
-  /// logits[g, m] = scale q[g] . keys[m]
+  /// Fills args.states from nothing. The same bits for a token as attend over its picks.
+  void (*attend_picks)(const AttendPicks& args);
+
+  /// As attend_picks, with all sums of products in float32.
+  void (*attend_picks_exact)(const AttendPicks& args);
+
+  /// logits[i, m] = scale query[i] . keys[m]
   void (*window_logits)(const WindowLogits& args);
 
   /// out[i] += softmax(logits)[i] over n > 0 values; leaves no meaning in logits.

@@ -29,6 +29,8 @@ const Ops& ops_avx512() {
       .to_f16 = to_f16<S>,
       .attend = Attention<S, Bf16Math>::run,
       .attend_exact = attend_float<S>,
+      .attend_picks = Attention<S, Bf16Math>::picks,
+      .attend_picks_exact = Attention<S, FloatMath<S>>::picks,
       .window_logits = window_logits<S>,
       .add_softmax = add_softmax<S>,
   };

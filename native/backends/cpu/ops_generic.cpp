@@ -258,8 +258,15 @@ float kv_value(const std::byte* extent, DType dtype, int64_t i) {
   return f16_to_f32(read<uint16_t>(extent + 2 * i));
 }
 
-/// Adds one block to the state of one query. `n_keys` are visible to it.
-BlockShare attend_block(const AttendRun& run, const KvBlockRef& block, int n_keys, const float* q,
+void clear_state(float* state, int head_dim) {
+  std::fill(state, state + head_dim, 0.0f);
+  state[head_dim] = peak_of_nothing;
+  state[head_dim + 1] = 0.0f;
+}
+
+/// Adds one block to the state of one query of an AttendRun or AttendPicks. `n_keys` are visible to it.
+template <typename Run>
+BlockShare attend_block(const Run& run, const KvBlockRef& block, int n_keys, const float* q,
                         float* state) {
   constexpr float log2_e = 1.44269504f;
   const int head_dim = run.head_dim;
@@ -294,21 +301,32 @@ BlockShare attend_block(const AttendRun& run, const KvBlockRef& block, int n_key
 
 void attend(const AttendRun& run) {
   const int n_context = static_cast<int>(run.context.size());
-  const int n_blocks = n_context + static_cast<int>(run.own.size());
   for (int t = 0; t < run.n_tokens; ++t) {
     for (int g = 0; g < run.group; ++g) {
       const float* q = run.q + (int64_t{t} * run.n_heads + run.first_head + g) * run.head_dim;
       float* state = run.states + (int64_t{t} * run.group + g) * state_floats(run.head_dim);
-      std::fill(state, state + run.head_dim, 0.0f);
-      state[run.head_dim] = peak_of_nothing;
-      state[run.head_dim + 1] = 0.0f;
+      clear_state(state, run.head_dim);
       for (int b = run.block_begin; b < run.block_end; ++b) {
         const KvBlockRef& block = b < n_context ? run.context[b] : run.own[b - n_context];
         const int own_visible = run.own_start + t + 1 - (b - n_context) * kBlockTokens;
         const int n_keys =
             b < n_context ? block.n_tokens : std::clamp(own_visible, 0, block.n_tokens);
         const BlockShare share = attend_block(run, block, n_keys, q, state);
-        if (run.shares != nullptr && t == run.n_tokens - 1) run.shares[g * n_blocks + b] = share;
+        if (run.shares != nullptr && t == run.n_tokens - 1) run.shares[g * run.shares_stride + b] = share;
+      }
+    }
+  }
+}
+
+void attend_picks(const AttendPicks& args) {
+  for (int t = 0; t < args.n_tokens; ++t) {
+    for (int g = 0; g < args.group; ++g) {
+      const float* q = args.q + (int64_t{t} * args.n_heads + args.first_head + g) * args.head_dim;
+      float* state = args.states + (int64_t{t} * args.group + g) * state_floats(args.head_dim);
+      clear_state(state, args.head_dim);
+      for (int i = args.pick_begin; i < args.pick_end; ++i) {
+        const KvBlockRef& block = args.blocks[args.picks[int64_t{t} * args.n_picks + i]];
+        attend_block(args, block, block.n_tokens, q, state);
       }
     }
   }
@@ -316,16 +334,17 @@ void attend(const AttendRun& run) {
 
 void window_logits(const WindowLogits& args) {
   for (int32_t m = 0; m < args.n_windows; ++m) {
-    for (int g = 0; g < args.group; ++g) {
+    for (int i = 0; i < args.n_queries; ++i) {
+      const float* q = args.query(i);
       float dot = 0.0f;
-      for (int i = 0; i < args.head_dim; ++i) {
-        const int64_t at = int64_t{m} * args.head_dim + i;
+      for (int d = 0; d < args.head_dim; ++d) {
+        const int64_t at = int64_t{m} * args.head_dim + d;
         const float key = args.kv_dtype == DType::kF32
                               ? reinterpret_cast<const float*>(args.keys)[at]
                               : f16_to_f32(reinterpret_cast<const uint16_t*>(args.keys)[at]);
-        dot += args.q[g * args.head_dim + i] * key;
+        dot += q[d] * key;
       }
-      args.logits[g * args.logits_stride + m] = dot * args.scale;
+      args.logits[i * args.logits_stride + m] = dot * args.scale;
     }
   }
 }
@@ -375,6 +394,8 @@ const Ops& ops_generic() {
       .to_f16 = to_f16,
       .attend = attend,
       .attend_exact = attend,
+      .attend_picks = attend_picks,
+      .attend_picks_exact = attend_picks,
       .window_logits = window_logits,
       .add_softmax = add_softmax,
   };

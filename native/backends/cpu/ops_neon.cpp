@@ -28,6 +28,8 @@ const Ops& ops_neon() {
       .to_f16 = to_f16<S>,
       .attend = attend_float<S>,
       .attend_exact = attend_float<S>,
+      .attend_picks = Attention<S, FloatMath<S>>::picks,
+      .attend_picks_exact = Attention<S, FloatMath<S>>::picks,
       .window_logits = window_logits<S>,
       .add_softmax = add_softmax<S>,
   };

@@ -78,6 +78,8 @@ struct AttentionShape {
   int head_dim = 64;
   int n_context = 0;
   int own_start = 0;
+  int n_pool = 0;   // blocks that tokens pick from
+  int n_picks = 0;  // of each token
   DType kv_dtype = DType::kF16;
   float bias_deviation = 0.0f;  // 0: no bias at all
   float key_offset = 0.0f;      // a constant part of all keys, as attention biases give
@@ -85,7 +87,8 @@ struct AttentionShape {
   std::string describe() const {
     return "n_tokens " + std::to_string(n_tokens) + " heads " + std::to_string(n_heads) + "/" +
            std::to_string(n_kv_heads) + " x " + std::to_string(head_dim) + " context " +
-           std::to_string(n_context) + " own_start " + std::to_string(own_start) + " " +
+           std::to_string(n_context) + " own_start " + std::to_string(own_start) + " picks " +
+           std::to_string(n_picks) + "/" + std::to_string(n_pool) + " " +
            dtype_name(kv_dtype);
   }
 };
@@ -110,6 +113,10 @@ inline std::vector<AttentionShape> attention_shapes(Random& random) {
       shape.own_start = static_cast<int>(variant == 0 ? 0 : random.between(0, 150));
       shape.kv_dtype = variant == 4 ? DType::kF32 : DType::kF16;
       shape.bias_deviation = variant % 2 == 0 ? 0.0f : 1.0f;
+      if (variant >= 2) {
+        shape.n_pool = static_cast<int>(random.between(1, 50));
+        shape.n_picks = static_cast<int>(random.between(1, std::min(shape.n_pool, 40)));
+      }
       shapes.push_back(shape);
     }
   }
@@ -122,7 +129,7 @@ class AttentionCase {
   AttentionCase(const AttentionShape& shape, Random& random)
       : shape_(shape),
         n_own_((shape.own_start + shape.n_tokens + kBlockTokens - 1) / kBlockTokens),
-        kv_(shape.kv_dtype, shape.head_dim, shape.n_kv_heads * (shape.n_context + n_own_)),
+        kv_(shape.kv_dtype, shape.head_dim, shape.n_kv_heads * n_blocks()),
         q_(random.normals(int64_t{shape.n_tokens} * shape.n_heads * shape.head_dim)),
         bias_(random.normals(int64_t{shape.n_kv_heads} * n_blocks() * kBlockTokens,
                              shape.bias_deviation)) {
@@ -132,6 +139,18 @@ class AttentionCase {
     for (int b = 0; b < n_own_; ++b) {
       const int n_own_tokens = shape.own_start + shape.n_tokens;
       n_in_block_.push_back(std::min(kBlockTokens, n_own_tokens - b * kBlockTokens));
+    }
+    for (int b = 0; b < shape.n_pool; ++b) {
+      n_in_block_.push_back(static_cast<int>(b % 4 == 1 ? random.between(1, 64) : 64));
+    }
+    for (int i = 0; i < shape.n_kv_heads * shape.n_tokens; ++i) {
+      // Some ascending few of the pool.
+      int n_left = shape.n_picks;
+      for (int b = 0; b < shape.n_pool; ++b) {
+        if (random.between(1, shape.n_pool - b) > n_left) continue;
+        picks_.push_back(b);
+        n_left -= 1;
+      }
     }
     const auto offsets = random.normals(shape.head_dim, shape.key_offset);
     for (int e = 0; e < shape.n_kv_heads * n_blocks(); ++e) {
@@ -177,6 +196,24 @@ class AttentionCase {
         own.push_back(block);
       }
     }
+    // Of the pool, what these tokens picked.
+    std::vector<KvBlockRef> picked;
+    std::vector<int32_t> picked_begin = {0};
+    std::vector<int32_t> picks;
+    for (int h = 0; h < shape_.n_kv_heads; ++h) {
+      std::vector<int32_t> index(static_cast<size_t>(shape_.n_pool), -1);
+      for (int i = 0; i < n * shape_.n_picks; ++i) index[picks_of(h, first)[i]] = 0;
+      for (int b = 0; b < shape_.n_pool; ++b) {
+        if (index[static_cast<size_t>(b)] < 0) continue;
+        index[static_cast<size_t>(b)] = static_cast<int32_t>(picked.size()) - picked_begin.back();
+        const int extent = h * n_blocks() + shape_.n_context + n_own_ + b;
+        const float* bias = shape_.bias_deviation == 0.0f ? nullptr : bias_.data() + extent * kBlockTokens;
+        picked.push_back({extents[static_cast<size_t>(extent)], bias,
+                          n_in_block_[static_cast<size_t>(extent % n_blocks())]});
+      }
+      for (int i = 0; i < n * shape_.n_picks; ++i) picks.push_back(index[picks_of(h, first)[i]]);
+      picked_begin.push_back(static_cast<int32_t>(picked.size()));
+    }
     const int64_t row = int64_t{shape_.n_heads} * shape_.head_dim;
     std::vector<float> out(static_cast<size_t>(n * row), std::numeric_limits<float>::quiet_NaN());
     backend.attend({.q = q_.data() + first * row,
@@ -190,6 +227,10 @@ class AttentionCase {
                     .kv_dtype = shape_.kv_dtype,
                     .context = context,
                     .own = own,
+                    .picked = picked,
+                    .picked_begin = picked_begin,
+                    .picks = picks,
+                    .n_picks = shape_.n_picks,
                     .block_mass = block_mass});
     return out;
   }
@@ -206,22 +247,26 @@ class AttentionCase {
     return out;
   }
 
-  /// The last token's softmax by blocks: [n_kv_heads, n_context + n_own].
+  /// The last token's softmax by blocks: [n_kv_heads, n_context + n_own + n_picks].
   std::vector<double> expected_mass() const {
-    std::vector<double> mass(static_cast<size_t>(shape_.n_kv_heads * n_blocks()), 0.0);
+    const int row = shape_.n_context + n_own_ + shape_.n_picks;
+    std::vector<double> mass(static_cast<size_t>(shape_.n_kv_heads * row), 0.0);
     const int group = shape_.n_heads / shape_.n_kv_heads;
     for (int h = 0; h < shape_.n_heads; ++h) {
       std::vector<int> block_of;
       const auto one = attend_one(shape_.n_tokens - 1, h, &block_of);
       for (size_t j = 0; j < block_of.size(); ++j) {
-        mass[static_cast<size_t>(h / group * n_blocks() + block_of[j])] += one.weights[j] / group;
+        mass[static_cast<size_t>(h / group * row + block_of[j])] += one.weights[j] / group;
       }
     }
     return mass;
   }
 
  private:
-  int n_blocks() const { return shape_.n_context + n_own_; }
+  int n_blocks() const { return shape_.n_context + n_own_ + shape_.n_pool; }
+  const size_t* picks_of(int kv_head, int token) const {
+    return picks_.data() + (kv_head * shape_.n_tokens + token) * shape_.n_picks;
+  }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
   reference::AttentionResult attend_one(int token, int head, std::vector<int>* block_of) const {
@@ -233,10 +278,12 @@ class AttentionCase {
 
   reference::VisibleKeys visible(int token, int kv_head, std::vector<int>* block_of) const {
     reference::VisibleKeys keys;
-    for (int b = 0; b < n_blocks(); ++b) {
+    const int n_first = shape_.n_context + n_own_;
+    for (int i = 0; i < n_first + shape_.n_picks; ++i) {
+      const int b = i < n_first ? i : n_first + static_cast<int>(picks_of(kv_head, token)[i - n_first]);
       const int begin = (b - shape_.n_context) * kBlockTokens;
       int n = n_in_block_[static_cast<size_t>(b)];
-      if (b >= shape_.n_context) n = std::min(n, shape_.own_start + token + 1 - begin);
+      if (b >= shape_.n_context && b < n_first) n = std::min(n, shape_.own_start + token + 1 - begin);
       for (int j = 0; j < n; ++j) {
         const int extent = kv_head * n_blocks() + b;
         for (int d = 0; d < shape_.head_dim; ++d) {
@@ -244,7 +291,7 @@ class AttentionCase {
           keys.v.push_back(kv_.value(extent, kBlockTokens + j, d));
         }
         keys.bias.push_back(bias_[static_cast<size_t>(extent * kBlockTokens + j)]);
-        if (block_of != nullptr) block_of->push_back(b);
+        if (block_of != nullptr) block_of->push_back(i);
       }
     }
     return keys;
@@ -256,6 +303,7 @@ class AttentionCase {
   std::vector<float> q_;
   std::vector<float> bias_;  // [n_kv_heads, n_blocks, kBlockTokens]
   std::vector<int> n_in_block_;
+  std::vector<size_t> picks_;  // [n_kv_heads, n_tokens, n_picks]
 };
 
 }  // namespace nosa::test

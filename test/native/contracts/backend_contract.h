@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -19,6 +20,8 @@
 #include "contracts/attention_case.h"
 #include "core/dequantize.h"
 #include "core/half.h"
+#include "kv/block.h"
+#include "kv/selection.h"
 #include "kernels/reference/matmul.h"
 #include "kernels/reference/rms_norm.h"
 #include "kernels/reference/rope.h"
@@ -449,6 +452,7 @@ TEST_P(BackendContract, AttentionHasTheSameBitsForAnyThreadsAndAnyChunks) {
 TEST_P(BackendContract, BlockMassAddsTheLastQuerysShareOfEachBlock) {
   const auto backend = create(2);
   for (const AttentionShape& shape : attention_shapes(random_)) {
+    if (shape.n_picks > 0 && shape.n_tokens > 1) continue;
     const AttentionCase c(shape, random_);
     const auto expected = c.expected_mass();
     std::vector<float> mass(expected.size(), 1.0f);
@@ -479,53 +483,132 @@ TEST_P(BackendContract, AttentionHoldsWithLargeLogitsAndLargeBiases) {
   }
 }
 
-TEST_P(BackendContract, WindowScoresAreTheSumOfTheHeadsSoftmaxes) {
+/// Two runs of blocks with a gap between them, the second one growing as tokens go on.
+struct ScoringCase {
+  ScoringCase(Random& random, int n_first, int n_own_tokens)
+      : group(static_cast<int>(random.between(1, 9))),
+        n_kv_heads(static_cast<int>(random.between(1, 3))),
+        head_dim(static_cast<int>(16 * random.between(1, 8))),
+        n_tokens(static_cast<int>(random.between(1, std::min(40, n_own_tokens)))),
+        own_start(n_own_tokens - n_tokens),
+        dtype(random.between(0, 1) == 0 ? DType::kF16 : DType::kF32),
+        counts{windows_in(n_first), windows_in(n_own_tokens)},
+        n_blocks_of{blocks_for(n_first), blocks_for(n_own_tokens)},
+        n_blocks(n_blocks_of[0] + 1 + n_blocks_of[1]),
+        q(random.normals(int64_t{n_tokens} * n_kv_heads * group * head_dim)) {
+    for (int h = 0; h < n_kv_heads; ++h) {
+      for (const int n : counts) {
+        keys.push_back(random.normals(int64_t{n} * head_dim));
+        halves.emplace_back();
+        for (float& value : keys.back()) {
+          halves.back().push_back(f32_to_f16(value));
+          if (dtype == DType::kF16) value = f16_to_f32(halves.back().back());
+        }
+      }
+    }
+  }
+
+  /// Tokens [first, first + n): [n, n_kv_heads, n_blocks]
+  std::vector<float> run(Backend& backend, int first, int n) const {
+    // Blocks that only later tokens reach are not there yet.
+    const int n_own_tokens = own_start + first + n;
+    std::vector<WindowRun> runs;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const auto* data = dtype == DType::kF32 ? reinterpret_cast<const std::byte*>(keys[i].data())
+                                              : reinterpret_cast<const std::byte*>(halves[i].data());
+      if (i % 2 == 0) {
+        runs.push_back({data, counts[0], 0, n_blocks_of[0]});
+      } else {
+        runs.push_back({data, windows_in(n_own_tokens), n_blocks_of[0] + 1, blocks_for(n_own_tokens)});
+      }
+    }
+    const int64_t row = int64_t{n_kv_heads} * group * head_dim;
+    std::vector<float> out(static_cast<size_t>(n) * n_kv_heads * n_blocks,
+                           std::numeric_limits<float>::quiet_NaN());
+    backend.score_blocks({.q = q.data() + first * row,
+                          .n_tokens = n,
+                          .own_start = own_start + first,
+                          .n_heads = n_kv_heads * group,
+                          .n_kv_heads = n_kv_heads,
+                          .head_dim = head_dim,
+                          .scale = 0.2f,
+                          .kv_dtype = dtype,
+                          .runs = runs,
+                          .n_blocks = n_blocks,
+                          .out = out.data()});
+    return out;
+  }
+
+  /// One token and KV head: [n_blocks]
+  std::vector<double> expected(int token, int kv_head) const {
+    const int n_own = windows_in(own_start + token + 1);
+    const auto& first = keys[static_cast<size_t>(2 * kv_head)];
+    const auto& own = keys[static_cast<size_t>(2 * kv_head + 1)];
+    std::vector<double> compressed(first.begin(), first.end());
+    compressed.insert(compressed.end(), own.begin(), own.begin() + int64_t{n_own} * head_dim);
+    const auto at = q.begin() + (int64_t{token} * n_kv_heads + kv_head) * group * head_dim;
+    const std::vector<double> queries(at, at + int64_t{group} * head_dim);
+    const auto windows = reference::window_scores(queries, compressed, group, head_dim, 0.2f);
+    std::vector<double> blocks(static_cast<size_t>(n_blocks), -std::numeric_limits<double>::infinity());
+    for (int m = 0; m < counts[0] + n_own; ++m) {
+      const int in_run = m < counts[0] ? m : m - counts[0];
+      const int n_in_run = m < counts[0] ? n_blocks_of[0] : blocks_for(own_start + token + 1);
+      const int first_block = m < counts[0] ? 0 : n_blocks_of[0] + 1;
+      for (const int b : {in_run / 4, (in_run + 1) / 4}) {
+        if (b >= n_in_run) continue;
+        double& best = blocks[static_cast<size_t>(first_block + b)];
+        best = std::max(best, windows[static_cast<size_t>(m)]);
+      }
+    }
+    return blocks;
+  }
+
+  int group, n_kv_heads, head_dim, n_tokens, own_start;
+  DType dtype;
+  std::array<int, 2> counts;       // windows
+  std::array<int, 2> n_blocks_of;
+  int n_blocks;
+  std::vector<float> q;
+  std::vector<std::vector<float>> keys;  // [n_kv_heads * 2], as they are in the KV type
+  std::vector<std::vector<uint16_t>> halves;
+};
+
+TEST_P(BackendContract, BlockScoresAreTheBestWindowsOfTheHeadsSoftmaxesTogether) {
   const auto backend = create(2);
-  for (const DType dtype : {DType::kF16, DType::kF32}) {
-    for (const int n_windows : {1, 7, 16, 700}) {
-      const int n_kv_heads = static_cast<int>(random_.between(1, 3));
-      const int group = static_cast<int>(random_.between(1, 9));
-      const int head_dim = static_cast<int>(16 * random_.between(1, 8));
-      const int n_first = static_cast<int>(random_.between(0, n_windows));
-      KvMemory keys(dtype, head_dim, n_kv_heads * 2 * (n_windows / (2 * kBlockTokens) + 1));
-      const auto extents = keys.extents();
-      const size_t per_run = extents.size() / static_cast<size_t>(2 * n_kv_heads);
-      std::vector<WindowRun> runs;
-      std::vector<std::vector<double>> compressed(static_cast<size_t>(n_kv_heads));
-      for (int r = 0; r < 2 * n_kv_heads; ++r) {
-        const int n = r % 2 == 0 ? n_first : n_windows - n_first;
-        const int first_extent = r * static_cast<int>(per_run);
-        runs.push_back({extents[static_cast<size_t>(first_extent)], n});
-        for (int m = 0; m < n; ++m) {
-          for (int d = 0; d < head_dim; ++d) {
-            const int row = m % (2 * kBlockTokens);
-            keys.set(first_extent + m / (2 * kBlockTokens), row, d, random_.normal());
-            compressed[static_cast<size_t>(r / 2)].push_back(
-                keys.value(first_extent + m / (2 * kBlockTokens), row, d));
+  for (const int n_first : {0, 20, 64, 700, 9000}) {
+    for (const int n_own : {1, 31, 32, 200, 1100}) {
+      const ScoringCase c(random_, n_first, n_own);
+      const auto out = c.run(*backend, 0, c.n_tokens);
+      for (int t = 0; t < c.n_tokens; ++t) {
+        for (int h = 0; h < c.n_kv_heads; ++h) {
+          const auto expected = c.expected(t, h);
+          const auto* got = out.data() + (int64_t{t} * c.n_kv_heads + h) * c.n_blocks;
+          for (int b = 0; b < c.n_blocks; ++b) {
+            if (std::isinf(expected[static_cast<size_t>(b)])) {
+              ASSERT_EQ(got[b], -std::numeric_limits<float>::infinity()) << b;
+            } else {
+              ASSERT_NEAR(got[b], expected[static_cast<size_t>(b)], 1e-5) << b;
+            }
           }
         }
       }
-      const auto q = random_.normals(int64_t{n_kv_heads} * group * head_dim);
-      auto out = poisoned(int64_t{n_kv_heads} * n_windows);
-      backend->score_windows({.q = q.data(),
-                              .n_heads = n_kv_heads * group,
-                              .n_kv_heads = n_kv_heads,
-                              .head_dim = head_dim,
-                              .scale = 0.2f,
-                              .kv_dtype = dtype,
-                              .runs = runs,
-                              .n_windows = n_windows,
-                              .out = out.data()});
-      for (int h = 0; h < n_kv_heads; ++h) {
-        const auto first = q.begin() + int64_t{h} * group * head_dim;
-        const std::vector<double> queries(first, first + int64_t{group} * head_dim);
-        const auto expected = reference::window_scores(queries, compressed[static_cast<size_t>(h)],
-                                                       group, head_dim, 0.2f);
-        for (int m = 0; m < n_windows; ++m) {
-          ASSERT_NEAR(out[static_cast<size_t>(h * n_windows + m)], expected[static_cast<size_t>(m)],
-                      1e-5);
-        }
-      }
+    }
+  }
+}
+
+TEST_P(BackendContract, BlockScoresHaveTheSameBitsForAnyThreadsAndAnyChunks) {
+  const auto one = create(1);
+  const auto two = create(2);
+  for (const int n_first : {0, 333, 6000}) {
+    const ScoringCase c(random_, n_first, static_cast<int>(random_.between(33, 900)));
+    const auto together = c.run(*two, 0, c.n_tokens);
+    for (int t = 0; t < c.n_tokens;) {
+      const int n = std::min(c.n_tokens - t, static_cast<int>(random_.between(1, 20)));
+      const auto alone = c.run(*one, t, n);
+      const size_t row = static_cast<size_t>(c.n_kv_heads) * c.n_blocks;
+      ASSERT_EQ(0, std::memcmp(alone.data(), together.data() + static_cast<size_t>(t) * row,
+                               alone.size() * 4));
+      t += n;
     }
   }
 }
