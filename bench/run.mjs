@@ -7,6 +7,7 @@ import { parseOptions } from "./lib/options.mjs";
 const benchmarks = {
   cache: () => import("./cache.mjs"),
   cpu: () => import("./cpu.mjs"),
+  gpu: () => import("./gpu.mjs"),
 };
 
 const [name, ...rest] = process.argv.slice(2);

@@ -6,11 +6,15 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, s
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { build, context } from "esbuild";
+import { cudaLibraryName } from "./build-cuda.mjs";
 import { checkoutCache, inRoot } from "./lib/paths.mjs";
 import { filesUnder } from "./lib/stamp.mjs";
 
 const addonSource = inRoot("build/Release/nosa.node");
 const dist = inRoot("dist");
+
+/** Native files have builds of their own. */
+const nativeFiles = ["nosa.node", cudaLibraryName];
 
 /** Tells an engine that still runs from one that was built later with the same version. */
 const builtAtMs = Date.now();
@@ -105,7 +109,7 @@ function writeInputs(metafiles) {
 function removeOldBundles() {
   mkdirSync(dist, { recursive: true });
   for (const name of readdirSync(dist)) {
-    if (name !== "nosa.node") rmSync(path.join(dist, name), { recursive: true, force: true });
+    if (!nativeFiles.includes(name)) rmSync(path.join(dist, name), { recursive: true, force: true });
   }
 }
 

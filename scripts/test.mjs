@@ -9,6 +9,8 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { compileCuda, cudaInputs } from "./build-cuda.mjs";
+import { ensureCudaToolkit } from "./lib/cudaToolkit.mjs";
 import { installHost } from "./lib/editorHost.mjs";
 import { checkoutCache, inRoot } from "./lib/paths.mjs";
 import { prepareBundles, prepareModel, preparePackages, prepareVsix } from "./lib/prepare.mjs";
@@ -36,6 +38,7 @@ const tests = {
     onceFor("sanitizers", nativeInputs, () => nativeTests("sanitizers", ["-DNOSA_SANITIZE=address,undefined"])),
   fuzz: () => onceFor("fuzz", nativeInputs, fuzz),
   arm: () => onceFor("arm", ["CMakeLists.txt", "native"], compileForArm),
+  cuda: () => onceFor("cuda", [...cudaInputs, "bench/gpu", "native", "test/cuda", "test/kernels", "test/native"], compileForCuda),
   addon: () => vitest("addon", 10, [prepareBundles]),
   project: () => vitest("project", 5, [prepareBundles, prepareVsix]),
   engine: () => vitest("engine", 15, [prepareBundles, prepareModels]),
@@ -211,6 +214,19 @@ async function compileForArm() {
   }
   await buildNative("arm", [`-DCMAKE_TOOLCHAIN_FILE=${inRoot("native/cmake/aarch64.cmake")}`, "-DNOSA_TESTS=OFF"]);
   return { passed: 1, failed: 0, skipped: 0 };
+}
+
+/** What runs on a GPU alone compiles wherever the compiler can be had; where there is a GPU, it runs too. */
+async function compileForCuda() {
+  const { toolkit, why } = await ensureCudaToolkit();
+  if (toolkit === undefined) return { passed: 0, failed: 0, skipped: 1, note: why };
+  const what = ["nosa_cuda_library", "same_tokens", "gpu_bench"];
+  const folder = await compileCuda({ name: "cuda", toolkit, targets: ["90-real"], what });
+  if ((await versionOf("nvidia-smi", ["-L"])) === undefined) {
+    return { passed: 1, failed: 0, skipped: 0, note: "compiled; there is no GPU to run it on" };
+  }
+  const { code, tail } = await run(path.join(folder, "test/cuda/same_tokens"), [], { log: "same-tokens", allowFailure: true });
+  return { passed: code === 0 ? 2 : 1, failed: code === 0 ? 0 : 1, skipped: 0, tail };
 }
 
 /** Does the work unless it passed before with the same inputs. A skip is not remembered. */
