@@ -21,6 +21,9 @@ import { isCancellation, plainFailure } from "./errors";
 import { Scope } from "./util/disposables";
 import { bytesText, percentOf } from "./util/format";
 
+/** How often the list shows how far downloads have come. */
+const drawnEachMs = 1_500;
+
 interface Download {
   readonly cancel: CancellationTokenSource;
   progress: DownloadProgress | undefined;
@@ -77,7 +80,9 @@ export class Models implements Disposable {
       draw();
     };
     draw();
-    scope.add(this.#engine.onDownloadProgress(draw));
+    // A list that is drawn anew under the pointer swallows the click.
+    const timer = setInterval(() => this.#downloads.size > 0 && draw(), drawnEachMs);
+    scope.add({ dispose: () => clearInterval(timer) });
     scope.add(
       pick.onDidTriggerItemButton(({ item, button }) => {
         if (item.choice?.kind !== "known") return;

@@ -11,6 +11,6 @@ export async function report(error: unknown, log: LogOutputChannel): Promise<voi
   log.error(`${failure.kind}: ${failure.message}`);
   const { text, action } = failureView(failure);
   const labels = action === null ? [] : [action.label];
-  const chosen = await window.showErrorMessage(`Nosa: ${text}`, ...labels);
+  const chosen = await window.showErrorMessage(text, ...labels);
   if (chosen !== undefined && action !== null) await commands.executeCommand(action.command);
 }

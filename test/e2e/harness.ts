@@ -149,12 +149,14 @@ export class Editor {
 
   /** Changes the colours, as the picker of themes does. */
   async theme(name: string): Promise<void> {
-    const file = path.join(this.home, "profile/data/User/settings.json");
-    const settings: unknown = JSON.parse(readFileSync(file, "utf8"));
-    writeFileSync(file, JSON.stringify({ ...(settings as object), "workbench.colorTheme": name }));
-    const id = name.includes("High Contrast") ? (name.includes("Light") ? "hc-light" : "hc-black") : "vs";
-    await this.page.locator(`.monaco-workbench.${name.includes("Dark") ? "vs-dark" : id}`).waitFor();
-    await this.page.waitForTimeout(500);
+    await this.command("Preferences: Color Theme");
+    const list = this.page.locator(".quick-input-widget:visible");
+    await list.locator("input.input").fill(name);
+    await list.locator(".monaco-list-row.focused", { hasText: name }).waitFor();
+    await this.page.keyboard.press("Enter");
+    const dark = name.includes("High Contrast") ? "hc-black" : "vs-dark";
+    const light = name.includes("High Contrast") ? "hc-light" : "vs";
+    await this.page.locator(`.monaco-workbench.${name.includes("Dark") ? dark : light}`).waitFor();
   }
 
   /** Opens a file of the workspace and waits until typing goes into it. */

@@ -21,7 +21,8 @@ export class ScriptedEngine implements Engine {
   readonly onIndexProgress = this.progress.event;
   readonly onDownloadProgress = new EventEmitter<never>().event;
   /** What every request gives. */
-  answer: (method: string) => Promise<unknown> = () => Promise.resolve({});
+  answer: (method: string) => Promise<unknown> = (method) =>
+    Promise.resolve(method === "nosa/context" ? { files: [] } : {});
 
   request: Engine["request"] = async (method, params) => {
     this.requests.push({ method, params });

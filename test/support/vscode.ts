@@ -21,6 +21,10 @@ export class Range {
   readonly start: Position;
   readonly end: Position;
 
+  get isSingleLine(): boolean {
+    return this.start.line === this.end.line;
+  }
+
   constructor(startLine: number | Position, startCharacter: number | Position, endLine = 0, endCharacter = 0) {
     this.start = typeof startLine === "number" ? new Position(startLine, Number(startCharacter)) : startLine;
     this.end = typeof startCharacter === "number" ? new Position(endLine, endCharacter) : startCharacter;
@@ -42,6 +46,11 @@ export class Uri {
 
   static file(path: string): Uri {
     return new Uri("file", path);
+  }
+
+  static parse(value: string): Uri {
+    const [scheme = "", path = ""] = value.split(/:(?:\/\/)?/);
+    return new Uri(scheme, path);
   }
 
   static joinPath(base: Uri, ...parts: readonly string[]): Uri {
@@ -216,9 +225,11 @@ export class ChatRequestTurn {
 
 export class ChatResponseTurn {
   readonly response: readonly unknown[];
+  readonly result: object;
 
-  constructor(response: readonly unknown[]) {
+  constructor(response: readonly unknown[], result: object = {}) {
     this.response = response;
+    this.result = result;
   }
 }
 
@@ -243,12 +254,14 @@ export const workspace = {
   isTrusted: true,
   getConfiguration: () => ({ get: (_name: string, fallback?: unknown) => fallback }),
   getWorkspaceFolder: () => undefined,
+  fs: { stat: () => Promise.resolve({ type: 1 }) },
   asRelativePath: (uri: Uri) => uri.path.replace(/^\/code\/\w+\//, ""),
   openTextDocument: unexpected("workspace.openTextDocument"),
 };
 
 export const window = {
   activeTextEditor: undefined,
+  visibleTextEditors: [],
   showInformationMessage: unexpected("window.showInformationMessage"),
   showErrorMessage: unexpected("window.showErrorMessage"),
   showQuickPick: unexpected("window.showQuickPick"),

@@ -33,6 +33,7 @@ beforeEach(() => {
   reports = [];
   vi.spyOn(vscode.workspace, "workspaceFolders", "get").mockReturnValue([shop]);
   vi.spyOn(vscode.window, "showInformationMessage").mockImplementation(async (text: string) => void told.push(text));
+  vi.spyOn(vscode.commands, "executeCommand").mockResolvedValue(undefined);
   vi.spyOn(vscode.window, "withProgress").mockImplementation(((
     _options: unknown,
     run: (progress: Progress<object>, token: CancellationToken) => Promise<unknown>,

@@ -46,7 +46,7 @@ describe("the status bar", () => {
     expect(view.text).toBe("$(book) Nosa: Qwen2.5-Coder 0.5B · CPU · 12.3k tokens");
     expect(view.tone).toBe("plain");
     expect(view.tooltip.join("\n")).toContain(
-      "**shop** 41 files, 12.3k tokens; the last request attended to 64 of 193",
+      "**shop** 41 files · 12.3k tokens · the last request attended to 64 of 193",
     );
     expect(view.tooltip.join("\n")).not.toContain("other");
   });
@@ -62,7 +62,7 @@ describe("the status bar", () => {
   it("shows progress, speed and time left while indexing", () => {
     const activity = { kind: "indexing", percent: 43, tokensPerSecond: 351.4, secondsLeft: 118 } as const;
     const view = statusView({ ...input, status: { ...status, activity } });
-    expect(view.text).toBe("$(loading~spin) Nosa: reading 43% at 351 tokens/s, 2 min left");
+    expect(view.text).toBe("$(loading~spin) Nosa: reading 43% · 351 tokens/s · 2 min left");
   });
 
   it("leaves speed and time out while they are unknown", () => {

@@ -61,7 +61,7 @@ describe("the banner", () => {
   it("follows the reading", () => {
     const activity = { kind: "indexing", percent: 12, tokensPerSecond: 300, secondsLeft: 59 } as const;
     expect(bannerView({ ...input, status: { ...status, activity } }).text).toBe(
-      "Reading 12% at 300 tokens/s, 59 s left",
+      "Reading 12% · 300 tokens/s · 59 s left",
     );
   });
 });

@@ -2,12 +2,15 @@ import { describe, expect, it } from "vitest";
 import type { ChatResult } from "../../../../engine/protocol";
 import {
   after,
+  before,
   emptyConversation,
   messagesOf,
   streamingTurn,
   turnsMax,
+  viewTurn,
   type ChatEvent,
   type Conversation,
+  type Turn,
 } from "../../../../extension/chatView/conversation";
 
 function result(text: string, more: Partial<ChatResult> = {}): ChatResult {
@@ -33,7 +36,7 @@ function told(...events: readonly ChatEvent[]): Conversation {
   return events.reduce(after, emptyConversation);
 }
 
-const ask = (text: string): ChatEvent => ({ kind: "asked", text });
+const ask = (text: string): ChatEvent => ({ kind: "asked", text, attachments: [] });
 
 describe("the conversation", () => {
   it("grows an answer piece by piece, then takes the whole text", () => {
@@ -116,6 +119,34 @@ describe("the conversation", () => {
       { role: "assistant", content: "part" },
       { role: "user", content: "five" },
     ]);
+  });
+
+  it("tells the engine what was asked, not what was typed, and shows what it was about", () => {
+    const open = told(ask("/explain"), {
+      kind: "prepared",
+      content: "Explain src/fees.ts.",
+      root: "/code/shop",
+      attachments: ["src/fees.ts"],
+      hint: { about: "file:///code/shop/src/fees.ts", lines: null, path: "" },
+    });
+    expect(messagesOf(open)).toEqual([{ role: "user", content: "Explain src/fees.ts." }]);
+    expect(open.turns[0]).toMatchObject({ markdown: "/explain", attachments: ["src/fees.ts"] });
+    expect(open.turns[1]).toMatchObject({ root: "/code/shop", hint: { about: "file:///code/shop/src/fees.ts" } });
+    expect(Object.keys(viewTurn(open.turns[0] as Turn))).not.toContain("content");
+  });
+
+  it("forks before a question, and leaves the conversation as it was", () => {
+    const whole = told(
+      ask("one"),
+      { kind: "answered", result: result("1") },
+      ask("two"),
+      { kind: "answered", result: result("2") },
+    );
+    const [, , second] = whole.turns;
+    expect(before(whole, second?.id ?? "").turns.map(({ markdown }) => markdown)).toEqual(["one", "1"]);
+    expect(before(whole, "t1").turns).toEqual([]);
+    expect(before(whole, "t2")).toBe(whole);
+    expect(before(whole, "gone")).toBe(whole);
   });
 
   it("uses no id twice, also after a clear", () => {

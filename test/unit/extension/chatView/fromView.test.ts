@@ -11,6 +11,10 @@ describe("messages from the view", () => {
     { kind: "insert", text: "x" },
     { kind: "open", referenceId: "t2/0" },
     { kind: "action", command: "nosa.indexRepository" },
+    { kind: "attach" },
+    { kind: "detach", attachmentId: "a1" },
+    { kind: "fork", turnId: "t1" },
+    { kind: "apply", turnId: "t2", text: "let a;" },
   ])("lets $kind through", (message) => {
     expect(parseFromView(message)).toEqual(message);
   });
@@ -25,6 +29,10 @@ describe("messages from the view", () => {
     { kind: "ask" },
     { kind: "ask", text: 5 },
     { kind: "open" },
+    { kind: "fork" },
+    { kind: "apply", text: "let a;" },
+    { kind: "apply", turnId: "t2" },
+    { kind: "detach", attachmentId: 4 },
     { kind: "eval", text: "x" },
   ])("refuses %j", (message) => {
     expect(parseFromView(message)).toBeUndefined();

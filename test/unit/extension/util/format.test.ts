@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytesText, countText, durationText, percentOf, plural } from "../../../../extension/util/format";
+import { bytesText, countText, durationText, percentOf, filesText } from "../../../../extension/util/format";
 
 describe("numbers for people", () => {
   it.each([
@@ -44,6 +44,6 @@ describe("numbers for people", () => {
   });
 
   it("knows one from many", () => {
-    expect([plural(1, "file"), plural(0, "file"), plural(2, "file")]).toEqual(["1 file", "0 files", "2 files"]);
+    expect([filesText(1), filesText(0), filesText(2)]).toEqual(["1 file", "0 files", "2 files"]);
   });
 });

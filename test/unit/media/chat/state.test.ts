@@ -2,7 +2,15 @@ import { describe, expect, it } from "vitest";
 import type { ToView, ViewTurn } from "../../../../extension/chatView/messages";
 import { emptyPage, lastQuestion, received, type PageState } from "../../../../media/chat/state";
 
-const question: ViewTurn = { id: "t1", role: "user", markdown: "Why?", references: [], footnote: "", state: "done" };
+const question: ViewTurn = {
+  id: "t1",
+  role: "user",
+  markdown: "Why?",
+  attachments: [],
+  references: [],
+  footnote: "",
+  state: "done",
+};
 const answer: ViewTurn = { ...question, id: "t2", role: "assistant", markdown: "", state: "streaming" };
 
 function after(...messages: readonly ToView[]): PageState {
