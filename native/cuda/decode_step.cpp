@@ -18,7 +18,6 @@
 #include "kernels/rope_angles.h"
 #include "kernels/score_blocks.h"
 #include "kernels/select_blocks.h"
-#include "kernels/to_operand.h"
 
 namespace nosa::cuda {
 namespace {
@@ -46,7 +45,6 @@ struct DecodeStep::Buffers {
   float* q = nullptr;            // [n_rows, n_heads, head_dim]
   float* k = nullptr;            // [n_rows, n_kv_heads, head_dim]
   float* v = nullptr;            // likewise
-  float* attn = nullptr;         // [n_rows, n_heads, head_dim]
   std::byte* attn_operand = nullptr;  // Operand [n_rows, n_heads * head_dim]
   std::byte* gated = nullptr;    // Operand [n_rows, n_ff]
   float* logits = nullptr;       // [n_seqs, n_vocab]
@@ -62,7 +60,7 @@ struct DecodeStep::Buffers {
   int32_t* n_loads = nullptr;    // [n_seqs, n_kv_heads]
   unsigned long long* n_loads_total = nullptr;  // [n_lanes]
   int32_t* failed = nullptr;
-  std::byte* attend_scratch = nullptr;
+  std::byte* attention_parts = nullptr;
   std::byte* argmax_scratch = nullptr;
   // The eviction ranking, [n_layers, n_lanes, n_kv_heads, ...].
   int32_t* rank_blocks = nullptr;
@@ -100,7 +98,6 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(q, rows * size_t(shape.q_width()));
   plan.add(k, rows * size_t(shape.kv_width()));
   plan.add(v, rows * size_t(shape.kv_width()));
-  plan.add(attn, rows * size_t(shape.q_width()));
   plan.add(attn_operand, operand_max(shape.q_width()));
   plan.add(gated, operand_max(shape.n_ff));
   plan.add(logits, seqs * size_t(shape.n_vocab));
@@ -108,7 +105,7 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(places, rows);
   plan.add(n_loads_total, size_t(n_lanes));
   plan.add(failed, 1);
-  plan.add(attend_scratch, attend_blocks_scratch_bytes(n_rows, shape.n_heads, shape.n_kv_heads, shape.head_dim));
+  plan.add(attention_parts, attention_parts_bytes(n_rows, shape.n_heads, shape.head_dim));
   plan.add(argmax_scratch, argmax_scratch_bytes(n_seqs));
   if (!selects(options)) return plan;
   plan.add(selected, rows * heads * selected_max);
@@ -358,7 +355,6 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   NOSA_TRY(enqueue_attention(layer, kind, stream));
 
   const Operand attn_out = operand(b.attn_operand, weights.out.weight.dtype, n_rows, shape.q_width());
-  NOSA_CUDA_TRY(to_operand({b.attn, attn_out}, stream), computing);
   LinearParams out = {};
   out.targets[0] = {weights.out.weight, weights.out.bias, b.x};
   out.n_targets = 1;
@@ -379,7 +375,7 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   return {};
 }
 
-// From q, k and v to attn: the new tokens go to the cache, blocks are chosen and fetched, and attended to.
+// From q, k and v to the attention's output: the new tokens go to the cache, blocks are chosen and fetched, and attended to.
 Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t stream) {
   const ModelShape& shape = model_.shape();
   const DeviceLayer& weights = model_.layers()[size_t(layer)];
@@ -425,9 +421,7 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.selected = b.selected;  // Null without a selection: everything.
   attend.n_selected = b.n_selected;
   attend.token_bias = model_.additive() ? side_car.token_scores : nullptr;
-  attend.out = b.attn;
-  attend.out_stride = size_t(shape.q_width());
-  attend.scratch = b.attend_scratch;
+  attend.parts = b.attention_parts;
   attend.scale = scale;
   attend.n_heads = shape.n_heads;
   attend.n_kv_heads = shape.n_kv_heads;
@@ -435,6 +429,15 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.n_selected_max = options_.budget.total_blocks;
   attend.n_pages = side_car.n_pages;
   NOSA_CUDA_TRY(attend_blocks(attend, stream), computing);
+
+  MergePartsParams merge = {};
+  merge.rows = step_rows;
+  merge.parts = b.attention_parts;
+  merge.out = operand(b.attn_operand, weights.out.weight.dtype, kind.n_seqs * kind.n_queries, shape.q_width());
+  merge.n_heads = shape.n_heads;
+  merge.n_kv_heads = shape.n_kv_heads;
+  merge.head_dim = shape.head_dim;
+  NOSA_CUDA_TRY(merge_parts(merge, stream), computing);
   return {};
 }
 
