@@ -36,45 +36,48 @@ __device__ void store_lane(const Operand& out, int row, int block, int lane, flo
   operand_levels(out, row, block)[place] = int8_t(level);
   if (lane == 0) {
     const float d = peak / 127.0f;
-    operand_scales(out)[size_t(block) * out.rows8() + row] = make_float2(d, d * float(sum));
+    operand_scales(out)[size_t(block) * rows_padded(out.n_rows) + row] = make_float2(d, d * float(sum));
   }
 }
 
-template <int kColumnTiles>
+template <typename C>
 __global__ void __launch_bounds__(32 * kTiles * kSplitsMax)
     gated_linear_kernel(const __grid_constant__ GatedLinearParams p, int n_splits) {
   extern __shared__ float partials[];  // [kTiles, splits, columns, kPartialStride]
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
-  tile_partial<kColumnTiles>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
-                             partials + warp * kPartialWords<kColumnTiles>);
+  const int first_column = blockIdx.y * C::kCount;
+  tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x, first_column,
+                             partials + warp * C::kPartialWords);
   __syncthreads();  // Every warp's partial sums are there.
 
-  for (int row = warp; row < p.x.n_rows; row += blockDim.x / 32) {
+  const int n_columns = min(C::kCount, p.x.n_rows - first_column);
+  for (int column = warp; column < n_columns; column += blockDim.x / 32) {
     const auto sum_of = [&](int first_tile) {
-      const float* partial = partials + (first_tile + lane / kTileRows) * n_splits * kPartialWords<kColumnTiles> +
-                             row * kPartialStride + lane % kTileRows;
+      const float* partial = partials + (first_tile + lane / kTileRows) * n_splits * C::kPartialWords +
+                             column * kPartialStride + lane % kTileRows;
       float sum = 0.0f;
-      for (int split = 0; split < n_splits; ++split) sum += partial[split * kPartialWords<kColumnTiles>];
+      for (int split = 0; split < n_splits; ++split) sum += partial[split * C::kPartialWords];
       return sum;
     };
-    store_lane(p.out, row, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
+    store_lane(p.out, first_column + column, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
   }
 }
 
-template <int kColumnTiles>
+template <typename C>
 cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
   const int n_warps = kTiles * n_splits;
-  constexpr size_t kSharedMax = size_t(kTiles) * kSplitsMax * kPartialWords<kColumnTiles> * sizeof(float);
-  const size_t shared = size_t(n_warps) * kPartialWords<kColumnTiles> * sizeof(float);
-  const auto kernel = gated_linear_kernel<kColumnTiles>;
+  constexpr size_t kSharedMax = size_t(kTiles) * kSplitsMax * C::kPartialWords * sizeof(float);
+  const size_t shared = size_t(n_warps) * C::kPartialWords * sizeof(float);
+  const auto kernel = gated_linear_kernel<C>;
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
       error != cudaSuccess) {
     return error;
   }
-  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, shared, stream, p, n_splits);
+  const dim3 grid(p.gate.rows / kBlockRows, (p.x.n_rows + C::kCount - 1) / C::kCount);
+  return launch(kernel, grid, 32 * n_warps, shared, stream, p, n_splits);
 }
 
 }  // namespace
@@ -88,10 +91,7 @@ cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows == 0) return cudaSuccess;
   const int n_records = p.x.cols / std::max(packed_format(p.gate.dtype).cols, packed_format(p.up.dtype).cols);
   const int n_splits = tile_splits(2 * p.gate.rows / kTileRows, n_records, kSplitsMax);
-  if (p.x.n_rows <= 8) return start<1>(p, n_splits, stream);
-  if (p.x.n_rows <= 16) return start<2>(p, n_splits, stream);
-  if (p.x.n_rows <= 32) return start<4>(p, n_splits, stream);
-  return start<8>(p, n_splits, stream);
+  return with_columns(p.x.n_rows, [&](auto columns) { return start<decltype(columns)>(p, n_splits, stream); });
 }
 
 }  // namespace nosa::cuda

@@ -20,7 +20,7 @@ struct Work {
   bool accumulate;
 };
 
-template <int kColumnTiles>
+template <typename C>
 __global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_constant__ Work work) {
   extern __shared__ float partials[];  // [warps, columns, kPartialStride]
   const int warp = threadIdx.x / 32;
@@ -30,47 +30,50 @@ __global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_co
     return target;
   };
   const int first_tile = blockIdx.x * work.tiles_per_block;
+  const int first_column = blockIdx.y * C::kCount;
   {
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
-    tile_partial<kColumnTiles>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
-                               work.n_splits, work.x, partials + warp * kPartialWords<kColumnTiles>);
+    tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
+                               work.n_splits, work.x, first_column, partials + warp * C::kPartialWords);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
-  const int n_outputs = work.tiles_per_block * work.x.n_rows * kTileRows;
+  const int n_columns = min(C::kCount, work.x.n_rows - first_column);
+  const int n_outputs = work.tiles_per_block * n_columns * kTileRows;
   for (int i = threadIdx.x; i < n_outputs; i += blockDim.x) {
     const int r = i % kTileRows;
-    const int column = i / kTileRows % work.x.n_rows;
-    const int block_tile = i / kTileRows / work.x.n_rows;
+    const int column = i / kTileRows % n_columns;
+    const int block_tile = i / kTileRows / n_columns;
     const int tile = first_tile + block_tile;
     if (tile >= work.first_tile[kLinearTargetsMax]) return;
     const LinearTarget& target = work.targets[target_of(tile)];
     const int row = (tile - work.first_tile[target_of(tile)]) * kTileRows + r;
     if (row >= target.weight.rows) continue;
     const float* partial =
-        partials + block_tile * work.n_splits * kPartialWords<kColumnTiles> + column * kPartialStride + r;
+        partials + block_tile * work.n_splits * C::kPartialWords + column * kPartialStride + r;
     float sum = 0.0f;
-    for (int split = 0; split < work.n_splits; ++split) sum += partial[split * kPartialWords<kColumnTiles>];
+    for (int split = 0; split < work.n_splits; ++split) sum += partial[split * C::kPartialWords];
     if (target.bias != nullptr) sum += target.bias[row];
-    float* out = target.out + size_t(column) * target.weight.rows + row;
+    float* out = target.out + size_t(first_column + column) * target.weight.rows + row;
     *out = work.accumulate ? *out + sum : sum;
   }
 }
 
-template <int kColumnTiles>
+template <typename C>
 cudaError_t start(const Work& work, cudaStream_t stream) {
   const int n_tiles = work.first_tile[kLinearTargetsMax];
   const int n_warps = work.tiles_per_block * work.n_splits;
-  const size_t shared = size_t(n_warps) * kPartialWords<kColumnTiles> * sizeof(float);
-  constexpr size_t kSharedMax = size_t(kSplitsMax) * kPartialWords<kColumnTiles> * sizeof(float);
-  const auto kernel = linear_kernel<kColumnTiles>;
+  const size_t shared = size_t(n_warps) * C::kPartialWords * sizeof(float);
+  constexpr size_t kSharedMax = size_t(kSplitsMax) * C::kPartialWords * sizeof(float);
+  const auto kernel = linear_kernel<C>;
   if (const cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
       error != cudaSuccess) {
     return error;
   }
-  const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
+  const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block,
+                  (work.x.n_rows + C::kCount - 1) / C::kCount);
   return launch(kernel, grid, 32 * n_warps, shared, stream, work);
 }
 
@@ -96,10 +99,7 @@ cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows == 0) return cudaSuccess;
   work.n_splits = tile_splits(n_tiles, n_records, kSplitsMax);
   work.tiles_per_block = std::max(1, kWarpsSmall / work.n_splits);
-  if (p.x.n_rows <= 8) return start<1>(work, stream);
-  if (p.x.n_rows <= 16) return start<2>(work, stream);
-  if (p.x.n_rows <= 32) return start<4>(work, stream);
-  return start<8>(work, stream);
+  return with_columns(p.x.n_rows, [&](auto columns) { return start<decltype(columns)>(work, stream); });
 }
 
 }  // namespace nosa::cuda

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "common/async_copy.cuh"
 #include "common/launch.cuh"
 #include "common/matrix_units.cuh"
 #include "common/operand.cuh"
@@ -22,8 +23,7 @@ constexpr int kWarps = 4;
 constexpr int kWarpTiles = 2;
 constexpr int kBlockTiles = kWarps * kWarpTiles;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kChunkBytes = 16;  // of an asynchronous copy
-constexpr int kRowChunks = kUnitCols * 2 / kChunkBytes;
+constexpr int kRowChunks = kUnitCols * 2 / kCopyBytes;
 constexpr size_t kSharedMax = 99 * 1024;  // that every target has
 
 struct Work {
@@ -35,16 +35,6 @@ struct Work {
   Operand gated_out;
   bool accumulate;
 };
-
-__device__ inline void copy_async(void* shared, const void* global, bool valid) {
-  const unsigned at = unsigned(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(valid ? 16 : 0) : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kLater>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLater) : "memory");
-}
 
 /// Activations in shared memory: [tokens, 8 chunks of 16 bytes]. Odd tokens have their halves swapped, so that two
 /// tokens' four chunks of one block are in different banks.
@@ -86,6 +76,7 @@ template <DType kType, int kTokens>
 struct Product {
   using P = Plan<kType, kTokens>;
   static constexpr int kColumnTiles = kTokens / 8;
+  static constexpr int kTogether = 4;  // column tiles whose products are interleaved
 
   float acc[kWarpTiles][kColumnTiles][4] = {};
 
@@ -105,14 +96,14 @@ struct Product {
           const bool valid = first_token + token < x.n_rows;
           const size_t row = valid ? size_t(first_token + token) : 0;
           const std::byte* from = static_cast<const std::byte*>(x.data) + (row * x.cols + unit * kUnitCols) * 2;
-          copy_async(stage + chunk_place(token, chunk) * kChunkBytes, from + chunk * kChunkBytes, valid);
+          copy_async(stage + chunk_place(token, chunk) * kCopyBytes, from + chunk * kCopyBytes, valid);
         }
         if (unit % P::kUnits == 0) {
           const int record = unit / P::kUnits;
           std::byte* slot = own_records + record % P::kSlots * kSlotBytes;
 #pragma unroll
           for (int tile = 0; tile < kWarpTiles; ++tile) {
-            for (int at = lane * kChunkBytes; at < P::kRecordBytes; at += 32 * kChunkBytes) {
+            for (int at = lane * kCopyBytes; at < P::kRecordBytes; at += 32 * kCopyBytes) {
               copy_async(slot + tile * P::kRecordBytes + at, tiles.records[tile] + size_t(record) * P::kRecordBytes + at,
                          true);
             }
@@ -160,15 +151,25 @@ struct Product {
           }
         }
       }
+      // Products of one sum lie some instructions apart, since each waits for the one before.
 #pragma unroll
-      for (int n = 0; n < kColumnTiles; ++n) {
-        const uint4 v = reinterpret_cast<const uint4*>(stage)[chunk_place(n * 8 + g, 4 * b + t)];
+      for (int first = 0; first < kColumnTiles; first += kTogether) {
+        uint4 v[kTogether];
 #pragma unroll
-        for (int tile = 0; tile < kWarpTiles; ++tile) {
-          const uint32_t(&low)[4] = a[tile][0];
-          const uint32_t(&high)[4] = a[tile][1];
-          mma_16bit<Value<kType>>(acc[tile][n], low[0], low[1], low[2], low[3], v.x, v.y);
-          mma_16bit<Value<kType>>(acc[tile][n], high[0], high[1], high[2], high[3], v.z, v.w);
+        for (int n = 0; n < kTogether; ++n) {
+          v[n] = reinterpret_cast<const uint4*>(stage)[chunk_place((first + n) * 8 + g, 4 * b + t)];
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+          for (int n = 0; n < kTogether; ++n) {
+#pragma unroll
+            for (int tile = 0; tile < kWarpTiles; ++tile) {
+              const uint32_t(&w)[4] = a[tile][half];
+              mma_16bit<Value<kType>>(acc[tile][first + n], w[0], w[1], w[2], w[3], half == 0 ? v[n].x : v[n].z,
+                                      half == 0 ? v[n].y : v[n].w);
+            }
+          }
         }
       }
     }

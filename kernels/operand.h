@@ -21,11 +21,16 @@ constexpr OperandType matmul_operand(DType weight) {
   return weight == DType::kBF16 ? OperandType::kBF16 : OperandType::kF16;
 }
 
+/// Rows of a kQ8 operand's memory: what the shapes of `linear` take, so that strides are constants there.
+constexpr int rows_padded(int n_rows) {
+  return n_rows <= 8 ? 8 : n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : (n_rows + 63) / 64 * 64;
+}
+
 /// n_rows activations of `cols` values each, written by rms_norm, silu_mul, to_operand or gated_linear.
 ///
 /// kF16, kBF16: [n_rows, cols]; what f16 cannot hold becomes its largest.
-/// kQ8: levels, int8 [cols / 32, rows8, 32], then (d, d * sum of levels), float2 [cols / 32, rows8], where
-/// rows8 is n_rows rounded up to 8.
+/// kQ8: levels, int8 [cols / 32, rows_padded, 32], then (d, d * sum of levels), float2 [cols / 32, rows_padded]; the
+/// padding's contents mean nothing.
 /// Of each 32 values, in all types, 4q .. 4q + 3 lie at 8 (q % 4) + 4 (q / 4): a lane of a warp finds its share of
 /// the 32 in 8 consecutive values.
 struct Operand {
@@ -33,13 +38,11 @@ struct Operand {
   OperandType type;
   int n_rows;
   int cols;  // a multiple of 32
-
-  constexpr int rows8() const { return (n_rows + 7) / 8 * 8; }
 };
 
 constexpr size_t operand_bytes(OperandType type, int n_rows, int cols) {
   if (type != OperandType::kQ8) return size_t(n_rows) * size_t(cols) * 2;
-  return size_t(n_rows + 7) / 8 * 8 * size_t(cols / 32) * (32 + 8);
+  return size_t(rows_padded(n_rows)) * size_t(cols / 32) * (32 + 8);
 }
 
 }  // namespace nosa::cuda

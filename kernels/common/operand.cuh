@@ -15,11 +15,11 @@ inline constexpr int kQuadsOfBlock = 8;
 __device__ inline int place_of(int q) { return 2 * (q % 4) + q / 4; }
 
 __device__ inline int8_t* operand_levels(const Operand& out, int row, int block) {
-  return static_cast<int8_t*>(out.data) + (size_t(block) * out.rows8() + row) * 32;
+  return static_cast<int8_t*>(out.data) + (size_t(block) * rows_padded(out.n_rows) + row) * 32;
 }
 
 __device__ inline float2* operand_scales(const Operand& out) {
-  return reinterpret_cast<float2*>(static_cast<int8_t*>(out.data) + size_t(out.cols) * out.rows8());
+  return reinterpret_cast<float2*>(static_cast<int8_t*>(out.data) + size_t(out.cols) * rows_padded(out.n_rows));
 }
 
 __device__ inline uint32_t pack_f16(float a, float b) {
@@ -61,7 +61,7 @@ __device__ inline void store_quad(const Operand& out, int row, int quad, float4 
   const int q = quad % kQuadsOfBlock;
   const uint32_t word = uint32_t(a & 0xff) | uint32_t(b & 0xff) << 8 | uint32_t(c & 0xff) << 16 | uint32_t(e) << 24;
   reinterpret_cast<uint32_t*>(operand_levels(out, row, block))[place_of(q)] = word;
-  if (q == 0) operand_scales(out)[size_t(block) * out.rows8() + row] = make_float2(d, d * float(sum));
+  if (q == 0) operand_scales(out)[size_t(block) * rows_padded(out.n_rows) + row] = make_float2(d, d * float(sum));
 }
 
 /// Whether a launcher may write `out`: the shape is sound and the memory aligned.

@@ -69,7 +69,9 @@ void check_linear(const Case& c, Random& random) {
     // The matrix units cut the last bits of long sums of 16-bit products; sums of levels are exact.
     const double bound = type == OperandType::kQ8 ? 2e-6 : 2e-5;
     EXPECT(error < bound, std::string("linear ") + dtype_name(c.dtypes[i]));
-    EXPECT(loose < 1.5 * operand_bound(type), std::string("linear, operand and all, ") + dtype_name(c.dtypes[i]));
+    // A few sums alone may cancel to less than their errors.
+    const bool enough = c.rows[i] * c.n_rows >= 100;
+    EXPECT(!enough || loose < operand_bound(type), std::string("linear, operand and all, ") + dtype_name(c.dtypes[i]));
   }
 }
 

@@ -106,14 +106,14 @@ class OperandMemory {
   /// [n_rows, cols]
   std::vector<double> values() {
     const std::vector<std::byte> bytes = bytes_.get();
-    const int rows8 = view().rows8();
+    const int rows = cuda::rows_padded(n_rows_);
     const auto* halves = reinterpret_cast<const uint16_t*>(bytes.data());
     const auto* levels = reinterpret_cast<const int8_t*>(bytes.data());
-    const auto* scales = reinterpret_cast<const float*>(bytes.data() + size_t(cols_) * size_t(rows8));
+    const auto* scales = reinterpret_cast<const float*>(bytes.data() + size_t(cols_) * size_t(rows));
     std::vector<double> values;
     for (int n = 0; n < n_rows_; ++n) {
       for (int c = 0; c < cols_; ++c) {
-        const size_t block = size_t(c / 32) * size_t(rows8) + size_t(n);
+        const size_t block = size_t(c / 32) * size_t(rows) + size_t(n);
         const int quad = c % 32 / 4;
         const int place = 8 * (quad % 4) + 4 * (quad / 4) + c % 4;
         const size_t at = size_t(n) * size_t(cols_) + size_t(c / 32 * 32 + place);
@@ -131,8 +131,8 @@ class OperandMemory {
     if (type_ != cuda::OperandType::kQ8) return true;
     const std::vector<double> all = values();
     const std::vector<std::byte> bytes = bytes_.get();
-    const int rows8 = view().rows8();
-    const auto* scales = reinterpret_cast<const float*>(bytes.data() + size_t(cols_) * size_t(rows8));
+    const int rows = cuda::rows_padded(n_rows_);
+    const auto* scales = reinterpret_cast<const float*>(bytes.data() + size_t(cols_) * size_t(rows));
     for (int n = 0; n < n_rows_; ++n) {
       for (int block = 0; block < cols_ / 32; ++block) {
         double sum = 0.0;
@@ -141,7 +141,7 @@ class OperandMemory {
           sum += all[size_t(n) * size_t(cols_) + size_t(block * 32 + i)];
           size += std::fabs(all[size_t(n) * size_t(cols_) + size_t(block * 32 + i)]);
         }
-        const double stored = scales[2 * (size_t(block) * size_t(rows8) + size_t(n)) + 1];
+        const double stored = scales[2 * (size_t(block) * size_t(rows) + size_t(n)) + 1];
         if (!(std::fabs(stored - sum) <= 1e-5 * size)) return false;
       }
     }
