@@ -166,4 +166,49 @@ bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
   return true;
 }
 
+void SideCar::write_range(int from, int to, std::vector<std::byte>& out) const {
+  CHECK(has_token_scores_ && from <= to);
+  const auto append = [&](const auto& values, size_t first, size_t end) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+    out.insert(out.end(), bytes + first * sizeof(values[0]), bytes + end * sizeof(values[0]));
+  };
+  const size_t first = size_t(windows_in(from));
+  const size_t end = size_t(windows_in(to));
+  for (const Layer& layer : layers_) {
+    CHECK(layer.n_tokens >= to);
+    for (const Head& head : layer.heads) {
+      append(head.compressed_keys, first * key_bytes(), end * key_bytes());
+      append(head.window_scores, first, end);
+      append(head.token_scores, size_t(from), size_t(to));
+    }
+  }
+}
+
+bool SideCar::read_range(std::span<const std::byte> bytes, int from, int to) {
+  CHECK(has_token_scores_ && from <= to);
+  const size_t first = size_t(windows_in(from));
+  const size_t end = size_t(windows_in(to));
+  const size_t head_bytes = (end - first) * (key_bytes() + sizeof(float)) + size_t(to - from) * sizeof(float);
+  if (bytes.size() != head_bytes * size_t(shape_.extents_per_block())) return false;
+
+  const std::byte* at = bytes.data();
+  const auto take = [&](auto& values, size_t begin, size_t n) {
+    if (n > 0) std::memcpy(values.data() + begin, at, n * sizeof(values[0]));
+    at += n * sizeof(values[0]);
+  };
+  for (Layer& layer : layers_) {
+    CHECK(layer.n_tokens == from);
+    layer.n_tokens = to;
+    for (Head& head : layer.heads) {
+      head.compressed_keys.resize(end * key_bytes());
+      take(head.compressed_keys, first * key_bytes(), (end - first) * key_bytes());
+      head.window_scores.resize(end);
+      take(head.window_scores, first, end - first);
+      head.token_scores.resize(size_t(blocks_for(to)) * kBlockTokens);
+      take(head.token_scores, size_t(from), size_t(to - from));
+    }
+  }
+  return true;
+}
+
 }  // namespace nosa

@@ -54,6 +54,14 @@ class SideCar {
   /// changed, when `bytes` has another size.
   bool read(std::span<const std::byte> bytes, int n_tokens);
 
+  /// Appends to `out` what the tokens [from, to) brought: their scores, and the windows they completed.
+  /// REQUIRES: every layer holds `to` tokens or more.
+  void write_range(int from, int to, std::vector<std::byte>& out) const;
+
+  /// Takes in what write_range() gave for [from, to); false, and nothing has changed, when `bytes` has
+  /// another size. REQUIRES: all layers hold `from` tokens.
+  bool read_range(std::span<const std::byte> bytes, int from, int to);
+
  private:
   struct Head {
     std::vector<std::byte> compressed_keys;

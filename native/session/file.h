@@ -13,31 +13,48 @@ namespace nosa {
 /// owner only.
 class NewFile {
  public:
-  /// Opens `path` plus a suffix of this process. Fails with kNotFound (no folder), kNoSpace or kIo.
+  /// Opens `path` plus a suffix of this process; removed again unless it is put in place. Fails with
+  /// kNotFound (no folder), kNoSpace or kIo.
   static Result<NewFile> create(const std::string& path);
+
+  /// As create(), but writes to `aside_path`, where the file stays when the process ends and can be
+  /// opened again. Replaces what is there. Fails with kIo too when another process has it open.
+  static Result<NewFile> create_kept(const std::string& path, const std::string& aside_path);
+
+  /// Opens what create_kept() left, to go on at its end. Fails as that does, and with kNotFound.
+  static Result<NewFile> reopen_kept(const std::string& path, const std::string& aside_path);
 
   NewFile(NewFile&& other) noexcept;
   NewFile& operator=(NewFile&& other) = delete;
-  /// Removes what was written, unless it was put in place.
   ~NewFile();
 
   /// Appends all of `bytes`. Fails with kNoSpace or kIo.
   Status append(std::span<const std::byte> bytes);
 
+  /// Cuts the file to its first `size_bytes`. Fails with kIo.
+  Status truncate(int64_t size_bytes);
+
   /// Closes the file and renames it to its path, replacing what is there.
   Status put_in_place();
+
+  /// Closes and removes the file.
+  void remove();
 
   int64_t size_bytes() const { return size_bytes_; }
 
  private:
-  NewFile(std::string path, std::string aside_path, int handle)
-      : path_(std::move(path)), aside_path_(std::move(aside_path)), handle_(handle) {}
+  NewFile(std::string path, std::string aside_path, int handle, bool kept)
+      : path_(std::move(path)), aside_path_(std::move(aside_path)), handle_(handle), kept_(kept) {}
 
   std::string path_;
   std::string aside_path_;
   int handle_;
+  bool kept_;
   int64_t size_bytes_ = 0;
 };
+
+/// Removes a file if there is one.
+void remove_file(const std::string& path);
 
 /// A file that is read.
 class ReadFile {

@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "kv/xxh64.h"
+#include "session/segment_journal.h"
 
 namespace nosa {
 namespace {
@@ -103,6 +104,8 @@ void copy_valid_rows(const std::byte* extent, const KvShape& shape, size_t n_tok
   std::memcpy(out.data(), extent, n_tokens * row_bytes);
   std::memcpy(out.data() + half_bytes, extent + half_bytes, n_tokens * row_bytes);
 }
+
+std::string journal_path(const std::string& path) { return partial_path(path) + ".log"; }
 
 /// The parts of a file's end while they are read.
 class IndexReader {
@@ -214,6 +217,13 @@ Result<std::vector<std::byte>> IndexReader::section(std::string_view name) {
 
 }  // namespace
 
+std::string partial_path(const std::string& path) { return path + ".part"; }
+
+SegmentWriter::SegmentWriter(NewFile file, const SegmentIdentity& identity)
+    : file_(std::move(file)), identity_(identity) {}
+SegmentWriter::SegmentWriter(SegmentWriter&&) noexcept = default;
+SegmentWriter::~SegmentWriter() = default;
+
 Result<SegmentWriter> SegmentWriter::create(const std::string& path,
                                             const SegmentIdentity& identity) {
   Result<NewFile> file = NewFile::create(path);
@@ -224,12 +234,65 @@ Result<SegmentWriter> SegmentWriter::create(const std::string& path,
   return SegmentWriter(*std::move(file), identity);
 }
 
+Result<SegmentWriter> SegmentWriter::create_partial(const std::string& path,
+                                                    const SegmentIdentity& identity) {
+  // The journal comes last: where there is one, the file that it speaks of is there too.
+  Result<NewFile> file = NewFile::create_kept(path, partial_path(path));
+  if (!file.ok()) return file.status();
+  remove_file(journal_path(path));
+  Page page;
+  page.put(make_head(identity));
+  if (Status status = file->append(page.bytes); !status.ok()) {
+    file->remove();
+    return status;
+  }
+  Result<SegmentJournal> journal = SegmentJournal::create(journal_path(path), identity.key);
+  if (!journal.ok()) {
+    file->remove();
+    return journal.status();
+  }
+  SegmentWriter writer(*std::move(file), identity);
+  writer.journal_ = std::make_unique<SegmentJournal>(*std::move(journal));
+  return writer;
+}
+
+Result<SegmentWriter::Resumed> SegmentWriter::resume(const std::string& path,
+                                                     const SegmentIdentity& identity) {
+  const std::string partial = partial_path(path);
+  Result<NewFile> file = NewFile::reopen_kept(path, partial);
+  if (!file.ok()) return file.status();
+  {
+    Result<ReadFile> old = ReadFile::open(partial);
+    if (!old.ok()) return old.status();
+    if (Status status = IndexReader(partial, identity, *old).check_head(); !status.ok()) return status;
+  }
+  Result<SegmentJournal::Opened> opened =
+      SegmentJournal::open(journal_path(path), identity, file->size_bytes());
+  if (!opened.ok()) return opened.status();
+  SegmentIndex& index = opened->index;
+  Status status = file->truncate(SegmentIndex::extent_offset(identity.shape, index.checksums.size()));
+  if (!status.ok()) return status;
+
+  SegmentWriter writer(*std::move(file), identity);
+  writer.journal_ = std::make_unique<SegmentJournal>(std::move(opened->journal));
+  writer.tokens_ = index.tokens;
+  writer.checksums_ = index.checksums;
+  writer.n_noted_tokens_ = index.tokens.size();
+  return Resumed{std::move(writer), std::move(index)};
+}
+
 Status SegmentWriter::append(std::span<const uint32_t> tokens,
                              std::span<const std::byte* const> extents) {
   CHECK(!tokens.empty() && tokens.size() <= size_t(kBlockTokens));
   CHECK(extents.size() == size_t(identity_.shape.extents_per_block()));
   CHECK(tokens_.size() % kBlockTokens == 0);  // No block after a partial one.
+  const Status status = write_block(tokens, extents);
+  if (!status.ok()) roll_back();
+  return status;
+}
 
+Status SegmentWriter::write_block(std::span<const uint32_t> tokens,
+                                  std::span<const std::byte* const> extents) {
   const KvShape& shape = identity_.shape;
   const size_t extent_bytes = shape.extent_bytes();
   const size_t used_bytes = size_t(2) * kBlockTokens * size_t(shape.head_dim) * shape.value_bytes();
@@ -248,7 +311,47 @@ Status SegmentWriter::append(std::span<const uint32_t> tokens,
   return {};
 }
 
+Status SegmentWriter::checkpoint(const SideCar& side_car) {
+  CHECK(journal_ != nullptr && tokens_.size() % kBlockTokens == 0);
+  if (n_noted_tokens_ == tokens_.size()) return {};
+  const size_t n_noted_checksums =
+      n_noted_tokens_ / kBlockTokens * size_t(identity_.shape.extents_per_block());
+  const Status status = journal_->append(int(n_noted_tokens_), std::span(tokens_).subspan(n_noted_tokens_),
+                                         std::span(checksums_).subspan(n_noted_checksums), side_car);
+  if (!status.ok()) {
+    roll_back();
+    return status;
+  }
+  n_noted_tokens_ = tokens_.size();
+  return {};
+}
+
+// Back to the last checkpoint. A file that is not kept goes away whole with its writer.
+void SegmentWriter::roll_back() {
+  if (journal_ == nullptr) return;
+  tokens_.resize(n_noted_tokens_);
+  checksums_.resize(n_noted_tokens_ / kBlockTokens * size_t(identity_.shape.extents_per_block()));
+  // Should it fail: resume() cuts off what no entry of the journal speaks of.
+  (void)file_.truncate(SegmentIndex::extent_offset(identity_.shape, checksums_.size()));
+}
+
+void SegmentWriter::discard() {
+  if (journal_ != nullptr) journal_->remove();
+  file_.remove();
+}
+
 Result<int64_t> SegmentWriter::finish(const SideCar& side_car) {
+  Status status = write_end(side_car);
+  if (status.ok()) status = file_.put_in_place();
+  if (!status.ok()) {
+    roll_back();
+    return status;
+  }
+  if (journal_ != nullptr) journal_->remove();
+  return file_.size_bytes();
+}
+
+Status SegmentWriter::write_end(const SideCar& side_car) {
   std::vector<std::byte> side_car_bytes;
   side_car.write(side_car_bytes);
   const std::pair<std::string_view, std::span<const std::byte>> sections[] = {
@@ -274,9 +377,7 @@ Result<int64_t> SegmentWriter::finish(const SideCar& side_car) {
   }
   Page page;
   page.put(tail);
-  if (Status status = file_.append(page.bytes); !status.ok()) return status;
-  if (Status status = file_.put_in_place(); !status.ok()) return status;
-  return file_.size_bytes();
+  return file_.append(page.bytes);
 }
 
 int64_t SegmentIndex::extent_offset(const KvShape& shape, size_t at) {

@@ -203,13 +203,70 @@ std::unique_ptr<Sequence> Sequence::fork() const {
 }
 
 Result<int64_t> Sequence::save(const std::string& path, const std::string& key) {
-  const KvShape& shape = shared_.model.kv_shape();
-  Result<SegmentWriter> writer = SegmentWriter::create(path, {shape, base_position_, key});
-  if (!writer.ok()) return writer.status();
+  const SegmentIdentity identity{shared_.model.kv_shape(), base_position_, key};
+  // What is half written for this very file is finished, anything else written from the start.
+  std::optional<SegmentWriter> writer;
+  if (partial_ && partial_->path == path && partial_->writer.identity().key == key &&
+      begins_with(partial_->writer.tokens())) {
+    writer.emplace(std::move(partial_->writer));
+    partial_.reset();
+  } else {
+    Result<SegmentWriter> made = SegmentWriter::create(path, identity);
+    if (!made.ok()) return made.status();
+    writer.emplace(*std::move(made));
+  }
   const int n_blocks = blocks_for(n_computed_);
-  std::vector<BlockId> ids(size_t(shape.extents_per_block()));
+  if (Status status = append_blocks(*writer, n_blocks); !status.ok()) return status;
+  // A parked pass may be ahead of what is computed; the file holds the latter alone.
+  SideCar side_car = side_car_;
+  side_car.truncate(n_computed_);
+  const Result<int64_t> n_bytes = writer->finish(side_car);
+  if (!n_bytes.ok()) return n_bytes;
+  // Not the block that a parked pass has written more of.
+  const int n_saved = pass_ ? n_computed_ / kBlockTokens : n_blocks;
+  if (Status status = adopt_saved(path, *writer, 0, n_saved); !status.ok()) return status;
+  return n_bytes;
+}
+
+Result<int> Sequence::checkpoint(const std::string& path, const std::string& key) {
+  const Result<SegmentWriter*> writer = partial_writer(path, key);
+  if (!writer.ok()) return writer.status();
+  const int n_before = int((*writer)->tokens().size()) / kBlockTokens;
+  const int n_blocks = n_computed_ / kBlockTokens;
+  Status status = append_blocks(**writer, n_blocks);
+  if (status.ok()) status = (*writer)->checkpoint(side_car_);
+  if (status.ok()) status = adopt_saved(partial_path(path), **writer, n_before, n_blocks);
+  if (!status.ok()) return status;
+  return n_blocks * kBlockTokens;
+}
+
+// The open writer of `path`, of which the sequence is a continuation; opened or made when need be.
+Result<SegmentWriter*> Sequence::partial_writer(const std::string& path, const std::string& key) {
+  const SegmentIdentity identity{shared_.model.kv_shape(), base_position_, key};
+  if (partial_ && (partial_->path != path || partial_->writer.identity().key != key)) partial_.reset();
+  if (!partial_) {
+    // One that a process before this one, or a failed save, has left.
+    Result<SegmentWriter::Resumed> old = SegmentWriter::resume(path, identity);
+    if (old.ok()) partial_.emplace(path, std::move(old->writer));
+  }
+  if (partial_ && begins_with(partial_->writer.tokens())) return &partial_->writer;
+  partial_.reset();
+  Result<SegmentWriter> made = SegmentWriter::create_partial(path, identity);
+  if (!made.ok()) return made.status();
+  partial_.emplace(path, *std::move(made));
+  return &partial_->writer;
+}
+
+// Whether these tokens are the first of those computed.
+bool Sequence::begins_with(std::span<const uint32_t> tokens) const {
+  return tokens.size() <= size_t(n_computed_) && std::equal(tokens.begin(), tokens.end(), tokens_.begin());
+}
+
+// Appends the blocks that `writer` does not have yet, up to block `n_blocks`.
+Status Sequence::append_blocks(SegmentWriter& writer, int n_blocks) {
+  std::vector<BlockId> ids(size_t(shared_.model.kv_shape().extents_per_block()));
   std::vector<const std::byte*> extents(ids.size());
-  for (int block = 0; block < n_blocks; ++block) {
+  for (int block = int(writer.tokens().size()) / kBlockTokens; block < n_blocks; ++block) {
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = block_id(block, i);
     shared_.store.begin_step();
     if (Status status = shared_.store.make_resident(ids); !status.ok()) return status;
@@ -217,29 +274,29 @@ Result<int64_t> Sequence::save(const std::string& path, const std::string& key) 
     const int begin = block * kBlockTokens;
     const int n = std::min(kBlockTokens, n_computed_ - begin);
     const std::span<const uint32_t> tokens(tokens_.data() + begin, size_t(n));
-    if (Status status = writer->append(tokens, extents); !status.ok()) return status;
+    if (Status status = writer.append(tokens, extents); !status.ok()) return status;
   }
-  // A parked pass may be ahead of what is computed; the file holds the latter alone.
-  SideCar side_car = side_car_;
-  side_car.truncate(n_computed_);
-  const Result<int64_t> n_bytes = writer->finish(side_car);
-  if (!n_bytes.ok() || shared_.disk == nullptr) return n_bytes;
+  return {};
+}
 
-  // From here on the file is where blocks lie when memory needs their place; but not the one that a
-  // parked pass has written more of.
+// From here on `path` is where these blocks lie when memory needs their place.
+Status Sequence::adopt_saved(const std::string& path, const SegmentWriter& writer, int first_block,
+                             int n_blocks) {
+  if (shared_.disk == nullptr || first_block >= n_blocks) return {};
+  const KvShape& shape = shared_.model.kv_shape();
   const Result<DiskTier::FileId> file = shared_.disk->open_file(path);
   if (!file.ok()) return file.status();
-  const int n_saved = pass_ ? n_computed_ / kBlockTokens : n_blocks;
-  for (int block = 0; block < n_saved; ++block) {
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const size_t at = size_t(block) * ids.size() + i;
+  const size_t n_extents = size_t(shape.extents_per_block());
+  for (int block = first_block; block < n_blocks; ++block) {
+    for (size_t i = 0; i < n_extents; ++i) {
+      const size_t at = size_t(block) * n_extents + i;
       shared_.store.saved(block_id(block, i),
                           shared_.disk->adopt(*file, SegmentIndex::extent_offset(shape, at),
-                                              writer->checksums()[at]));
+                                              writer.checksums()[at]));
     }
   }
   shared_.disk->close_unused(*file);
-  return n_bytes;
+  return {};
 }
 
 // Extent `i` of a block, in the order [n_layers, n_kv_heads].
@@ -248,31 +305,45 @@ BlockId Sequence::block_id(int block, size_t i) const {
   return blocks_.id(int(i) / n_kv_heads, int(i) % n_kv_heads, block);
 }
 
-Result<int> Sequence::load(const std::string& path, const std::string& key) {
+Status Sequence::check_empty() const {
   if (Status status = check_growable(); !status.ok()) return status;
-  if (!tokens_.empty()) {
-    return Status::invalid_argument("Only an empty sequence can be loaded into.");
-  }
-  if (Status status = load_blocks(path, key); !status.ok()) {
-    clear();
-    return status;
-  }
-  n_computed_ = n_tokens();
+  if (tokens_.empty()) return {};
+  return Status::invalid_argument("Only an empty sequence can be loaded into.");
+}
+
+Result<int> Sequence::load(const std::string& path, const std::string& key) {
+  if (Status status = check_empty(); !status.ok()) return status;
+  Result<SegmentIndex> index = read_segment_index(path, {shared_.model.kv_shape(), base_position_, key});
+  if (!index.ok()) return index.status();
+  if (Status status = take_over(path, *std::move(index)); !status.ok()) return status;
   return n_computed_;
 }
 
-Status Sequence::load_blocks(const std::string& path, const std::string& key) {
-  const KvShape& shape = shared_.model.kv_shape();
+Result<int> Sequence::resume(const std::string& path, const std::string& key) {
+  if (Status status = check_empty(); !status.ok()) return status;
+  partial_.reset();
+  Result<SegmentWriter::Resumed> resumed =
+      SegmentWriter::resume(path, {shared_.model.kv_shape(), base_position_, key});
+  if (!resumed.ok()) return resumed.status();
+  if (Status status = take_over(partial_path(path), std::move(resumed->index)); !status.ok()) return status;
+  partial_.emplace(path, std::move(resumed->writer));
+  return n_computed_;
+}
+
+// Makes the saved tokens and blocks those of this empty sequence, which stays empty on failure.
+Status Sequence::take_over(const std::string& path, SegmentIndex index) {
   const uint32_t n_vocab = uint32_t(shared_.model.config().n_vocab);
-  Result<SegmentIndex> index = read_segment_index(path, {shape, base_position_, key});
-  if (!index.ok()) return index.status();
-  if (std::ranges::any_of(index->tokens, [&](uint32_t id) { return id >= n_vocab; })) {
+  if (std::ranges::any_of(index.tokens, [&](uint32_t id) { return id >= n_vocab; })) {
     return Status::corrupt(path + " holds tokens outside the vocabulary.");
   }
-  Status status = shared_.disk == nullptr ? read_blocks(path, *index) : adopt_blocks(path, *index);
-  if (!status.ok()) return status;
-  tokens_ = std::move(index->tokens);
-  side_car_ = std::move(index->side_car);
+  Status status = shared_.disk == nullptr ? read_blocks(path, index) : adopt_blocks(path, index);
+  if (!status.ok()) {
+    clear();
+    return status;
+  }
+  tokens_ = std::move(index.tokens);
+  side_car_ = std::move(index.side_car);
+  n_computed_ = n_tokens();
   return {};
 }
 

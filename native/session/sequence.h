@@ -153,8 +153,17 @@ class Sequence {
   /// A copy that shares all blocks, which are copied when one of the two writes.
   std::unique_ptr<Sequence> fork() const;
 
-  /// Writes the computed tokens and their KV; gives the file's size. See segment_file.h.
+  /// Writes the computed tokens and their KV; gives the file's size. See segment_file.h. Finishes
+  /// what checkpoint() has written for the same path and key.
   Result<int64_t> save(const std::string& path, const std::string& key);
+
+  /// Saves the whole blocks that are computed beside `path`, so that resume() goes on from there
+  /// whenever the process dies; gives their tokens. Writes only what the last call has not.
+  Result<int> checkpoint(const std::string& path, const std::string& key);
+
+  /// Takes over what checkpoint() left; gives the number of tokens. Fails as load(), with kNotFound
+  /// when there is nothing.
+  Result<int> resume(const std::string& path, const std::string& key);
 
   /// Takes over what `path` holds; gives the number of tokens. On failure the sequence is empty.
   /// Fails with kInvalidArgument unless it was empty and not sealed.
@@ -192,7 +201,12 @@ class Sequence {
   std::vector<BlockMass> best_masses(const MassSum& masses) const;
   bool harvest_scores(const StopFlag& stop);
   BlockId block_id(int block, size_t i) const;
-  Status load_blocks(const std::string& path, const std::string& key);
+  Status check_empty() const;
+  Result<SegmentWriter*> partial_writer(const std::string& path, const std::string& key);
+  bool begins_with(std::span<const uint32_t> tokens) const;
+  Status append_blocks(SegmentWriter& writer, int n_blocks);
+  Status adopt_saved(const std::string& path, const SegmentWriter& writer, int first_block, int n_blocks);
+  Status take_over(const std::string& path, SegmentIndex index);
   Status adopt_blocks(const std::string& path, const SegmentIndex& index);
   Status read_blocks(const std::string& path, const SegmentIndex& index);
   void clear();
@@ -220,6 +234,12 @@ class Sequence {
   };
   Last last_;
   std::optional<ScoreProgress> score_;
+
+  struct Partial {
+    std::string path;
+    SegmentWriter writer;
+  };
+  std::optional<Partial> partial_;  // The file that checkpoint() writes.
 };
 
 }  // namespace nosa
