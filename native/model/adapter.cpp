@@ -102,11 +102,10 @@ Status Adapter::load(const ModelConfig& config, const KvShape& kv_shape,
   }
   // Whatever is left over would silently be missing from the model.
   size_t n_known = 0;
-  for (const auto& [name, view] : weights_->tensors()) {
-    n_known += name.find(".nosa_") != std::string::npos;
-  }
-  for (const auto& layer : updates_) {
-    for (const auto& update : layer) n_known += update ? 2 : 0;
+  for (int layer = 0; layer < config.n_layers; ++layer) {
+    n_known += 2;
+    n_known += weights_->has("blk." + std::to_string(layer) + ".nosa_delta.bias");
+    for (const auto& update : updates_[size_t(layer)]) n_known += update ? 2 : 0;
   }
   if (n_known == weights_->tensors().size()) return {};
   return Status::invalid_argument(path + " has tensors for layers or parts that the model lacks.");

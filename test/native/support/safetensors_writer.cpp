@@ -15,6 +15,15 @@ SafetensorsWriter& SafetensorsWriter::add(std::string_view name, std::string_vie
   return *this;
 }
 
+SafetensorsWriter& SafetensorsWriter::set_metadata(const std::map<std::string, std::string>& metadata) {
+  std::string members;
+  for (const auto& [key, value] : metadata) {
+    members += (members.empty() ? "\"" : ",\"") + key + "\":\"" + value + "\"";
+  }
+  header_ += (header_.empty() ? "\"__metadata__\":{" : ",\"__metadata__\":{") + members + "}";
+  return *this;
+}
+
 Bytes SafetensorsWriter::finish(size_t header_alignment) const {
   std::string header = "{" + header_ + "}";
   while ((header.size() + sizeof(uint64_t)) % header_alignment != 0) header += ' ';

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,9 @@ class SafetensorsWriter {
   /// `shape` outermost first; `type` as in the file ("BF16"); `data` is stored as it is.
   SafetensorsWriter& add(std::string_view name, std::string_view type,
                          const std::vector<int64_t>& shape, const Bytes& data);
+
+  /// REQUIRES: texts that need no escapes.
+  SafetensorsWriter& set_metadata(const std::map<std::string, std::string>& metadata);
 
   /// The header is padded with blanks to a multiple of `header_alignment` bytes.
   Bytes finish(size_t header_alignment = 8) const;

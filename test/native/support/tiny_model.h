@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/dtype.h"
@@ -40,6 +41,11 @@ class TinyModel {
   /// The numbers that the file stands for.
   const std::vector<float>& values(const std::string& name) const { return tensors_.at(name).values; }
   bool has(const std::string& name) const { return tensors_.contains(name); }
+
+  /// Changes the numbers, not what is written.
+  void set(const std::string& name, std::vector<float> values) {
+    tensors_[name].values = std::move(values);
+  }
 
   /// Writes a GGUF file and returns its path.
   std::string write_gguf(const TempFolder& folder, const std::string& name) const;
