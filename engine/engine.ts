@@ -7,7 +7,7 @@ import { tokensOf, type ContextRecord } from "./contexts/context";
 import type { RepositoryContext } from "./contexts/repositoryContext";
 import { Roots } from "./contexts/roots";
 import { ContextStore } from "./contexts/store";
-import { toEngineError } from "./errors";
+import { EngineError, toEngineError } from "./errors";
 import { Indexing } from "./indexing/indexing";
 import type { Log } from "./log";
 import type { downloadModel } from "./models/download";
@@ -81,6 +81,17 @@ export class Engine {
 
   static async create(options: EngineOptions): Promise<Engine> {
     return new Engine(options, await ContextStore.open(options.paths.contexts, options.log));
+  }
+
+  /** Deletes a model that nobody uses; resolves with the bytes that were freed. */
+  async deleteModel(id: string): Promise<number> {
+    const isLoaded = this.#sessions.loaded.some(({ resolved }) => resolved.id === id);
+    if (isLoaded || this.downloads.isRunning(id)) {
+      throw new EngineError("badRequest", "This model is in use: choose another one first.");
+    }
+    const bytes = await this.registry.delete(id);
+    this.changed.fire();
+    return bytes;
   }
 
   async status(settings: EngineSettings, clients: number): Promise<EngineStatus> {

@@ -223,6 +223,10 @@ class Client {
       const onProgress = (progress: DownloadProgress): void => this.#notify("nosa/downloadProgress", progress);
       return downloads.fetch({ model, hubMirror: this.#mySettings.hubMirror, signal, onProgress });
     });
+    this.#on("nosa/deleteModel", schemas.download, async ({ model }) => {
+      const engine = await this.#options.engine;
+      return { bytesFreed: await engine.deleteModel(model) };
+    });
     this.#on("nosa/drain", schemas.nothing, async () => {
       await this.#server.drain();
       return {};

