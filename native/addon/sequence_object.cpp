@@ -51,6 +51,8 @@ Napi::Function SequenceObject::define(Napi::Env env) {
                       InstanceMethod<&SequenceObject::fork>("fork"),
                       InstanceMethod<&SequenceObject::save>("save"),
                       InstanceMethod<&SequenceObject::load>("load"),
+                      InstanceMethod<&SequenceObject::checkpoint>("checkpoint"),
+                      InstanceMethod<&SequenceObject::resume>("resume"),
                       InstanceMethod<&SequenceObject::dispose>("dispose")});
 }
 
@@ -178,6 +180,26 @@ Napi::Value SequenceObject::load(const Napi::CallbackInfo& info) {
   return run<int>(
       [place = *std::move(place)](Sequence& sequence, const StopFlag&) {
         return sequence.load(place.path, place.key);
+      },
+      [](Napi::Env env, int tokens) { return one_number(env, "tokens", tokens); });
+}
+
+Napi::Value SequenceObject::checkpoint(const Napi::CallbackInfo& info) {
+  Result<Place> place = place_from(info[0]);
+  if (!place.ok()) return rejected(info.Env(), place.status());
+  return run<int>(
+      [place = *std::move(place)](Sequence& sequence, const StopFlag&) {
+        return sequence.checkpoint(place.path, place.key);
+      },
+      [](Napi::Env env, int tokens) { return one_number(env, "tokens", tokens); });
+}
+
+Napi::Value SequenceObject::resume(const Napi::CallbackInfo& info) {
+  Result<Place> place = place_from(info[0]);
+  if (!place.ok()) return rejected(info.Env(), place.status());
+  return run<int>(
+      [place = *std::move(place)](Sequence& sequence, const StopFlag&) {
+        return sequence.resume(place.path, place.key);
       },
       [](Napi::Env env, int tokens) { return one_number(env, "tokens", tokens); });
 }

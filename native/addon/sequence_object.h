@@ -36,6 +36,8 @@ class SequenceObject : public Napi::ObjectWrap<SequenceObject> {
   Napi::Value fork(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
   Napi::Value load(const Napi::CallbackInfo& info);
+  Napi::Value checkpoint(const Napi::CallbackInfo& info);
+  Napi::Value resume(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 
   /// Queues `work(Sequence&, const StopFlag&) -> Result<T>`.
