@@ -37,6 +37,7 @@ export const weightTypes = Object.keys(types);
 export const tinyVocabulary = 320;
 
 const sizes = { layers: 2, embedding: 256, feedForward: 256, heads: 4, kvHeads: 2, headDim: 64, context: 4096 };
+const endOfText = 256;
 const theta = 10_000;
 const epsilon = 1e-5;
 
@@ -59,7 +60,11 @@ export function writeTinyGguf(file, { architecture = "qwen2", type = "F32", seed
     [`${architecture}.context_length`, sizes.context],
     [`${architecture}.attention.layer_norm_rms_epsilon`, { float: epsilon }],
     [`${architecture}.rope.freq_base`, { float: theta }],
-    ["tokenizer.ggml.tokens", Array.from({ length: tinyVocabulary }, (_, id) => `t${id}é`)],
+    ["tokenizer.ggml.model", "gpt2"],
+    ["tokenizer.ggml.pre", "qwen2"],
+    ["tokenizer.ggml.tokens", tinyTokens()],
+    ["tokenizer.ggml.merges", []],
+    ["tokenizer.ggml.eos_token_id", endOfText],
   ];
   const head = [Buffer.from("GGUF"), u32(3), u64(tensors.length), u64(metadata.length)];
   for (const [key, value] of metadata) head.push(text(key), ...metadataValue(value));
@@ -70,6 +75,15 @@ export function writeTinyGguf(file, { architecture = "qwen2", type = "F32", seed
     offset += Math.ceil(data.length / 32) * 32;
   }
   writeFileSync(file, Buffer.concat([padded(Buffer.concat(head)), ...tensors.map(({ data }) => padded(data))]));
+}
+
+/** Every byte in the spelling of byte-level vocabularies, the end of a text, and some that no text needs. */
+function tinyTokens() {
+  const plain = (byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
+  let others = 0;
+  const bytes = Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(plain(byte) ? byte : 256 + others++));
+  const rest = Array.from({ length: tinyVocabulary - endOfText - 1 }, (_, id) => `t${endOfText + 1 + id}é`);
+  return [...bytes, "<|endoftext|>", ...rest];
 }
 
 /** A folder with config.json and safetensors: one file, or shards with an index. */

@@ -84,7 +84,8 @@ async function ask(
   if (options.why) terminal.stdout.write(whyLine(result));
   const rate = usage.millis.decode > 0 ? (usage.answerTokens * 1000) / usage.millis.decode : 0;
   terminal.stderr.write(
-    `${usage.contextTokens} tokens of context, first token after ${(usage.millis.firstToken / 1000).toFixed(2)} s, ` +
+    `${usage.contextTokens} tokens of context, attended to ${usage.attendedBlocks} of ${usage.totalBlocks} blocks` +
+      ` (${usage.blocksRead} pieces from disk), first token after ${(usage.millis.firstToken / 1000).toFixed(2)} s, ` +
       `${usage.answerTokens} tokens at ${rate.toFixed(1)} a second${result.finish === "cancelled" ? ", stopped" : ""}\n`,
   );
 }

@@ -18,6 +18,8 @@ export const usage = `Usage:
   --model M        id of a known model, or the path of a GGUF file or of a folder with safetensors
   --tokens-max N   most tokens of the answer
   --context-max N  most tokens of the repository that are read
+  --memory GB      memory for what was read, the model not counted; a share of the machine's unless told
+  --disk GB        disk for what was read
   --why            say which lines the answer drew on, and how much of its attention each received
   --json           one JSON line on stdout instead of text
 `;
@@ -66,6 +68,8 @@ export function parseOptions(command: string, words: readonly string[], cwd: str
       model: modelOf(values.model ?? "", cwd),
       exclude: values.exclude ?? [],
       contextTokensMax: count("--context-max", values["context-max"], defaultSettings.contextTokensMax),
+      memoryGigabytes: gigabytes("--memory", values.memory),
+      diskGigabytes: gigabytes("--disk", values.disk),
       completions: { ...defaultSettings.completions, tokensMax: answerTokensMax },
     }),
     answerTokensMax,
@@ -74,6 +78,12 @@ export function parseOptions(command: string, words: readonly string[], cwd: str
     why: values.why ?? false,
     json: values.json ?? false,
   };
+}
+
+function gigabytes(name: string, value: string | undefined): number {
+  const result = Number(value ?? "0");
+  if (result >= 0 && value !== "") return result;
+  throw new EngineError("badRequest", `${name} wants a number of gigabytes, not "${value ?? ""}".`);
 }
 
 function parsed(words: readonly string[]) {
@@ -87,6 +97,8 @@ function parsed(words: readonly string[]) {
         exclude: { type: "string", multiple: true },
         "tokens-max": { type: "string" },
         "context-max": { type: "string" },
+        memory: { type: "string" },
+        disk: { type: "string" },
         temperature: { type: "string" },
         seed: { type: "string" },
         why: { type: "boolean" },

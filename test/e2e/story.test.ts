@@ -9,13 +9,19 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { defaultSettings } from "../../engine/config";
+import { readLock } from "../../engine/lockFile";
 import { dataFolder, dataPaths } from "../../engine/paths";
+import { protocolVersion, type ContextStatus } from "../../engine/protocol";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 import { vsixFile } from "../../scripts/package.mjs";
+import { EngineTestClient } from "../support/engineHarness";
 import { Editor } from "./harness";
 
 const model = "smollm2-135m-instruct";
 const sample = "parcel-desk";
+/** The sample's KV is several times as large. */
+const memoryGigabytes = 0.1;
 const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-story-")));
 const workspace = path.join(scratch, sample);
 const engineHome = path.join(scratch, "engine");
@@ -29,7 +35,7 @@ beforeAll(async () => {
     vsix: vsixFile,
     workspace,
     story: "story",
-    settings: { "nosa.model": model },
+    settings: { "nosa.model": model, "nosa.memoryGigabytes": memoryGigabytes },
     env: {
       NOSA_HOME: engineHome,
       NOSA_MODELS_HOME: dataPaths(dataFolder(process.env)).models,
@@ -98,6 +104,10 @@ describe.sequential("a newcomer's first half hour", () => {
     const files = filesOf(workspace);
     for (const label of await references.allInnerTexts()) expect(files).toContain(pathOf(label));
     await editor.shot("answered");
+    const context = await contextStatus();
+    expect(context?.policy).toBe("nosa");
+    expect(context?.attendedBlocks).toBeGreaterThan(0);
+    expect(context?.attendedBlocks).toBeLessThan(context?.totalBlocks ?? 0);
     const label = await references.first().innerText();
     await references.first().click();
     await editor.page
@@ -176,6 +186,13 @@ describe.sequential("a newcomer's first half hour", () => {
     const [whole = 0, read = 0] = tokensIn(await again.innerText());
     expect(read).toBeLessThan(whole / 2);
     await editor.shot("restarted");
+    await dismissNotifications();
+    await editor.chat("@nosa What does a parcel cost?");
+    await editor.chatAnswer().waitFor({ timeout: 60_000 });
+    await editor.page.locator(".interactive-response:not(.chat-response-loading)").last().waitFor({ timeout: 240_000 });
+    const context = await contextStatus();
+    expect(context?.blocksRead, "what is attended to comes from disk").toBeGreaterThan(0);
+    expect(context?.attendedBlocks).toBeLessThan(context?.totalBlocks ?? 0);
   });
 
   test("the engine leaves after its last client", async () => {
@@ -183,6 +200,22 @@ describe.sequential("a newcomer's first half hour", () => {
     await expect.poll(() => enginePids(), { timeout: 20_000 }).toEqual([]);
   });
 });
+
+/** What the engine says of the sample, over a connection of the test's own. */
+async function contextStatus(): Promise<ContextStatus | undefined> {
+  const lock = await readLock(dataPaths(engineHome).lock);
+  if (lock === undefined) throw new Error("No engine runs.");
+  const client = await EngineTestClient.open(lock.address);
+  try {
+    const settings = { ...defaultSettings, model, memoryGigabytes };
+    await client.introduce({ protocolVersion, token: lock.token, client: "test", settings });
+    const { contexts, memory } = await client.request("nosa/status", {});
+    expect(memory.bytes).toBeLessThan(memory.bytesMax);
+    return contexts.find(({ root }) => root === workspace);
+  } finally {
+    client.dispose();
+  }
+}
 
 async function dismissNotifications(): Promise<void> {
   await editor.command("Notifications: Clear All Notifications");

@@ -1,0 +1,182 @@
+/**
+ * The engine as it ships, killed again and again while it reads a repository: whatever the moment, the next one goes on
+ * from what is on disk, and what is there in the end is what an engine saves that nobody disturbed, to the bit.
+ */
+
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
+import { defaultSettings } from "../../engine/config";
+import { connectToEngine } from "../../engine/connect";
+import { parseRecord, type ContextRecord } from "../../engine/contexts/context";
+import { selectionFor, noFocus } from "../../engine/contexts/selection";
+import { dataPaths } from "../../engine/paths";
+import { protocolVersion, type IndexSummary } from "../../engine/protocol";
+import { bundleEngine } from "../support/engineBundle";
+import { EngineTestClient } from "../support/engineHarness";
+import { temporaryFolder, writeFiles } from "../support/folders";
+import { random, testSeed } from "../support/random";
+import { addon, greedy, ids, openOptions, tinyModels } from "../support/tinyModel";
+
+const kills = Number(process.env["NOSA_TEST_KILLS"] ?? 50);
+
+let tiny: ReturnType<typeof tinyModels>;
+let engineFile: string;
+let bundles: string;
+
+beforeAll(async () => {
+  tiny = tinyModels();
+  bundles = fs.mkdtempSync(path.join(process.env["TMPDIR"] ?? "/tmp", "nosa-killed-"));
+  ({ engineFile } = await bundleEngine(bundles));
+}, 60_000);
+
+afterAll(() => {
+  tiny.remove();
+  fs.rmSync(bundles, { recursive: true, force: true });
+});
+
+interface Running {
+  readonly pid: number;
+  readonly client: EngineTestClient;
+}
+
+async function start(folder: string, model: string, threads: number): Promise<Running> {
+  const env = { ...process.env, NOSA_HOME: folder };
+  const { signal } = new AbortController();
+  const engine = await connectToEngine({ engineFile, runtime: process.execPath, log: () => undefined, signal, env });
+  const client = EngineTestClient.over(engine.socket);
+  const settings = { ...defaultSettings, model, threads };
+  await client.introduce({ protocolVersion, token: engine.token, client: "test", settings });
+  return { pid: engine.pid, client };
+}
+
+function kill({ pid, client }: Running): void {
+  process.kill(pid, "SIGKILL");
+  client.dispose();
+}
+
+async function gone(pid: number): Promise<void> {
+  for (;;) {
+    try {
+      process.kill(pid, 0);
+    } catch {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function repository(): string {
+  const root = temporaryFolder();
+  const { between } = random(testSeed());
+  const line = (index: number): string => `value_${index} = ${between(0, 1e9)} * ${between(0, 1e9)}\n`;
+  const file = (lines: number): string => Array.from({ length: lines }, (_, index) => line(index)).join("");
+  const files = Array.from({ length: 24 }, (_, index) => [`src/part${index}.py`, file(between(3, 120))]);
+  writeFiles(root, Object.fromEntries(files));
+  return root;
+}
+
+const segmentsOf = (folder: string): string => path.join(dataPaths(folder).contexts, "segments");
+
+function recordOf(folder: string): ContextRecord {
+  const records = path.join(dataPaths(folder).contexts, "records");
+  const [name = ""] = fs.readdirSync(records);
+  const record = parseRecord(JSON.parse(fs.readFileSync(path.join(records, name), "utf8")));
+  if (record === undefined) throw new Error("There is no record.");
+  return record;
+}
+
+/** Ids and log-probabilities of an answer behind everything that was saved. */
+async function answer(folder: string, model: string, threads: number) {
+  const record = recordOf(folder);
+  const native = await addon().openModel(openOptions(model, { threads }));
+  const load = async (
+    key: string,
+    basePosition: number,
+    attends: readonly Awaited<ReturnType<typeof native.createSequence>>[],
+  ) => {
+    const sequence = await native.createSequence({ basePosition, attends });
+    await sequence.load({ path: path.join(segmentsOf(folder), `${key}.kv`), key });
+    return sequence;
+  };
+  const header = await load(record.header.key, 0, []);
+  const segments = [];
+  for (const { key } of record.segments) segments.push(await load(key, record.header.tokens, [header]));
+  const basePosition = record.header.tokens + record.segmentPositions;
+  const tail = await native.createSequence({ basePosition, attends: [header, ...segments] });
+  await tail.select(selectionFor(record.segments, noFocus));
+  await tail.setTokens(ids(90));
+  const { steps, attendedBlocks, totalBlocks } = await tail.decode(greedy(24, { top: 8 }));
+  await native.dispose();
+  expect(attendedBlocks).toBeLessThan(totalBlocks);
+  return steps.map(({ token, top }) => ({ token, top }));
+}
+
+it(
+  `is killed ${kills} times while it reads, goes on each time, and saves what an undisturbed engine saves`,
+  { timeout: 900_000 },
+  async () => {
+    const { between, next } = random(testSeed());
+    const model = path.join(tiny.folder, "qwen2-Q8_0.gguf");
+    const root = repository();
+    const [killed, calm] = [temporaryFolder(), temporaryFolder()];
+    const pids = new Set<number>();
+    onTestFinished(() => {
+      for (const pid of pids) {
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          // It is gone already.
+        }
+      }
+    });
+
+    let resumed = 0;
+    let inTheMiddle = 0;
+    for (let round = 0; round < kills; round++) {
+      const engine = await start(killed, model, between(1, 2));
+      pids.add(engine.pid);
+      // What is all there is read anew, so that there is something to be killed in.
+      const whole = (await engine.client.request("nosa/status", {})).contexts.some(({ complete }) => complete);
+      let reading = false;
+      engine.client.on("nosa/indexProgress", ({ stage }) => (reading ||= stage === "reading"));
+      const reread = whole ? ["/"] : [];
+      const indexing: Promise<IndexSummary | undefined> = engine.client
+        .request("nosa/index", { root, editorExcludes: {}, reread })
+        .catch(() => undefined);
+      const done = indexing.then((summary) => summary !== undefined);
+      while (
+        !reading &&
+        !(await Promise.race([done, new Promise<boolean>((resolve) => setTimeout(() => resolve(false), 2))]))
+      );
+      await Promise.race([done, new Promise((resolve) => setTimeout(resolve, next() ** 2 * 600))]);
+      kill(engine);
+      await gone(engine.pid);
+      if (fs.readdirSync(segmentsOf(killed)).some((name) => name.endsWith(".part"))) inTheMiddle += 1;
+      if (!whole) resumed += 1;
+    }
+    console.log(`${kills} kills, ${resumed} of them in a run that went on, ${inTheMiddle} left a part of a segment`);
+    expect(resumed).toBeGreaterThan(kills / 4);
+    expect(inTheMiddle).toBeGreaterThan(0);
+
+    for (const [folder, threads] of [
+      [killed, 2],
+      [calm, 1],
+    ] as const) {
+      const engine = await start(folder, model, threads);
+      pids.add(engine.pid);
+      expect(await engine.client.index(root)).toMatchObject({ complete: true });
+      // Drained, not killed: this one is to end well.
+      await engine.client.request("nosa/drain", {});
+      await gone(engine.pid);
+    }
+    const keys = recordOf(calm).segments.map(({ key }) => key);
+    expect(recordOf(killed).segments.map(({ key }) => key)).toEqual(keys);
+    for (const key of [recordOf(calm).header.key, ...keys]) {
+      const [one, two] = [killed, calm].map((folder) => fs.readFileSync(path.join(segmentsOf(folder), `${key}.kv`)));
+      expect(one?.equals(two ?? Buffer.alloc(0)), key).toBe(true);
+    }
+    const expected = await answer(calm, model, 1);
+    for (const threads of [1, 2]) expect(await answer(killed, model, threads)).toEqual(expected);
+  },
+);
