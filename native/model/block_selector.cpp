@@ -22,7 +22,7 @@ Status BlockSelector::validate(const SelectionOptions& options,
   }
   if (options.policy == Policy::kFull) return {};
   if (Status status = nosa::validate(options.budget); !status.ok()) return status;
-  const BlockSelector selector(KvShape(), {Policy::kFull, {}, {}, options.pinned}, attended);
+  const BlockSelector selector(KvShape(), {Policy::kFull, {}, options.masked, options.pinned}, attended);
   const SelectionBudget& budget = options.budget;
   const size_t n_forced = size_t(budget.sink_blocks + budget.window_blocks + budget.query_picks()) +
                           selector.pinned_.size();

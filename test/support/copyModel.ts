@@ -198,7 +198,8 @@ class CopySequence implements NativeSequence {
         const attended = this.#options.attends[sequence] as CopySequence | undefined;
         return attended === undefined || from < 0 || from > to || to > attended.#blocks;
       });
-      const nPinned = new Set(pinned.flatMap((range) => places(range))).size;
+      const hidden = new Set(masked.flatMap((range) => places(range)));
+      const nPinned = new Set(pinned.flatMap((range) => places(range)).filter((place) => !hidden.has(place))).size;
       const least = sinkBlocks + windowBlocks + Math.max(queryBlocks - 1, 0) + nPinned;
       if (outside || windowBlocks < 1 || (options.policy !== "full" && least > totalBlocks))
         throw new NativeFailure("invalidArgument", "The selection makes no sense.");
