@@ -135,16 +135,14 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
   __shared__ int tail_index;
   begin_kernel();
   const int head = blockIdx.x;
-  const SeqStep seq = read_seq(p.rows, blockIdx.y);
-  if (seq.n_new <= 0) return;
-  const Stream stream = stream_of(p, seq.lane, head);
-  const int n_attended = p.blocks.n_attended[seq.lane];
   const int n_pairs = p.n_rotated / 2;
-
-  for (int t = 0; t < seq.n_new; ++t) {
+  for (int t = 0; t < p.rows.n_queries; ++t) {
     const int row = blockIdx.y * p.rows.n_queries + t;
-    const int own = seq.first_own + t;
-    const int block = n_attended + own / kBlockTokens;
+    const RowPlace place = read_place(p.rows, row);
+    if (place.lane < 0) return;
+    const Stream stream = stream_of(p, place.lane, head);
+    const int own = place.own;
+    const int block = place.n_attended + own / kBlockTokens;
     const float* k = p.k + row * p.k_stride + size_t(head) * p.head_dim;
     const float* v_row = p.v + row * p.v_stride;
 
@@ -166,7 +164,7 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
     }
     __syncthreads();  // The key and its place are known.
 
-    auto* extent = reinterpret_cast<__half*>(extent_at(p.pool, seq.lane, head, tail_index));
+    auto* extent = reinterpret_cast<__half*>(extent_at(p.pool, place.lane, head, tail_index));
     const int token = own % kBlockTokens;
     for (int d = threadIdx.x; d < p.head_dim; d += kThreads) {
       extent[token * p.head_dim + d] = to_half(key[d]);
@@ -175,13 +173,13 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
     rotate_queries(p, row, head);
     const float sum = block_sum<kThreads>(score_part(p, v_row, key, head), scratch);
     if (threadIdx.x == 0) {
-      const int page = p.blocks.pages[size_t(seq.lane) * p.blocks.n_blocks_max + block];
+      const int page = p.blocks.pages[size_t(place.lane) * p.blocks.n_blocks_max + block];
       const size_t at = (size_t(head) * p.side_car.n_pages + page) * kBlockTokens + token;
       p.side_car.token_scores[at] = score_of(p, sum, head);
     }
     __syncthreads();  // Key and score are stored before a window reads them, and `key` is free again.
     if (own + 1 >= kWindowTokens && (own + 1) % kWindowStride == 0) {
-      compress_window(p, stream, windows_in(own + 1) - 1, n_attended);
+      compress_window(p, stream, windows_in(own + 1) - 1, place.n_attended);
     }
   }
 }

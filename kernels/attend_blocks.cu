@@ -1,13 +1,13 @@
-// A part of the list for each thread block; the last of a (row, KV head) to finish joins the parts in order.
-//
-// The unit of work is 16 keys for a warp: their 16 x head_dim values of K and of V go straight from memory to registers
-// in the layout that the tensor cores want, because neither the order of dimensions in q . k nor the order of keys in
-// the weighted sum matters (mma.cuh; for V see weigh()). All loads of a unit are out before its first product, and
-// those of the next one before this one's products. Query heads fill the 16 rows of a product; the others are zero.
+// A part of the list for each thread block. The unit of work is 16 keys for a warp: their 16 x head_dim values of K and
+// of V go straight from memory to registers in the layout that the tensor cores want, because neither the order of
+// dimensions in q . k nor the order of keys in the weighted sum matters (mma.cuh; for V see weigh()). A warp takes the
+// same quarter of every second block of its part, looks all those blocks up at once, a block a lane, and starts the next
+// unit's loads as soon as the registers are free. Query heads fill the 16 rows of a product; the others are zero.
 #include "attend_blocks.h"
 
 #include <algorithm>
 
+#include "common/attention_parts.cuh"
 #include "common/launch.cuh"
 #include "common/mma.cuh"
 #include "common/rows.cuh"
@@ -15,12 +15,11 @@
 namespace nosa::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kUnitKeys = 16;
 constexpr int kBlockUnits = kBlockTokens / kUnitKeys;
-constexpr int kPartsMax = 32;
-constexpr int kCounterBytes = 16;
+constexpr int kBlocksAtOnce = kWarps / kBlockUnits;
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// A warp's running softmax over the keys it has seen, for heads lane / 4 (low) and lane / 4 + 8 (high).
@@ -38,70 +37,86 @@ template <int kHeadDim>
 struct Unit {
   uint4 keys[2][kHeadDim / 32];    // two tiles of 8 keys, see mma.cuh
   uint4 values[4][kHeadDim / 64];  // keys 2c, 2c + 1, 2c + 8, 2c + 9 with c = lane mod 4; 8 dimensions each
-  float2 bias[2];                  // of keys 2c, 2c + 1 of each tile, in units of exp2; -inf for keys that are not there
+  float2 bias[2];                  // of keys 2c, 2c + 1 of each tile; -inf for keys that are not there
 };
 
 struct Row {
   int idx;
-  int lane;
-  int head;        // KV head
-  int n_attended;
-  int own;
-  int n_blocks;
+  RowPlace place;
+  int head;  // KV head
 };
 
-/// One entry of the list: where its extent is and how many of its tokens count.
+/// One entry of the list: where it is, and how many of its tokens count; 0 leaves it out.
 struct Entry {
-  const std::byte* extent;
-  const float* bias;
-  int n_tokens;  // 0: skip it
+  int index;
+  int page;
+  int n_tokens;
 };
 
 __device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i, int n_entries) {
-  if (i >= n_entries) return {nullptr, nullptr, 0};
-  const size_t lane_blocks = size_t(row.lane) * p.blocks.n_blocks_max;
-  const size_t list = (size_t(row.idx) * p.n_kv_heads + row.head) * p.n_selected_max;
-  const int block = p.chosen != nullptr ? p.chosen[list + i] : i;
-  const int page = p.blocks.pages[lane_blocks + block];
-  const int index = p.chosen != nullptr ? p.indices[list + i] : page;
-  const BlockInfo info = p.blocks.info[lane_blocks + block];
-  Entry entry;
-  entry.extent = extent_at(p.pool, row.lane, row.head, max(index, 0));
-  entry.bias = p.token_bias != nullptr
-                   ? p.token_bias + (size_t(row.head) * p.n_pages + page) * kBlockTokens : nullptr;
-  const int n_own = row.own + 1 - (block - row.n_attended) * kBlockTokens;
-  entry.n_tokens = block < row.n_attended ? info.n_tokens : min(n_own, kBlockTokens);
-  if (index < 0 || (p.chosen == nullptr && info.masked != 0)) entry.n_tokens = 0;
-  return entry;
+  if (i >= n_entries) return {0, 0, 0};
+  if (p.selected != nullptr) {
+    const size_t list = (size_t(row.idx) * p.n_kv_heads + row.head) * p.n_selected_max;
+    const int4 of = reinterpret_cast<const int4*>(p.selected)[list + i];
+    return {max(of.y, 0), of.z, of.y < 0 ? 0 : of.w};
+  }
+  const size_t of_lane = size_t(row.place.lane) * p.blocks.n_blocks_max + i;
+  const int page = p.blocks.pages[of_lane];
+  const BlockInfo info = p.blocks.info[of_lane];
+  const int n_own = row.place.own + 1 - (i - row.place.n_attended) * kBlockTokens;
+  const int n_tokens = i < row.place.n_attended ? int(info.n_tokens) : min(n_own, kBlockTokens);
+  return {page, page, info.masked != 0 ? 0 : n_tokens};
 }
 
-/// Starts all loads of keys first .. first + 15 of an entry. Keys that are not there count as zeros.
+__device__ Entry broadcast(const Entry& entry, int lane) {
+  return {__shfl_sync(kAllLanes, entry.index, lane), __shfl_sync(kAllLanes, entry.page, lane),
+          __shfl_sync(kAllLanes, entry.n_tokens, lane)};
+}
+
+/// Where one warp's unit lies.
+struct UnitPlace {
+  const __half* keys;
+  const float* biases;  // or null
+  int first;            // of its keys within the block
+  int n_tokens;         // of the block that count
+};
+
+__device__ UnitPlace place_of_unit(const AttendBlocksParams& p, const Row& row, const Entry& entry, int first) {
+  return {reinterpret_cast<const __half*>(extent_at(p.pool, row.place.lane, row.head, entry.index)),
+          p.token_bias != nullptr ? p.token_bias + (size_t(row.head) * p.n_pages + entry.page) * kBlockTokens : nullptr, first,
+          entry.n_tokens};
+}
+
+/// Starts the loads of a unit's keys and biases. Keys that are not there count as zeros.
 template <int kHeadDim>
-__device__ void load_unit(const Entry& entry, int first, Unit<kHeadDim>& unit) {
+__device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
-  const auto* keys = reinterpret_cast<const __half*>(entry.extent);
-  const __half* values = keys + kBlockTokens * kHeadDim;
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
-    const int key = first + tile * 8 + lane / 4;
-    const auto* at = reinterpret_cast<const uint4*>(keys + size_t(key) * kHeadDim) + lane % 4;
+    const int key = at.first + tile * 8 + lane / 4;
+    const auto* from = reinterpret_cast<const uint4*>(at.keys + size_t(key) * kHeadDim) + lane % 4;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 32; ++j) unit.keys[tile][j] = key < entry.n_tokens ? at[j * 4] : uint4{0, 0, 0, 0};
+    for (int j = 0; j < kHeadDim / 32; ++j) unit.keys[tile][j] = key < at.n_tokens ? from[j * 4] : uint4{0, 0, 0, 0};
   }
+#pragma unroll
+  for (int tile = 0; tile < 2; ++tile) {
+    const int key = at.first + tile * 8 + 2 * (lane % 4);
+    float2 bias = {0.0f, 0.0f};
+    if (at.biases != nullptr && key < at.n_tokens) bias = *reinterpret_cast<const float2*>(at.biases + key);
+    unit.bias[tile].x = key < at.n_tokens ? bias.x : -INFINITY;
+    unit.bias[tile].y = key + 1 < at.n_tokens ? bias.y : -INFINITY;
+  }
+}
+
+template <int kHeadDim>
+__device__ void load_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
+  const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int key = first + 2 * (lane % 4) + i % 2 + i / 2 * 8;
-    const auto* at = reinterpret_cast<const uint4*>(values + size_t(key) * kHeadDim) + lane / 4;
+    const int key = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8;
+    const auto* from = reinterpret_cast<const uint4*>(at.keys + size_t(kBlockTokens + key) * kHeadDim) + lane / 4;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 64; ++j) unit.values[i][j] = key < entry.n_tokens ? at[j * 8] : uint4{0, 0, 0, 0};
-  }
-#pragma unroll
-  for (int tile = 0; tile < 2; ++tile) {
-    const int key = first + tile * 8 + 2 * (lane % 4);
-    float2 bias = {0.0f, 0.0f};
-    if (entry.bias != nullptr && key < entry.n_tokens) bias = *reinterpret_cast<const float2*>(entry.bias + key);
-    unit.bias[tile].x = key < entry.n_tokens ? bias.x * kLog2E : -INFINITY;
-    unit.bias[tile].y = key + 1 < entry.n_tokens ? bias.y * kLog2E : -INFINITY;
+    for (int j = 0; j < kHeadDim / 64; ++j) unit.values[i][j] = key < at.n_tokens ? from[j * 8] : uint4{0, 0, 0, 0};
   }
 }
 
@@ -146,19 +161,17 @@ __device__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
+/// Takes a unit's logits into the running softmax and returns the keys' weights.
 template <int kHeadDim>
-__device__ void attend_unit(const QueryTile<kHeadDim>& queries, const Unit<kHeadDim>& unit, float scale,
-                            State<kHeadDim>& state) {
-  float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
-  multiply<kHeadDim, 2>(queries, unit.keys, logits);
+__device__ uint4 take_logits(float4 (&logits)[2], const Unit<kHeadDim>& unit, float scale, State<kHeadDim>& state) {
   float peak_low = state.peak_low;
   float peak_high = state.peak_high;
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
-    logits[tile].x = fmaf(logits[tile].x, scale, unit.bias[tile].x);
-    logits[tile].y = fmaf(logits[tile].y, scale, unit.bias[tile].y);
-    logits[tile].z = fmaf(logits[tile].z, scale, unit.bias[tile].x);
-    logits[tile].w = fmaf(logits[tile].w, scale, unit.bias[tile].y);
+    logits[tile].x = fmaf(logits[tile].x, scale, kLog2E * unit.bias[tile].x);
+    logits[tile].y = fmaf(logits[tile].y, scale, kLog2E * unit.bias[tile].y);
+    logits[tile].z = fmaf(logits[tile].z, scale, kLog2E * unit.bias[tile].x);
+    logits[tile].w = fmaf(logits[tile].w, scale, kLog2E * unit.bias[tile].y);
     peak_low = fmaxf(peak_low, fmaxf(logits[tile].x, logits[tile].y));
     peak_high = fmaxf(peak_high, fmaxf(logits[tile].z, logits[tile].w));
   }
@@ -179,41 +192,16 @@ __device__ void attend_unit(const QueryTile<kHeadDim>& queries, const Unit<kHead
     state.total_low += logit.x + logit.y;
     state.total_high += logit.z + logit.w;
   }
-  const uint4 weights = {halves(logits[0].x, logits[0].y), halves(logits[0].z, logits[0].w),
-                         halves(logits[1].x, logits[1].y), halves(logits[1].z, logits[1].w)};
-  weigh<kHeadDim>(weights, unit, state);
+  return {halves(logits[0].x, logits[0].y), halves(logits[0].z, logits[0].w), halves(logits[1].x, logits[1].y),
+          halves(logits[1].z, logits[1].w)};
 }
 
-/// A part of a row's attention: not yet divided by its total.
-struct Totals {
-  float peak;
-  float total;
-};
-
-/// What the thread blocks of a (row, KV head, tile of heads) share.
-struct Shared {
-  int* counter;     // arrivals, back at 0 afterwards
-  Totals* totals;   // [kPartsMax, 16]
-  float* sums;      // [kPartsMax, 16, head_dim]
-};
-
-__host__ __device__ size_t group_bytes(int head_dim) {
-  return kCounterBytes + size_t(kPartsMax) * kTileHeads * (sizeof(Totals) + size_t(head_dim) * sizeof(float));
-}
-
-__device__ Shared shared_of(const AttendBlocksParams& p, int group) {
-  std::byte* base = p.scratch + size_t(group) * group_bytes(p.head_dim);
-  auto* totals = reinterpret_cast<Totals*>(base + kCounterBytes);
-  return {reinterpret_cast<int*>(base), totals, reinterpret_cast<float*>(totals + kPartsMax * kTileHeads)};
-}
-
-/// Joins what the four warps have, through shared memory, into the sums of one part. Thread i then has dimensions
-/// 4 (i mod kHeadDim / 4) .. + 3 of heads i / (kHeadDim / 4), + kThreads / (kHeadDim / 4), ...
+/// What the warps have, to be joined to the sums of one part.
 template <int kHeadDim>
 struct WarpSums {
   static constexpr int kPitch = kHeadDim + 4;  // so that rows start in different banks
   float sums[kWarps][kTileHeads][kPitch];
-  Totals totals[kWarps][kTileHeads];
+  PartTotal totals[kWarps][kTileHeads];
 };
 
 template <int kHeadDim>
@@ -239,69 +227,78 @@ __device__ void put_state(State<kHeadDim>& state, WarpSums<kHeadDim>& all) {
   }
 }
 
-__device__ float weight_of(float peak, float highest) { return highest == -INFINITY ? 0.0f : exp2f(peak - highest); }
+/// A warp's units of the part [begin, end): quarter `warp % 4` of entries begin + warp / 4, + 2, + 4, ...
+template <int kHeadDim>
+__device__ void attend_part(const AttendBlocksParams& p, const Row& row, const QueryTile<kHeadDim>& queries, int begin,
+                            int end, State<kHeadDim>& state) {
+  const int warp = threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const int first_key = warp % kBlockUnits * kUnitKeys;
+  const float scale = p.scale * kLog2E;
+  for (int base = begin + warp / kBlockUnits; base < end; base += kBlocksAtOnce * kWarp) {
+    const Entry mine = entry_at(p, row, base + kBlocksAtOnce * lane, end);
+    const int n = min((end - base + kBlocksAtOnce - 1) / kBlocksAtOnce, kWarp);
+    Unit<kHeadDim> unit;
+    UnitPlace at = place_of_unit(p, row, broadcast(mine, 0), first_key);
+    load_keys<kHeadDim>(at, unit);
+    load_values<kHeadDim>(at, unit);
+    for (int i = 0; i < n; ++i) {
+      float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
+      multiply<kHeadDim, 2>(queries, unit.keys, logits);
+      const uint4 weights = take_logits<kHeadDim>(logits, unit, scale, state);
+      // The next unit's keys come while this one's values are weighed, its values while its keys are multiplied.
+      at = place_of_unit(p, row, broadcast(mine, min(i + 1, n - 1)), first_key);
+      if (i + 1 < n) load_keys<kHeadDim>(at, unit);
+      weigh<kHeadDim>(weights, unit, state);
+      if (i + 1 < n) load_values<kHeadDim>(at, unit);
+    }
+  }
+}
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads) attend_blocks_kernel(AttendBlocksParams p) {
+__global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocksParams p) {
   __shared__ QueryTile<kHeadDim> queries;
   extern __shared__ float4 dynamic[];
   auto& all = *reinterpret_cast<WarpSums<kHeadDim>*>(dynamic);
-  __shared__ bool is_last;
   begin_kernel();
 
-  Row row;
-  row.idx = blockIdx.z;
-  const SeqStep seq = read_seq(p.rows, row.idx / p.rows.n_queries);
-  const int t = row.idx % p.rows.n_queries;
-  if (t >= seq.n_new) return;
   const int n_group = p.n_heads / p.n_kv_heads;
   const int n_tiles = (n_group + kTileHeads - 1) / kTileHeads;
   const int first_head = blockIdx.y % n_tiles * kTileHeads;
-  row.head = blockIdx.y / n_tiles;
-  row.lane = seq.lane;
-  row.n_attended = p.blocks.n_attended[seq.lane];
-  row.own = seq.first_own + t;
-  row.n_blocks = row.n_attended + row.own / kBlockTokens + 1;
   const int n_heads = min(n_group - first_head, kTileHeads);
-  const size_t head_offset = (size_t(row.head) * n_group + first_head) * kHeadDim;
-  load_queries<kHeadDim, kThreads>(queries, p.q + row.idx * p.q_stride + head_offset, n_heads);
-  const int n_entries = p.chosen != nullptr ? p.n_chosen[row.idx * p.n_kv_heads + row.head] : row.n_blocks;
+  Row row;
+  row.idx = blockIdx.z;
+  row.head = blockIdx.y / n_tiles;
+  row.place = read_place(p.rows, row.idx);
+  const int n_listed = p.selected != nullptr ? p.n_selected[row.idx * p.n_kv_heads + row.head] : 0;
+  load_queries<kHeadDim, kThreads>(queries, p.q + row.idx * p.q_stride + (size_t(row.head) * n_group + first_head) * kHeadDim,
+                                   n_heads);
+  if (row.place.lane < 0) return;
+  const int n_entries = p.selected != nullptr ? n_listed : row.place.n_blocks;
+  const int per_part = (n_entries + int(gridDim.x) - 1) / int(gridDim.x);
+  const int begin = min(int(blockIdx.x) * per_part, n_entries);
   __syncthreads();  // The queries are in place.
-
-  // Units are dealt to parts in runs, to warps in turn.
-  const int n_units = n_entries * kBlockUnits;
-  const int per_part = (n_units + int(gridDim.x) - 1) / int(gridDim.x);
-  const int begin = blockIdx.x * per_part;
-  const int end = min(begin + per_part, n_units);
-  const int warp = threadIdx.x / kWarp;
 
   State<kHeadDim> state = {};
   state.peak_low = state.peak_high = -INFINITY;
-  for (int i = begin + warp; i < end; i += kWarps) {
-    const Entry entry = entry_at(p, row, i / kBlockUnits, n_entries);
-    const int first = i % kBlockUnits * kUnitKeys;
-    if (first >= entry.n_tokens) continue;
-    Unit<kHeadDim> unit;
-    load_unit<kHeadDim>(entry, first, unit);
-    attend_unit<kHeadDim>(queries, unit, p.scale * kLog2E, state);
-  }
+  attend_part<kHeadDim>(p, row, queries, begin, min(begin + per_part, n_entries), state);
   put_state<kHeadDim>(state, all);
-  __syncthreads();  // All four warps' sums are there.
+  __syncthreads();  // All warps' sums are there.
 
   // Join the warps, in order.
   constexpr int kQuads = kHeadDim / 4;
   constexpr int kHeadsAtOnce = kThreads / kQuads;
-  const int n_parts = gridDim.x;
-  const Shared shared = shared_of(p, row.idx * gridDim.y + blockIdx.y);
-  float* out = p.out + row.idx * p.out_stride + head_offset;
+  const int quad = threadIdx.x % kQuads;
+  const PartsView parts(p.parts, int(gridDim.z), p.n_heads);
   for (int h = threadIdx.x / kQuads; h < n_heads; h += kHeadsAtOnce) {
-    const int quad = threadIdx.x % kQuads;
     float highest = -INFINITY;
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, all.totals[w][h].peak);
     float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
     float total = 0.0f;
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float weight = weight_of(all.totals[w][h].peak, highest);
+      const float weight = highest == -INFINITY ? 0.0f : exp2f(all.totals[w][h].peak - highest);
       const float4 part = *reinterpret_cast<const float4*>(&all.sums[w][h][4 * quad]);
       sum.x += weight * part.x;
       sum.y += weight * part.y;
@@ -309,88 +306,48 @@ __global__ void __launch_bounds__(kThreads) attend_blocks_kernel(AttendBlocksPar
       sum.w += weight * part.w;
       total += weight * all.totals[w][h].total;
     }
-    if (n_parts == 1) {
-      const float scale = total > 0.0f ? 1.0f / total : 0.0f;
-      reinterpret_cast<float4*>(out + h * kHeadDim)[quad] = {sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale};
-      continue;
-    }
-    const size_t at = size_t(blockIdx.x) * kTileHeads + h;
-    reinterpret_cast<float4*>(shared.sums + at * kHeadDim)[quad] = sum;
-    if (quad == 0) shared.totals[at] = {highest, total};
+    const size_t at = (size_t(row.idx) * p.n_heads + size_t(row.head) * n_group + first_head + h) * kPartsMax + blockIdx.x;
+    reinterpret_cast<float4*>(parts.sums + at * kHeadDim)[quad] = sum;
+    if (quad == 0) parts.totals[at] = {highest, total};
   }
-  if (n_parts == 1) return;
-
-  __threadfence();
-  __syncthreads();  // This part is out before its arrival is counted.
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(shared.counter, 1) == n_parts - 1;
-    if (is_last) *shared.counter = 0;
-    __threadfence();
-  }
-  __syncthreads();  // Everybody knows whether it is up to this thread block.
-  if (!is_last) return;
-  for (int h = threadIdx.x / kQuads; h < n_heads; h += kHeadsAtOnce) {
-    const int quad = threadIdx.x % kQuads;
-    float highest = -INFINITY;
-    for (int part = 0; part < n_parts; ++part) {
-      highest = fmaxf(highest, __ldcg(&shared.totals[part * kTileHeads + h].peak));
-    }
-    float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-    float total = 0.0f;
-#pragma unroll 8
-    for (int part = 0; part < n_parts; ++part) {
-      const size_t at = size_t(part) * kTileHeads + h;
-      const float2 of = __ldcg(reinterpret_cast<const float2*>(shared.totals + at));
-      const float4 value = __ldcg(reinterpret_cast<const float4*>(shared.sums + at * kHeadDim) + quad);
-      const float weight = weight_of(of.x, highest);
-      sum.x += weight * value.x;
-      sum.y += weight * value.y;
-      sum.z += weight * value.z;
-      sum.w += weight * value.w;
-      total += weight * of.y;
-    }
-    const float scale = total > 0.0f ? 1.0f / total : 0.0f;
-    reinterpret_cast<float4*>(out + h * kHeadDim)[quad] = {sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale};
-  }
-}
-
-/// Parts of a row's list: enough to fill the machine at one row, one when rows alone do.
-int parts_for(int n_groups, int n_processors) {
-  constexpr int kPerProcessor = 2;
-  const int wanted = (kPerProcessor * n_processors + n_groups - 1) / n_groups;
-  int n_parts = 1;
-  while (n_parts < kPartsMax && 2 * n_parts <= wanted) n_parts *= 2;
-  return n_parts;
 }
 
 template <int kHeadDim>
 cudaError_t launch_attend(const AttendBlocksParams& p, cudaStream_t stream) {
   const auto kernel = attend_blocks_kernel<kHeadDim>;
   constexpr size_t shared_bytes = sizeof(WarpSums<kHeadDim>);
-  struct Machine {
-    cudaError_t error;
-    int n_processors;
-  };
-  static const Machine machine = [kernel] {
-    int device = 0, n_processors = 0;
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-    if (error == cudaSuccess) error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
-    return Machine{error, n_processors};
-  }();
-  if (machine.error != cudaSuccess) return machine.error;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+  if (allowed != cudaSuccess) return allowed;
   const int n_tiles = (p.n_heads / p.n_kv_heads + kTileHeads - 1) / kTileHeads;
   const int n_rows = p.rows.n_seqs * p.rows.n_queries;
-  const int n_groups = n_rows * p.n_kv_heads * n_tiles;
-  const dim3 grid(parts_for(n_groups, machine.n_processors), p.n_kv_heads * n_tiles, n_rows);
-  return launch(kernel, grid, kThreads, shared_bytes, stream, p);
+  int n_parts = 0;
+  const cudaError_t error = part_count(n_rows * p.n_kv_heads * n_tiles, &n_parts);
+  if (error != cudaSuccess) return error;
+  return launch(kernel, dim3(n_parts, p.n_kv_heads * n_tiles, n_rows), kThreads, shared_bytes, stream, p);
 }
 
 }  // namespace
 
-size_t attend_blocks_scratch_bytes(int n_rows, int n_heads, int n_kv_heads, int head_dim) {
-  const int n_tiles = (n_heads / n_kv_heads + kTileHeads - 1) / kTileHeads;
-  return size_t(n_rows) * n_kv_heads * n_tiles * group_bytes(head_dim);
+cudaError_t part_count(int n_groups, int* n_parts) {
+  struct Machine {
+    cudaError_t error;
+    int n_processors;
+  };
+  static const Machine machine = [] {
+    int device = 0, n_processors = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
+    return Machine{error, n_processors};
+  }();
+  int n = 1;
+  while (n < kPartsMax && 2 * n * n_groups <= machine.n_processors) n *= 2;
+  *n_parts = n;
+  return machine.error;
+}
+
+size_t attention_parts_bytes(int n_rows, int n_heads, int head_dim) {
+  return size_t(n_rows) * n_heads * kPartsMax * (sizeof(PartTotal) + size_t(head_dim) * sizeof(float));
 }
 
 cudaError_t attend_blocks(const AttendBlocksParams& p, cudaStream_t stream) {
@@ -398,10 +355,7 @@ cudaError_t attend_blocks(const AttendBlocksParams& p, cudaStream_t stream) {
   if (p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0 || p.n_heads / p.n_kv_heads > kGroupMax) {
     return cudaErrorInvalidValue;
   }
-  if (p.q_stride % 2 != 0 || p.out_stride % 4 != 0) return cudaErrorInvalidValue;
-  if ((p.chosen == nullptr) != (p.indices == nullptr) || (p.chosen == nullptr) != (p.n_chosen == nullptr)) {
-    return cudaErrorInvalidValue;
-  }
+  if (p.q_stride % 2 != 0 || (p.selected == nullptr) != (p.n_selected == nullptr)) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   switch (p.head_dim) {
     case 64: return launch_attend<64>(p, stream);

@@ -32,12 +32,22 @@ inline constexpr int kQueriesMax = 8;
 /// Blocks that a selection holds at most.
 inline constexpr int kSelectedMax = 256;
 
+/// One row of a step, looked up once for all layers: every load that a kernel's first load waits for costs half a
+/// microsecond, in every kernel of every layer.
+struct alignas(16) RowPlace {
+  int32_t lane;        // -1: the row is idle
+  int32_t own;         // index of its token within the lane's own
+  int32_t n_attended;  // attended blocks of the lane
+  int32_t n_blocks;    // that the row sees, its own token's included
+};
+
 /// Which queries a step has. Rows beyond a lane's new tokens, and lanes of -1, are idle: kernels
-/// leave their outputs alone.
+/// leave their outputs alone. A sequence's rows that are not idle come first.
 struct StepRows {
   const int32_t* lanes;     // [n_seqs], -1 for none
   const int32_t* n_tokens;  // [n_lanes] own tokens, this step's included
   const int32_t* n_new;     // [n_seqs] new tokens, 0 .. n_queries; or null when all have n_queries
+  RowPlace* places;         // [n_rows], set by rope_angles, the first kernel of a step
   int n_seqs;
   int n_queries;            // 1 .. kQueriesMax
 };
@@ -56,6 +66,14 @@ struct LaneBlocks {
   const BlockInfo* info;      // [n_lanes, n_blocks_max]
   const int32_t* n_attended;  // [n_lanes] attended blocks: block n_attended is own block 0
   int n_blocks_max;
+};
+
+/// A block that a row attends to.
+struct alignas(16) SelectedBlock {
+  int32_t block;
+  int32_t index;     // of its extent in the pool; -1: nowhere, left out
+  int32_t page;      // of its side-car
+  int32_t n_tokens;  // that the row sees
 };
 
 /// Extents of one layer: byte address = base + lane lane_stride + head head_stride + index index_stride.

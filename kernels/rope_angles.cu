@@ -3,7 +3,6 @@
 #include "rope_angles.h"
 
 #include "common/launch.cuh"
-#include "common/rows.cuh"
 
 namespace nosa::cuda {
 namespace {
@@ -13,10 +12,20 @@ constexpr int kThreads = 64;
 __global__ void rope_angles_kernel(RopeAnglesParams p) {
   begin_kernel();
   const int row = blockIdx.x;
-  const SeqStep seq = read_seq(p.rows, row / p.rows.n_queries);
+  const int seq = row / p.rows.n_queries;
   const int t = row % p.rows.n_queries;
-  if (t >= seq.n_new) return;
-  const double position = p.base_position[seq.lane] + seq.first_own + t;
+  const int lane = p.rows.lanes[seq];
+  const int n_new = p.rows.n_new != nullptr ? p.rows.n_new[seq] : p.rows.n_queries;
+  if (lane < 0 || t >= n_new) {
+    if (threadIdx.x == 0) p.rows.places[row] = {-1, 0, 0, 0};
+    return;
+  }
+  const int own = p.rows.n_tokens[lane] - n_new + t;
+  if (threadIdx.x == 0) {
+    const int n_attended = p.n_attended[lane];
+    p.rows.places[row] = {lane, own, n_attended, n_attended + own / kBlockTokens + 1};
+  }
+  const double position = p.base_position[lane] + own;
   const int n_pairs = p.n_rotated / 2;
   for (int pair = threadIdx.x; pair < n_pairs; pair += kThreads) {
     constexpr double kTurn = 6.283185307179586476925;

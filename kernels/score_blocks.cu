@@ -99,17 +99,15 @@ struct Tiles {
 };
 
 struct Row {
-  int lane;
+  RowPlace place;
   int head;
-  int n_blocks;
-  int n_attended;
   int n_own_windows;
 };
 
 __device__ int windows_of(const LaneBlocks& blocks, const Row& row, int block) {
-  if (block >= row.n_blocks) return 0;
-  if (block < row.n_attended) return blocks.info[size_t(row.lane) * blocks.n_blocks_max + block].n_windows;
-  return min(max(row.n_own_windows - kBlockWindows * (block - row.n_attended), 0), kBlockWindows);
+  if (block >= row.place.n_blocks) return 0;
+  if (block < row.place.n_attended) return blocks.info[size_t(row.place.lane) * blocks.n_blocks_max + block].n_windows;
+  return min(max(row.n_own_windows - kBlockWindows * (block - row.place.n_attended), 0), kBlockWindows);
 }
 
 /// Loads the windows of this warp's 8 blocks of `unit`, 16 bytes at a time, all before any is used.
@@ -121,7 +119,8 @@ __device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row
   int page = 0, n_windows = 0;
   if (lane < kWarpBlocks) {
     n_windows = windows_of(p.blocks, row, first + lane);
-    if (n_windows > 0) page = p.blocks.pages[size_t(row.lane) * p.blocks.n_blocks_max + first + lane];
+    const int block = min(first + lane, row.place.n_blocks - 1);
+    page = p.blocks.pages[size_t(row.place.lane) * p.blocks.n_blocks_max + block];
   }
   Tiles<kHeadDim> tiles;
   tiles.valid = 0;
@@ -208,17 +207,11 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   begin_kernel();
 
   const int row_idx = blockIdx.z;
-  const SeqStep seq = read_seq(p.rows, row_idx / p.rows.n_queries);
-  const int t = row_idx % p.rows.n_queries;
-  if (t >= seq.n_new) return;
   Row row;
-  row.lane = seq.lane;
+  row.place = read_place(p.rows, row_idx);
   row.head = blockIdx.y;
-  row.n_attended = p.blocks.n_attended[seq.lane];
-  const int own = seq.first_own + t;
-  row.n_blocks = row.n_attended + own / kBlockTokens + 1;
-  row.n_own_windows = windows_in(own + 1);
-  if (row.n_blocks <= p.total_blocks) return;
+  row.n_own_windows = windows_in(row.place.own + 1);
+  if (row.place.lane < 0 || row.place.n_blocks <= p.total_blocks) return;
 
   const int n_group = p.n_heads / p.n_kv_heads;
   const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
@@ -228,7 +221,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   __syncthreads();  // The queries are in place.
 
   const Shared shared = shared_of(p, row_idx, row.head, kHeadTiles);
-  const int n_units = units_for(row.n_blocks);
+  const int n_units = units_for(row.place.n_blocks);
   const int warp = threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   constexpr int kUnitLogits = kWarps * kHeadTiles * kWarpTiles * kWarp;
@@ -267,16 +260,25 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 
   // Every thread block joins all partials: 8 threads a head, each a run of units, then the runs in order.
   constexpr int kRuns = kThreads / kTileHeads;
+  constexpr int kAtOnce = 8;  // loads that wait together
   for (int h = 0; h < kHeadTiles; ++h) {
     const int head = threadIdx.x / kRuns;
     const int run = threadIdx.x % kRuns;
     const int per_run = (n_units + kRuns - 1) / kRuns;
     Partial total = {-INFINITY, 0.0f};
-    for (int unit = run * per_run; unit < min(n_units, (run + 1) * per_run); ++unit) {
-      const auto* at = reinterpret_cast<const float2*>(shared.partials) +
-                       (size_t(unit) * kHeadTiles + h) * kTileHeads + head;
-      const float2 value = __ldcg(at);  // Past the first-level cache, which may hold an older launch's.
-      total = join(total, {value.x, value.y});
+    for (int first = run * per_run; first < min(n_units, (run + 1) * per_run); first += kAtOnce) {
+      float2 values[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int unit = min(first + i, n_units - 1);
+        // Past the first-level cache, which may hold an older launch's.
+        values[i] = __ldcg(reinterpret_cast<const float2*>(shared.partials) +
+                           (size_t(unit) * kHeadTiles + h) * kTileHeads + head);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < min(n_units, (run + 1) * per_run)) total = join(total, {values[i].x, values[i].y});
+      }
     }
     for (int step = 1; step < kRuns; step *= 2) total = join_lanes(total, step);
     // A head that does not exist, or sees nothing, weighs nothing.
@@ -308,7 +310,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
       const float own_best = fmaxf(score.x, score.y);
       const float pair_best = fmaxf(own_best, __shfl_xor_sync(kAllLanes, own_best, 1));
       const int block = unit * kUnitBlocks + warp * kWarpBlocks + i * kTileBlocks + lane / 2;
-      if ((lane == 1 || lane == 3) && block < row.n_blocks) best[block] = {pair_best, score.y};
+      if ((lane == 1 || lane == 3) && block < row.place.n_blocks) best[block] = {pair_best, score.y};
     }
   }
 }

@@ -21,44 +21,54 @@ struct Shared {
   int scan[kSelectThreads / kWarp];
   int n_open;
   int n_forced;
-  int list[kSlotsMax];          // blocks, ascending
-  int list_slots[kSlotsMax];    // their slots
-  uint32_t slot_ages[kSlotsMax];
+  int list[kSlotsMax];        // blocks, ascending
+  int list_slots[kSlotsMax];  // their slots
+  uint32_t ages[kSlotsMax];   // of slots
   int victims[kSlotsMax];
 };
 
+/// The stream, and what this thread will need of its state: loaded before anything is decided, because what counts is
+/// how many loads wait for one another.
 struct Stream {
-  SeqStep seq;
-  int seq_idx;
+  int lane;
+  int seq;
   int head;
   int n_attended;
-  size_t idx;  // of the lane's streams
+  size_t idx;          // of the lane's streams
+  uint32_t step;
+  int n_own_ranked;
+  int n_ranked;
+  int ranked_block;    // entry threadIdx.x of the ranking
+  int block_of_slot;   // of slot threadIdx.x
+  uint32_t last_step;  // likewise
 };
 
 /// What one row chooses from.
 struct RowView {
+  int idx;
   int own;
   int window_begin;  // own blocks from here on are forced
   int n_blocks;
 };
+static_assert(kSlotsMax <= kSelectThreads && kSelectedMax <= kSelectThreads, "a thread a slot, a thread an entry");
 
 __device__ bool has(const uint32_t* words, int block) { return (words[block / 32] >> (block % 32) & 1) != 0; }
 __device__ void add(uint32_t* words, int block) { atomicOr(&words[block / 32], 1u << (block % 32)); }
 
 /// Puts the own block next in line into the ranking, whose entries rank by score, then by index.
-__device__ void rank_own_block(const SelectBlocksParams& p, const Stream& stream, int own_block, int n_own_tokens) {
+__device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int own_block, int n_own_tokens) {
   int32_t* blocks = p.ranking.blocks + stream.idx * p.ranking.capacity;
   float* scores = p.ranking.scores + stream.idx * p.ranking.capacity;
   const int block = stream.n_attended + own_block;
-  const float score = pooled_score(p.blocks, p.side_car, stream.seq.lane, stream.head, stream.n_attended, n_own_tokens, block);
+  const float score =
+      pooled_score(p.blocks, p.side_car, stream.lane, stream.head, stream.n_attended, n_own_tokens, block);
   const uint64_t key = ranked_key(ordered(score), block);
-  const int n = p.ranking.n_entries[stream.idx];
+  const int n = stream.n_ranked;
   const int i = threadIdx.x;
-  int moved_block = 0;
+  const int moved_block = stream.ranked_block;
   float moved_score = 0.0f;
   bool after = false;
   if (i < n) {
-    moved_block = blocks[i];
     moved_score = scores[i];
     after = ranked_key(ordered(moved_score), moved_block) < key;
   }
@@ -67,22 +77,25 @@ __device__ void rank_own_block(const SelectBlocksParams& p, const Stream& stream
     blocks[i + 1] = moved_block;
     scores[i + 1] = moved_score;
   }
+  stream.n_ranked = min(n + 1, p.ranking.capacity);
+  stream.n_own_ranked = own_block + 1;
   if (i == 0) {
     if (place < p.ranking.capacity) {
       blocks[place] = block;
       scores[place] = score;
     }
-    p.ranking.n_entries[stream.idx] = min(n + 1, p.ranking.capacity);
-    p.ranking.n_own[stream.idx] = own_block + 1;
+    p.ranking.n_entries[stream.idx] = stream.n_ranked;
+    p.ranking.n_own[stream.idx] = stream.n_own_ranked;
   }
   __syncthreads();  // The ranking is whole again.
+  if (i < stream.n_ranked) stream.ranked_block = blocks[i];
 }
 
 /// Open and forced blocks into s.open and s.taken, scores of the others into `keys`.
-__device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream, const RowView& row, int row_idx,
-                               Shared& s, uint32_t* keys) {
-  const BlockInfo* info = p.blocks.info + size_t(stream.seq.lane) * p.blocks.n_blocks_max;
-  const float2* best = p.best + (size_t(row_idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
+__device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream, const RowView& row, Shared& s,
+                               uint32_t* keys) {
+  const BlockInfo* info = p.blocks.info + size_t(stream.lane) * p.blocks.n_blocks_max;
+  const float2* best = p.best + (size_t(row.idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
   const int window = stream.n_attended + row.window_begin;
   const int n_sink = min(p.sink_blocks, window);
   const bool scored = row.n_blocks > p.total_blocks;
@@ -90,6 +103,8 @@ __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream
     const int b = first + threadIdx.x;
     const bool there = b < row.n_blocks;
     const BlockInfo of = there ? info[b] : BlockInfo{0, 0, 1, 0};
+    const float2 scores = there && scored ? best[b] : float2{0.0f, 0.0f};
+    const float before = there && scored && b > 0 ? best[b - 1].y : -INFINITY;
     const bool open = there && of.masked == 0;
     const bool forced = open && (b < n_sink || b >= window || of.pinned != 0);
     const unsigned open_word = __ballot_sync(kAllLanes, open);
@@ -100,9 +115,7 @@ __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream
       atomicAdd(&s.n_open, __popc(open_word));
       atomicAdd(&s.n_forced, __popc(forced_word));
     }
-    if (!there || !scored) continue;
-    const float score = b > 0 ? fmaxf(best[b].x, best[b - 1].y) : best[b].x;
-    keys[b] = open && !forced ? ordered(score) : 0;
+    if (there && scored) keys[b] = open && !forced ? ordered(fmaxf(scores.x, before)) : 0;
   }
 }
 
@@ -116,13 +129,10 @@ __device__ void take_best(const RowView& row, int n_picks, int n_candidates, Sha
 
 __device__ void take_by_eviction(const SelectBlocksParams& p, const Stream& stream, int n_picks, Shared& s) {
   if (n_picks <= 0) return;
-  const int n = p.ranking.n_entries[stream.idx];
-  const int rank = threadIdx.x;
-  const int block = rank < n ? p.ranking.blocks[stream.idx * p.ranking.capacity + rank] : 0;
-  const bool is_free = rank < n && !has(s.taken, block);
+  const bool is_free = int(threadIdx.x) < stream.n_ranked && !has(s.taken, stream.ranked_block);
   int total;
   const int before = exclusive_scan<kSelectThreads>(is_free ? 1 : 0, s.scan, total);
-  if (is_free && before < n_picks) add(s.taken, block);
+  if (is_free && before < n_picks) add(s.taken, stream.ranked_block);
 }
 
 /// The set bits of `words` in order, into `list`, which holds `room`; returns how many there are.
@@ -132,18 +142,17 @@ __device__ int list_bits(const uint32_t* words, int n_blocks, int* list, int roo
   int total;
   int at = exclusive_scan<kSelectThreads>(__popc(word), scan, total);
   for (; word != 0; word &= word - 1, ++at) {
-    if (at < room) list[at] = int(threadIdx.x) * 32 + __ffs(word) - 1;
+    if (at < room) list[at] = int(threadIdx.x) * 32 + __ffs(int(word)) - 1;
   }
   __syncthreads();  // The list is whole.
   return total;
 }
 
 /// Chooses for one row, into s.taken.
-__device__ void choose(const SelectBlocksParams& p, const Stream& stream, const RowView& row, int row_idx, Shared& s,
-                       uint32_t* keys) {
+__device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s, uint32_t* keys) {
   if (threadIdx.x == 0) s.n_open = s.n_forced = 0;
   __syncthreads();  // The counts are zero, and the row before is done with keys and bitmaps.
-  look_at_blocks(p, stream, row, row_idx, s, keys);
+  look_at_blocks(p, stream, row, s, keys);
   __syncthreads();  // Bitmaps and keys are there.
   if (s.n_open <= p.total_blocks) {
     for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads) s.taken[w] = s.open[w];
@@ -151,7 +160,7 @@ __device__ void choose(const SelectBlocksParams& p, const Stream& stream, const 
     return;
   }
   if (p.by_eviction) {
-    for (int b = p.ranking.n_own[stream.idx]; b < row.window_begin; ++b) rank_own_block(p, stream, b, row.own + 1);
+    for (int b = stream.n_own_ranked; b < row.window_begin; ++b) rank_own_block(p, stream, b, row.own + 1);
   }
   const int n_left = max(p.total_blocks - s.n_forced, 0);
   const int n_query = p.by_eviction ? min(p.query_picks, n_left) : n_left;
@@ -166,48 +175,48 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
   int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   int32_t* block_of_slot = p.slots.block_of_slot + stream.idx * p.slots.n_slots;
   uint32_t* last_step = p.slots.last_step + stream.idx * p.slots.n_slots;
-  const uint32_t step = *p.step;
+  constexpr uint32_t kInUse = 0xffffffffu;  // as an age; 0 is an empty slot, else one more than the step of the last use
 
   const int i = threadIdx.x;
-  const int block = i < n ? s.list[i] : -1;
+  const int block = i < n ? s.list[i] : 0;
   int slot = i < n ? slot_of_block[block] : 0;
-  if (slot >= 0 && i < n) last_step[slot] = step;
+  const int page = i < n ? p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block] : 0;
+  if (i < p.slots.n_slots) {
+    s.ages[i] = stream.block_of_slot < 0 ? 0 : stream.last_step == stream.step ? kInUse : stream.last_step + 1;
+    s.victims[i] = -1;
+  }
+  __syncthreads();  // All ages are there, before hits change some.
+  if (i < n && slot >= 0) {
+    last_step[slot] = stream.step;
+    s.ages[slot] = kInUse;
+  }
   int n_missing;
   const int missing = exclusive_scan<kSelectThreads>(slot < 0 ? 1 : 0, s.scan, n_missing);
-  const size_t loads = size_t(stream.seq_idx) * p.n_kv_heads + stream.head;
+  const size_t loads = size_t(stream.seq) * p.n_kv_heads + stream.head;
   if (i == 0) {
     p.n_loads[loads] = n_missing;
-    if (n_missing > 0) atomicAdd(&p.n_loads_total[stream.seq.lane], static_cast<unsigned long long>(n_missing));
+    if (n_missing > 0) atomicAdd(&p.n_loads_total[stream.lane], static_cast<unsigned long long>(n_missing));
   }
   if (n_missing > 0) {
-    // Ages: 0 for an empty slot, the highest for one that this step uses. exclusive_scan's barriers came after the stamps.
-    for (int j = i; j < p.slots.n_slots; j += kSelectThreads) {
-      const uint32_t used = last_step[j];
-      s.slot_ages[j] = block_of_slot[j] < 0 ? 0 : used == step ? 0xffffffffu : used + 1;
-      s.victims[j] = -1;
-    }
-    __syncthreads();  // All ages are there.
-    for (int j = i; j < p.slots.n_slots; j += kSelectThreads) {
-      const uint32_t age = s.slot_ages[j];
-      if (age == 0xffffffffu) continue;
+    // The scan's barriers came after the last age.
+    const uint32_t age = i < p.slots.n_slots ? s.ages[i] : kInUse;
+    if (age != kInUse) {
       int rank = 0;
-      for (int k = 0; k < p.slots.n_slots; ++k) {
-        rank += s.slot_ages[k] < age || (s.slot_ages[k] == age && k < j) ? 1 : 0;
+      for (int k = 0; k < p.slots.n_slots; ++k) rank += s.ages[k] < age || (s.ages[k] == age && k < i) ? 1 : 0;
+      if (rank < n_missing) {
+        s.victims[rank] = i;
+        if (stream.block_of_slot >= 0) slot_of_block[stream.block_of_slot] = -1;
       }
-      if (rank < n_missing) s.victims[rank] = j;
     }
     __syncthreads();  // The victims are known.
     if (slot < 0) {
       slot = missing < p.slots.n_slots ? s.victims[missing] : -1;
       if (slot >= 0) {
-        const int previous = block_of_slot[slot];
-        if (previous >= 0) slot_of_block[previous] = -1;
         block_of_slot[slot] = block;
         slot_of_block[block] = int16_t(slot);
-        last_step[slot] = step;
-        const size_t at = loads * p.slots.n_slots + missing;
-        p.load_pages[at] = p.blocks.pages[size_t(stream.seq.lane) * p.blocks.n_blocks_max + block];
-        p.load_slots[at] = slot;
+        last_step[slot] = stream.step;
+        p.load_pages[loads * p.slots.n_slots + missing] = page;
+        p.load_slots[loads * p.slots.n_slots + missing] = slot;
       } else {
         *p.failed = 1;
       }
@@ -217,59 +226,96 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
   __syncthreads();  // Every block of the list has its slot, in shared memory and in slot_of_block.
 }
 
+/// Writes entry `i` of a row's list.
+__device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row, size_t list, int i,
+                             int block, int slot) {
+  const size_t of_lane = size_t(stream.lane) * p.blocks.n_blocks_max + block;
+  const int page = p.blocks.pages[of_lane];
+  const int n_seen = block < stream.n_attended ? int(p.blocks.info[of_lane].n_tokens)
+                                               : min(kBlockTokens, row.own + 1 - (block - stream.n_attended) * kBlockTokens);
+  reinterpret_cast<int4*>(p.selected)[list * p.n_selected_max + i] = {block, p.slots.n_slots > 0 ? slot : page, page, n_seen};
+}
+
+__device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head, const RowPlace& first) {
+  Stream stream = {};
+  stream.lane = first.lane;
+  stream.seq = seq;
+  stream.head = head;
+  stream.n_attended = first.n_attended;
+  stream.idx = size_t(first.lane) * p.n_kv_heads + head;
+  stream.step = *p.step;
+  const int i = threadIdx.x;
+  if (p.by_eviction) {
+    stream.n_own_ranked = p.ranking.n_own[stream.idx];
+    stream.n_ranked = p.ranking.n_entries[stream.idx];
+    if (i < p.ranking.capacity) stream.ranked_block = p.ranking.blocks[stream.idx * p.ranking.capacity + i];
+  }
+  if (i < p.slots.n_slots) {
+    stream.block_of_slot = p.slots.block_of_slot[stream.idx * p.slots.n_slots + i];
+    stream.last_step = p.slots.last_step[stream.idx * p.slots.n_slots + i];
+  }
+  return stream;
+}
+
 __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlocksParams p) {
   extern __shared__ uint32_t dynamic[];
   auto& s = *reinterpret_cast<Shared*>(dynamic);
   uint32_t* keys = dynamic + sizeof(Shared) / sizeof(uint32_t);  // [n_blocks_max]
   begin_kernel();
-  Stream stream;
-  stream.seq_idx = blockIdx.y;
-  stream.head = blockIdx.x;
-  stream.seq = read_seq(p.rows, stream.seq_idx);
-  if (stream.seq.n_new <= 0) {
-    if (threadIdx.x == 0 && p.slots.n_slots > 0) p.n_loads[stream.seq_idx * p.n_kv_heads + stream.head] = 0;
+  const int seq = blockIdx.y;
+  const int head = blockIdx.x;
+  const RowPlace first = read_place(p.rows, seq * p.rows.n_queries);
+  if (first.lane < 0) {
+    if (threadIdx.x == 0 && p.slots.n_slots > 0) p.n_loads[seq * p.n_kv_heads + head] = 0;
     return;
   }
-  stream.n_attended = p.blocks.n_attended[stream.seq.lane];
-  stream.idx = size_t(stream.seq.lane) * p.n_kv_heads + stream.head;
-  const int32_t* pages = p.blocks.pages + size_t(stream.seq.lane) * p.blocks.n_blocks_max;
+  Stream stream = load_stream(p, seq, head, first);
   for (int w = threadIdx.x; w < kWords; w += kSelectThreads) s.wanted[w] = 0;
 
-  int n_blocks = 0;
-  for (int t = 0; t < stream.seq.n_new; ++t) {
-    const int row_idx = stream.seq_idx * p.rows.n_queries + t;
-    RowView row;
-    row.own = stream.seq.first_own + t;
-    row.window_begin = max(0, row.own / kBlockTokens + 1 - p.window_blocks);
-    row.n_blocks = n_blocks = stream.n_attended + row.own / kBlockTokens + 1;
-    choose(p, stream, row, row_idx, s, keys);
-
-    const size_t list = size_t(row_idx) * p.n_kv_heads + stream.head;
-    const int n = list_bits(s.taken, row.n_blocks, s.list, kSlotsMax, s.scan);
+  RowView row = {};
+  int n_rows = 0;
+  int n_wanted = 0;
+  for (; n_rows < p.rows.n_queries; ++n_rows) {
+    const RowPlace at = read_place(p.rows, seq * p.rows.n_queries + n_rows);
+    if (at.lane < 0) break;
+    row = {seq * p.rows.n_queries + n_rows, at.own, max(0, at.own / kBlockTokens + 1 - p.window_blocks), at.n_blocks};
+    choose(p, stream, row, s, keys);
+    const int n = n_wanted = list_bits(s.taken, row.n_blocks, s.list, kSlotsMax, s.scan);
     const int n_kept = min(n, p.n_selected_max);
+    const size_t list = size_t(row.idx) * p.n_kv_heads + head;
     if (threadIdx.x == 0) {
-      p.n_chosen[list] = n_kept;
+      p.n_selected[list] = n_kept;
       if (n > n_kept) *p.failed = 1;
     }
-    for (int i = threadIdx.x; i < n_kept; i += kSelectThreads) {
-      p.chosen[list * p.n_selected_max + i] = s.list[i];
-      if (p.slots.n_slots == 0) p.indices[list * p.n_selected_max + i] = pages[s.list[i]];
+    // One row that takes slots: its list is the stream's, and is written when they are known.
+    if (p.slots.n_slots == 0 || p.rows.n_queries > 1) {
+      for (int i = threadIdx.x; i < n_kept; i += kSelectThreads) put_selected(p, stream, row, list, i, s.list[i], -1);
     }
     for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads) s.wanted[w] |= s.taken[w];
   }
   if (p.slots.n_slots == 0) return;
 
-  __syncthreads();  // `wanted` is whole.
-  const int n_wanted = list_bits(s.wanted, n_blocks, s.list, p.slots.n_slots, s.scan);
+  if (p.rows.n_queries > 1) {
+    __syncthreads();  // `wanted` is whole.
+    n_wanted = list_bits(s.wanted, row.n_blocks, s.list, kSlotsMax, s.scan);
+  }
   if (n_wanted > p.slots.n_slots && threadIdx.x == 0) *p.failed = 1;
   place(p, stream, min(n_wanted, p.slots.n_slots), s);
+  if (p.rows.n_queries == 1) {
+    const size_t list = size_t(row.idx) * p.n_kv_heads + head;
+    for (int i = threadIdx.x; i < min(n_wanted, p.n_selected_max); i += kSelectThreads) {
+      const bool has_slot = i < p.slots.n_slots;
+      put_selected(p, stream, row, list, i, s.list[i], has_slot ? s.list_slots[i] : -1);
+    }
+    return;
+  }
   const int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
-  for (int t = 0; t < stream.seq.n_new; ++t) {
-    const size_t list = (size_t(stream.seq_idx) * p.rows.n_queries + t) * p.n_kv_heads + stream.head;
-    const int n = p.n_chosen[list];
+  for (int t = 0; t < n_rows; ++t) {
+    const size_t list = size_t(seq * p.rows.n_queries + t) * p.n_kv_heads + head;
+    const int n = p.n_selected[list];
     for (int i = threadIdx.x; i < n; i += kSelectThreads) {
-      const size_t at = list * p.n_selected_max + i;
-      p.indices[at] = stream.seq.n_new == 1 ? s.list_slots[i] : slot_of_block[p.chosen[at]];
+      SelectedBlock& at = p.selected[list * p.n_selected_max + i];
+      at.index = slot_of_block[at.block];
     }
   }
 }

@@ -23,9 +23,8 @@ struct SelectBlocksParams {
   const float2* best;    // [n_rows, n_kv_heads, n_blocks_max], of score_blocks
   const uint32_t* step;  // number of this step
 
-  int32_t* chosen;   // [n_rows, n_kv_heads, n_selected_max] blocks, ascending
-  int32_t* indices;  // likewise: their slots, or pages when resident
-  int32_t* n_chosen;  // [n_rows, n_kv_heads]
+  SelectedBlock* selected;  // [n_rows, n_kv_heads, n_selected_max] ascending; an index is a slot, or a page when resident
+  int32_t* n_selected;      // [n_rows, n_kv_heads]
 
   int32_t* load_pages;  // [n_seqs, n_kv_heads, n_slots] what gather_blocks fetches
   int32_t* load_slots;  // likewise: where to

@@ -5,18 +5,9 @@
 
 namespace nosa::cuda {
 
-/// The new tokens of one sequence of the step; none when it is idle.
-struct SeqStep {
-  int lane;
-  int n_new;
-  int first_own;  // index of the first new token within its sequence
-};
-
-__device__ inline SeqStep read_seq(const StepRows& rows, int seq) {
-  const int lane = rows.lanes[seq];
-  if (lane < 0) return {-1, 0, 0};
-  const int n_new = rows.n_new != nullptr ? rows.n_new[seq] : rows.n_queries;
-  return {lane, n_new, rows.n_tokens[lane] - n_new};
+__device__ inline RowPlace read_place(const StepRows& rows, int row) {
+  const int4 place = *reinterpret_cast<const int4*>(rows.places + row);
+  return {place.x, place.y, place.z, place.w};
 }
 
 /// Windows of 32 tokens, every 16, that are complete in `n_tokens` tokens.

@@ -41,6 +41,7 @@ class AppendTest {
     for (int lane = 0; lane < s_.n_lanes; ++lane) f_.n_tokens[lane] = 0;
     next_step();
     f_.upload();
+    f_.d_places->poison();  // rope_angles fills them.
   }
 
   void run() {
@@ -89,6 +90,7 @@ class AppendTest {
   void launch() {
     cuda::RopeAnglesParams r = {};
     r.rows = f_.rows();
+    r.n_attended = f_.d_attended->data();
     r.base_position = d_base_.data();
     r.inv_freq = d_inv_freq_.data();
     r.rotation = rotation_.data();
@@ -258,7 +260,7 @@ CacheShape shape(int n_heads, int n_kv_heads, int head_dim, int n_queries, int n
 int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
   Random random;
-  const int n_steps = options.small ? 40 : 200;
+  const int n_steps = options.small ? 90 : 200;
   AppendTest({shape(14, 2, 64, 1, 6), 64, RopePairing::kHalfSplit, false, n_steps}, random).run();
   AppendTest({shape(32, 2, 128, 4, 5), 128, RopePairing::kHalfSplit, true, n_steps}, random).run();
   AppendTest({shape(9, 3, 64, 8, 0), 64, RopePairing::kAdjacent, true, n_steps}, random).run();

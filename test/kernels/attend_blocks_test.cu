@@ -1,4 +1,4 @@
-// link: kernels/attend_blocks.cu
+// link: kernels/attend_blocks.cu kernels/merge_parts.cu
 #include "attend_blocks.h"
 
 #include "cache_fixture.h"
@@ -23,37 +23,43 @@ struct Attention {
       : f(c.shape, random), s(f.shape), offloaded(s.n_slots > 0), values(pool_values()), pool(values),
         q(random.normals(size_t(s.n_rows()) * s.n_heads * s.head_dim, 2.0f)), d_q(q),
         bias(random.normals(size_t(s.n_kv_heads) * f.n_pages * kBlockTokens, 3.0f)), d_bias(bias),
-        chosen(size_t(s.n_rows()) * s.n_kv_heads * kCapacity, -7), indices(chosen),
-        n_chosen(size_t(s.n_rows()) * s.n_kv_heads, 0), out(q.size()),
-        scratch(cuda::attend_blocks_scratch_bytes(s.n_rows(), s.n_heads, s.n_kv_heads, s.head_dim)) {
+        selected(size_t(s.n_rows()) * s.n_kv_heads * kCapacity, {-7, -7, -7, -7}),
+        n_selected(size_t(s.n_rows()) * s.n_kv_heads, 0), out(q.size()), rounded(q.size()),
+        parts(cuda::attention_parts_bytes(s.n_rows(), s.n_heads, s.head_dim)) {
     // Half the values are drawn, and repeated: drawing is what takes the time.
     for (size_t i = 0; i < values.size(); ++i) {
       values[i] = i < 1 << 20 ? __float2half_rn(random.normal()) : values[i - (1 << 20) + 7];
     }
-    MUST(cudaMemset(scratch.data(), 0, scratch.bytes()));
     if (c.listed) {
       for (int row = 0; row < s.n_rows(); ++row) fill_lists(row, random);
     }
     spoil_missing_tokens();
     pool.put(values);
     f.upload();
-    d_chosen = std::make_unique<Device<int32_t>>(chosen);
-    d_indices = std::make_unique<Device<int32_t>>(indices);
-    d_n_chosen = std::make_unique<Device<int32_t>>(n_chosen);
+    d_selected = std::make_unique<Device<cuda::SelectedBlock>>(selected);
+    d_n_selected = std::make_unique<Device<int32_t>>(n_selected);
     p.rows = f.rows();
     p.blocks = f.blocks();
     p.pool = {reinterpret_cast<std::byte*>(pool.data()), offloaded ? s.n_kv_heads * head_bytes() : 0, head_bytes(),
               s.extent_bytes()};
     p.q = d_q.data();
-    p.q_stride = p.out_stride = size_t(s.n_heads) * s.head_dim;
-    if (c.listed) p.chosen = d_chosen->data(), p.indices = d_indices->data(), p.n_chosen = d_n_chosen->data();
+    p.q_stride = size_t(s.n_heads) * s.head_dim;
+    if (c.listed) p.selected = d_selected->data(), p.n_selected = d_n_selected->data();
     p.token_bias = c.biased ? d_bias.data() : nullptr;
-    p.out = out.data();
-    p.scratch = scratch.data();
+    p.parts = parts.data();
     p.scale = 1.0f / std::sqrt(float(s.head_dim));
     p.n_heads = s.n_heads, p.n_kv_heads = s.n_kv_heads, p.head_dim = s.head_dim;
     p.n_selected_max = kCapacity;
     p.n_pages = f.n_pages;
+    m.rows = p.rows, m.parts = p.parts;
+    m.out = {rounded.data(), cuda::OperandType::kF16, s.n_rows(), s.n_heads * s.head_dim};
+    m.out_f32 = out.data(), m.out_stride = p.q_stride;
+    m.n_heads = s.n_heads, m.n_kv_heads = s.n_kv_heads, m.head_dim = s.head_dim;
+  }
+
+  void launch(cudaStream_t stream) {
+    MUST(cuda::attend_blocks(p, stream));
+    MUST(cuda::merge_parts(m, stream));
   }
 
   size_t n_extents() const { return offloaded ? size_t(s.n_slots) : size_t(f.n_pages); }
@@ -78,11 +84,13 @@ struct Attention {
       int n = 0;
       for (int b = 0; b < place.n_blocks && n < std::min(kCapacity, offloaded ? s.n_slots : kCapacity); ++b) {
         if (b != place.n_blocks - 1 && random.integer(0, 2) == 0) continue;
-        chosen[list * kCapacity + n] = b;
-        indices[list * kCapacity + n] = offloaded ? slots[n] : f.page(place.lane, b);
+        // A block that is nowhere is left out.
+        const bool nowhere = b != place.n_blocks - 1 && random.integer(0, 30) == 0;
+        const int index = nowhere ? -1 : offloaded ? slots[n] : f.page(place.lane, b);
+        selected[list * kCapacity + n] = {b, index, f.page(place.lane, b), f.tokens_in(place, b)};
         n += 1;
       }
-      n_chosen[list] = n;
+      n_selected[list] = n;
     }
   }
 
@@ -93,9 +101,12 @@ struct Attention {
   std::vector<Seen> seen(int row, int h) const {
     const auto place = f.place(row);
     std::vector<Seen> all;
-    if (p.chosen != nullptr || n_chosen[size_t(row) * s.n_kv_heads + h] > 0) {
+    if (p.selected != nullptr) {
       const size_t list = size_t(row) * s.n_kv_heads + h;
-      for (int i = 0; i < n_chosen[list]; ++i) all.push_back({chosen[list * kCapacity + i], indices[list * kCapacity + i]});
+      for (int i = 0; i < n_selected[list]; ++i) {
+        const auto& of = selected[list * kCapacity + i];
+        if (of.index >= 0) all.push_back({of.block, of.index});
+      }
       return all;
     }
     for (int b = 0; b < place.n_blocks; ++b) {
@@ -131,22 +142,26 @@ struct Attention {
   Device<float> d_q;
   std::vector<float> bias;
   Device<float> d_bias;
-  std::vector<int32_t> chosen, indices, n_chosen;
+  std::vector<cuda::SelectedBlock> selected;
+  std::vector<int32_t> n_selected;
   Device<float> out;
-  Device<std::byte> scratch;
-  std::unique_ptr<Device<int32_t>> d_chosen, d_indices, d_n_chosen;
+  Device<__half> rounded;
+  Device<std::byte> parts;
+  std::unique_ptr<Device<cuda::SelectedBlock>> d_selected;
+  std::unique_ptr<Device<int32_t>> d_n_selected;
   cuda::AttendBlocksParams p = {};
+  cuda::MergePartsParams m = {};
 };
 
 void check_case(const Case& c, Random& random) {
   Attention a(c, random);
   const CacheShape& s = a.s;
-  MUST(cuda::attend_blocks(a.p, nullptr));
-  MUST(cudaDeviceSynchronize());
+  a.launch(nullptr);
   const auto first = a.out.get();
   a.out.poison();
-  MUST(cuda::attend_blocks(a.p, nullptr));
+  a.launch(nullptr);
   const auto got = a.out.get();
+  const auto rounded = a.rounded.get();
   EXPECT(std::memcmp(first.data(), got.data(), got.size() * sizeof(float)) == 0, "two runs differ");
 
   double worst = 0.0;
@@ -154,8 +169,14 @@ void check_case(const Case& c, Random& random) {
     const auto place = a.f.place(row);
     for (int head = 0; head < s.n_heads; ++head) {
       const size_t at = (size_t(row) * s.n_heads + head) * s.head_dim;
+      for (int d = 0; d < s.head_dim; ++d) {
+        // Of each 32 values, 4q .. 4q + 3 lie at 8 (q mod 4) + 4 (q / 4), see operand.h.
+        const int q = d % 32 / 4;
+        const __half want = rounded[at + d / 32 * 32 + 8 * (q % 4) + 4 * (q / 4) + d % 4];
+        EXPECT(__half2float(want) == __half2float(__float2half_rn(got[at + d])), "the operand is not the rounded output");
+      }
       if (place.lane < 0) {
-        EXPECT(std::isnan(got[at]), "an idle row was written");
+        EXPECT(got[at] == 0.0f && got[at + s.head_dim - 1] == 0.0f, "an idle row is not zero");
         continue;
       }
       const int h = head / s.group();
@@ -183,21 +204,23 @@ void check_case(const Case& c, Random& random) {
               s.n_rows(), c.listed ? "listed" : "all", a.offloaded ? "slots" : "pages", worst);
 }
 
-void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_chosen, Random& random) {
+void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_selected, Random& random) {
   Case c{{}, true, true};
   CacheShape& s = c.shape;
   s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
-  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = s.blocks_least = n_chosen * 2, s.n_slots = 128, s.idle = false;
+  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = s.blocks_least = n_selected * 2, s.n_slots = 128, s.idle = false;
   Attention a(c, random);
   for (auto& of : a.f.info) of = {64, 4, 0, 0};
-  for (int& n : a.n_chosen) n = n_chosen;
-  for (size_t i = 0; i < a.chosen.size(); ++i) {
-    a.chosen[i] = int(i % kCapacity), a.indices[i] = int(i * 37 % 128);  // every slot once
+  for (int& n : a.n_selected) n = n_selected;
+  for (size_t i = 0; i < a.selected.size(); ++i) {
+    const int block = int(i % kCapacity);
+    a.selected[i] = {block, int(i * 37 % 128), a.f.page(int(i / kCapacity) / n_kv_heads, block), 64};  // every slot once
   }
-  for (int lane = 0; lane < n_seqs; ++lane) a.f.n_attended[lane] = n_chosen * 2 - 1, a.f.n_tokens[lane] = 64;
+  for (int lane = 0; lane < n_seqs; ++lane) a.f.n_attended[lane] = n_selected * 2 - 1, a.f.n_tokens[lane] = 64;
   a.f.upload();
-  a.d_chosen->put(a.chosen), a.d_indices->put(a.indices), a.d_n_chosen->put(a.n_chosen);
-  a.p.rows = a.f.rows(), a.p.blocks = a.f.blocks();
+  a.d_selected->put(a.selected), a.d_n_selected->put(a.n_selected);
+  a.p.rows = a.m.rows = a.f.rows(), a.p.blocks = a.f.blocks();
+  a.m.out_f32 = nullptr;
   const size_t layer = a.pool.bytes();
   const int n_layers = int(std::max<size_t>(1, (size_t(512) << 20) / layer));
   Device<std::byte> layers(layer * n_layers);
@@ -208,10 +231,11 @@ void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_chos
     auto p = a.p;
     p.pool.base = layers.data() + (i % n_layers) * layer;
     MUST(cuda::attend_blocks(p, stream));
+    MUST(cuda::merge_parts(a.m, stream));
   });
-  const double bytes = double(n_seqs) * n_kv_heads * n_chosen * a.s.extent_bytes();
-  std::printf("time attend_blocks %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n", n_heads, n_kv_heads, head_dim, n_seqs,
-              n_chosen, us, bytes / us / 1000);
+  const double bytes = double(n_seqs) * n_kv_heads * n_selected * a.s.extent_bytes();
+  std::printf("time attend_blocks + merge_parts %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n", n_heads, n_kv_heads, head_dim, n_seqs,
+              n_selected, us, bytes / us / 1000);
 }
 
 }  // namespace
@@ -249,7 +273,7 @@ int main(int argc, char** argv) {
     check_case({many, false, false}, random);
   }
   cuda::AttendBlocksParams none = {};
-  none.n_heads = none.n_kv_heads = 1, none.head_dim = 96, none.rows.n_queries = 1;
+  none.n_heads = none.n_kv_heads = 1, none.head_dim = 64, none.rows.n_queries = 1;
   EXPECT(cuda::attend_blocks(none, nullptr) == cudaSuccess, "no rows are fine");
   none.n_heads = 3, none.n_kv_heads = 2;
   EXPECT(cuda::attend_blocks(none, nullptr) == cudaErrorInvalidValue, "heads that do not group are refused");

@@ -89,9 +89,20 @@ class CacheFixture {
     d_tokens = std::make_unique<Device<int32_t>>(n_tokens);
     d_lanes = std::make_unique<Device<int32_t>>(lanes);
     d_new = std::make_unique<Device<int32_t>>(n_new);
+    d_places = std::make_unique<Device<cuda::RowPlace>>(shape.n_rows());
+    put_places();
+  }
+  /// What rope_angles does on the device.
+  void put_places() {
+    std::vector<cuda::RowPlace> places;
+    for (int row = 0; row < shape.n_rows(); ++row) {
+      const RowPlace at = place(row);
+      places.push_back({at.lane, at.own, at.lane < 0 ? 0 : n_attended[at.lane], at.n_blocks});
+    }
+    d_places->put(places);
   }
   cuda::StepRows rows() {
-    return {d_lanes->data(), d_tokens->data(), d_new->data(), shape.n_seqs, shape.n_queries};
+    return {d_lanes->data(), d_tokens->data(), d_new->data(), d_places->data(), shape.n_seqs, shape.n_queries};
   }
   cuda::LaneBlocks blocks() {
     return {d_pages->data(), d_info->data(), d_attended->data(), shape.n_blocks_max};
@@ -108,6 +119,7 @@ class CacheFixture {
 
   std::unique_ptr<Device<int32_t>> d_pages, d_attended, d_tokens, d_lanes, d_new;
   std::unique_ptr<Device<cuda::BlockInfo>> d_info;
+  std::unique_ptr<Device<cuda::RowPlace>> d_places;
 
  private:
   void fill_lane(int lane, Random& random) {
@@ -124,7 +136,7 @@ class CacheFixture {
         of.n_tokens = uint8_t(std::min(kBlockTokens, n - b * kBlockTokens));
         of.n_windows = uint8_t(std::clamp(complete_windows(n) - cuda::kBlockWindows * b, 0, cuda::kBlockWindows));
         of.masked = masked ? 1 : 0;
-        of.pinned = random.integer(0, 60) == 0 ? 1 : 0;
+        of.pinned = random.integer(0, s.n_blocks_max / 3) == 0 ? 1 : 0;
       }
       block += length;
     }

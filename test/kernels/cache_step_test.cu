@@ -1,4 +1,4 @@
-// link: kernels/append_kv.cu kernels/rope_angles.cu kernels/score_blocks.cu kernels/select_blocks.cu kernels/rank_blocks.cu kernels/gather_blocks.cu kernels/attend_blocks.cu
+// link: kernels/append_kv.cu kernels/rope_angles.cu kernels/score_blocks.cu kernels/select_blocks.cu kernels/rank_blocks.cu kernels/gather_blocks.cu kernels/attend_blocks.cu kernels/merge_parts.cu
 //
 // What attention does in a decode step, over several layers in one graph: with all blocks on the device, and with blocks
 // fetched out of host memory into slots. Both choose alike, so their outputs are the same to the last bit; any race
@@ -48,14 +48,12 @@ class Path {
         last_step_(std::vector<uint32_t>(n_layers * n_streams() * std::max(1, n_slots), 0)),
         token_scores_(std::vector<float>(n_layers * tokens(), 0.25f)),
         order_(n_layers * n_streams() * kTotal), order_scores_(order_.size()), n_entries_(n_layers * n_streams()),
-        n_own_(n_layers * n_streams()), best_(lists() * s_.n_blocks_max), chosen_(lists() * kTotal), indices_(lists() * kTotal),
-        n_chosen_(lists()), load_pages_(loads() * std::max(1, n_slots)), load_slots_(load_pages_.size()), n_loads_(loads()),
+        n_own_(n_layers * n_streams()), best_(lists() * s_.n_blocks_max), selected_(lists() * kTotal), n_selected_(lists()), load_pages_(loads() * std::max(1, n_slots)), load_slots_(load_pages_.size()), n_loads_(loads()),
         n_total_(std::vector<unsigned long long>(s_.n_lanes, 0)), failed_(std::vector<int32_t>(1, 0)),
         qkv_(n_layers * s_.n_rows() * stride()), out(n_layers * size_t(s_.n_rows()) * s_.n_heads * s_.head_dim),
         score_scratch_(cuda::score_blocks_scratch_bytes(s_.n_rows(), s_.n_heads, s_.n_kv_heads, s_.n_blocks_max)),
-        attend_scratch_(cuda::attend_blocks_scratch_bytes(s_.n_rows(), s_.n_heads, s_.n_kv_heads, s_.head_dim)) {
+        parts_(cuda::attention_parts_bytes(s_.n_rows(), s_.n_heads, s_.head_dim)) {
     MUST(cudaMemset(score_scratch_.data(), 0, score_scratch_.bytes()));
-    MUST(cudaMemset(attend_scratch_.data(), 0, attend_scratch_.bytes()));
     for (int layer = 0; layer < n_layers; ++layer) {
       for (int lane = 0; lane < s_.n_lanes; ++lane) rank(layer, lane);
     }
@@ -139,7 +137,7 @@ class Path {
       cuda::SelectBlocksParams p = {};
       p.rows = f_.rows(), p.blocks = f_.blocks(), p.slots = stream_slots(layer), p.side_car = side_car(layer);
       p.ranking = ranking(layer), p.best = best_.data(), p.step = step;
-      p.chosen = chosen_.data(), p.indices = indices_.data(), p.n_chosen = n_chosen_.data();
+      p.selected = selected_.data(), p.n_selected = n_selected_.data();
       p.load_pages = load_pages_.data(), p.load_slots = load_slots_.data(), p.n_loads = n_loads_.data();
       p.n_loads_total = n_total_.data(), p.failed = failed_.data();
       p.n_kv_heads = s_.n_kv_heads, p.n_selected_max = p.total_blocks = kTotal;
@@ -156,13 +154,17 @@ class Path {
     if ((parts & kAttend) != 0) {
       cuda::AttendBlocksParams p = {};
       p.rows = f_.rows(), p.blocks = f_.blocks(), p.pool = pool(layer), p.q = q, p.q_stride = stride();
-      p.chosen = chosen_.data(), p.indices = indices_.data(), p.n_chosen = n_chosen_.data();
+      p.selected = selected_.data(), p.n_selected = n_selected_.data();
       p.token_bias = side_car(layer).token_scores;
-      p.out_stride = size_t(s_.n_heads) * s_.head_dim;
-      p.out = out.data() + layer * s_.n_rows() * p.out_stride, p.scratch = attend_scratch_.data(), p.scale = scale;
+      p.parts = parts_.data(), p.scale = scale;
       p.n_heads = s_.n_heads, p.n_kv_heads = s_.n_kv_heads, p.head_dim = s_.head_dim;
       p.n_selected_max = kTotal, p.n_pages = f_.n_pages;
       MUST(cuda::attend_blocks(p, stream));
+      cuda::MergePartsParams m = {};
+      m.rows = f_.rows(), m.parts = parts_.data();
+      m.out_stride = size_t(s_.n_heads) * s_.head_dim, m.out_f32 = out.data() + layer * s_.n_rows() * m.out_stride;
+      m.n_heads = s_.n_heads, m.n_kv_heads = s_.n_kv_heads, m.head_dim = s_.head_dim;
+      MUST(cuda::merge_parts(m, stream));
     }
   }
 
@@ -183,7 +185,8 @@ class Path {
   Device<float> order_scores_;
   Device<int32_t> n_entries_, n_own_;
   Device<float2> best_;
-  Device<int32_t> chosen_, indices_, n_chosen_, load_pages_, load_slots_, n_loads_;
+  Device<cuda::SelectedBlock> selected_;
+  Device<int32_t> n_selected_, load_pages_, load_slots_, n_loads_;
   Device<unsigned long long> n_total_;
   Device<int32_t> failed_;
   Device<float> qkv_;
@@ -192,7 +195,7 @@ class Path {
   Device<float> out;
 
  private:
-  Device<std::byte> score_scratch_, attend_scratch_;
+  Device<std::byte> score_scratch_, parts_;
 };
 
 struct Case {
@@ -208,7 +211,7 @@ class StepTest {
       : c_(c), random_(random), f_(fixture(c, random)), s_(f_.shape), n_(extent_halves()), pages_(n_), mapped_(n_),
         resident_compressed_(n_compressed()), offloaded_compressed_(n_compressed()),
         resident_windows_(random.normals(n_compressed() / s_.head_dim)), offloaded_windows_(resident_windows_.get()),
-        base_(std::vector<int32_t>(s_.n_lanes, 1000)), inv_freq_(std::vector<float>(s_.head_dim / 2, 0.01f)),
+        base_(std::vector<int32_t>(s_.n_lanes, 1000)), inv_freq_(std::vector<float>(s_.head_dim / 2, 0.0f)),  // queries stay as they are in replays
         rotation_(size_t(s_.n_rows()) * s_.head_dim / 2), step_(std::vector<uint32_t>(1, 0)) {
     fill(pages_.data(), n_, 17, 1.0f);
     fill(resident_compressed_.data(), n_compressed(), 3, 0.6f);
@@ -232,7 +235,7 @@ class StepTest {
 
   void run() {
     for (int i = 1; i <= c_.n_steps; ++i) {
-      step(i, random_);
+      step(i, random_, 0.6f);
       const auto want = resident_->out.get();
       const auto got = offloaded_->out.get();
       const bool same = std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0;
@@ -247,7 +250,7 @@ class StepTest {
 
   /// Microseconds a layer: each kernel as what the chain costs more with it, then the whole.
   void time() {
-    for (int i = 1; i <= 4; ++i) step(i, random_);
+    for (int i = 1; i <= 8; ++i) step(i, random_, 0.0f);
     const auto us = [&](Path& path, int parts) {
       return median_us([&](int, cudaStream_t stream) { path.launch(rotation_.data(), step_.data(), stream, parts); }, 1, 9) /
              c_.n_layers;
@@ -269,7 +272,7 @@ class StepTest {
     double resident_us = 0.0, offloaded_us = 0.0;
     constexpr int kSteps = 24;
     for (int i = 0; i < kSteps; ++i) {
-      const auto [a, b] = step(10 + i, random_);
+      const auto [a, b] = step(10 + i, random_, 0.06f);
       resident_us += a / kSteps, offloaded_us += b / kSteps;
     }
     const double loads = double(offloaded_->n_loads_ever() - before) / kSteps / c_.n_layers / (s_.n_seqs * s_.n_kv_heads);
@@ -310,7 +313,7 @@ class StepTest {
   cudaGraphExec_t capture(Path& path) {
     MUST(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
     cuda::RopeAnglesParams r = {};
-    r.rows = f_.rows(), r.base_position = base_.data(), r.inv_freq = inv_freq_.data(), r.rotation = rotation_.data();
+    r.rows = f_.rows(), r.n_attended = f_.d_attended->data(), r.base_position = base_.data(), r.inv_freq = inv_freq_.data(), r.rotation = rotation_.data();
     r.n_rotated = s_.head_dim, r.magnitude = 1.0f;
     MUST(cuda::rope_angles(r, stream_));
     path.launch(rotation_.data(), step_.data(), stream_);
@@ -322,9 +325,10 @@ class StepTest {
     return exec;
   }
 
-  /// One step of both paths with queries near the last ones; their times in us.
-  std::pair<double, double> step(int i, Random& random) {
-    for (size_t at = i % 3; at < qkv_.size(); at += 3) qkv_[at] = 0.8f * qkv_[at] + 0.6f * random.normal();
+  /// One step of both paths with queries that differ by `change` from the last ones; their times in us.
+  std::pair<double, double> step(int i, Random& random, float change) {
+    const float kept = std::sqrt(1.0f - change * change);
+    for (size_t at = i % 3; at < qkv_.size(); at += 3) qkv_[at] = kept * qkv_[at] + change * random.normal();
     for (int lane = 0; lane < s_.n_lanes; ++lane) f_.n_tokens[lane] += s_.n_queries;
     f_.d_tokens->put(f_.n_tokens);
     step_.put({uint32_t(i)});

@@ -143,7 +143,7 @@ int main(int argc, char** argv) {
   const auto shape = [&](int n_heads, int n_kv_heads, int head_dim, int n_queries, int n_blocks) {
     CacheShape s;
     s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
-    s.n_queries = n_queries, s.n_blocks_max = n_blocks;
+    s.n_queries = n_queries, s.n_blocks_max = n_blocks, s.blocks_least = n_blocks / 3;
     return s;
   };
   check_case({shape(14, 2, 64, 1, 90 * scale), 4}, random);
@@ -164,7 +164,7 @@ int main(int argc, char** argv) {
   cuda::ScoreBlocksParams none = {};
   none.n_heads = none.n_kv_heads = 1, none.head_dim = 64, none.rows.n_queries = 1, none.blocks.n_blocks_max = 1;
   EXPECT(cuda::score_blocks(none, nullptr) == cudaSuccess, "no rows are fine");
-  none.head_dim = 80;
+  none.rows.n_seqs = 1, none.head_dim = 80;
   EXPECT(cuda::score_blocks(none, nullptr) == cudaErrorInvalidValue, "an unknown head size is refused");
   return report("score_blocks_test");
 }

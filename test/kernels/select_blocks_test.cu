@@ -34,7 +34,7 @@ class SelectTest {
         best_(size_t(s_.n_rows()) * s_.n_kv_heads * s_.n_blocks_max),
         order_(n_streams() * budget.total_blocks), order_scores_(n_streams() * budget.total_blocks),
         n_entries_(n_streams()), n_own_(n_streams()),
-        chosen_(lists() * kCapacity), indices_(lists() * kCapacity), n_chosen_(lists()),
+        selected_(lists() * kCapacity), n_selected_(lists()),
         load_pages_(loads() * s_.n_slots), load_slots_(loads() * s_.n_slots), n_loads_(loads()),
         n_total_(std::vector<unsigned long long>(s_.n_lanes, 0)), failed_(std::vector<int32_t>(1, 0)),
         step_(std::vector<uint32_t>(1, 0)) {
@@ -65,7 +65,7 @@ class SelectTest {
     EXPECT(failed_.get()[0] == 0, "select_blocks says that something did not fit");
     std::printf("select_blocks %s, %d rows, up to %d blocks, %d slots: %d steps, %.2f loads a stream and step\n",
                 budget_.by_eviction ? "nosa" : "infllmv2", s_.n_rows(), s_.n_blocks_max, s_.n_slots, n_steps,
-                n_chosen_lists_ > 0 ? double(n_loads_seen_) / n_chosen_lists_ : 0.0);
+                n_lists_ > 0 ? double(n_loads_seen_) / n_lists_ : 0.0);
   }
 
   void launch(cudaStream_t stream = nullptr) { MUST(cuda::select_blocks(params(), stream)); }
@@ -116,9 +116,8 @@ class SelectTest {
     p.ranking = ranking();
     p.best = best_.data();
     p.step = step_.data();
-    p.chosen = chosen_.data();
-    p.indices = indices_.data();
-    p.n_chosen = n_chosen_.data();
+    p.selected = selected_.data();
+    p.n_selected = n_selected_.data();
     p.load_pages = load_pages_.data();
     p.load_slots = load_slots_.data();
     p.n_loads = n_loads_.data();
@@ -145,6 +144,7 @@ class SelectTest {
     }
     f_.d_new->put(f_.n_new);
     f_.d_tokens->put(f_.n_tokens);
+    f_.put_places();
   }
 
   double eviction_score(const CacheFixture::RowPlace& row, int h, int b) const {
@@ -191,7 +191,8 @@ class SelectTest {
   }
 
   void check_step(const std::vector<float2>& best, uint32_t step) {
-    const auto chosen = chosen_.get(), indices = indices_.get(), n_chosen = n_chosen_.get();
+    const auto selected = selected_.get();
+    const auto n_selected = n_selected_.get();
     const auto load_pages = load_pages_.get(), load_slots = load_slots_.get(), n_loads = n_loads_.get();
     for (int seq = 0; seq < s_.n_seqs; ++seq) {
       for (int h = 0; h < s_.n_kv_heads; ++h) {
@@ -202,22 +203,25 @@ class SelectTest {
           if (row.lane < 0) continue;
           const size_t list = size_t(row_idx) * s_.n_kv_heads + h;
           const auto want = expected(row, row_idx, h, best);
-          const auto* from = chosen.data() + list * kCapacity;
-          const bool same = n_chosen[list] == int(want.size()) && std::equal(want.begin(), want.end(), from);
+          bool same = n_selected[list] == int(want.size());
+          for (size_t i = 0; same && i < want.size(); ++i) same = selected[list * kCapacity + i].block == want[i];
           EXPECT(same, "another choice than the reference, step " + std::to_string(step));
           wanted.insert(want.begin(), want.end());
-          n_chosen_lists_ += 1;
+          n_lists_ += 1;
         }
         if (f_.lanes[seq] < 0 || wanted.empty()) continue;
         if (s_.n_slots > 0) check_slots(seq, h, wanted, step, load_pages, load_slots, n_loads);
         for (int t = 0; t < f_.n_new[seq]; ++t) {
           const size_t list = size_t(seq * s_.n_queries + t) * s_.n_kv_heads + h;
-          for (int i = 0; i < n_chosen[list]; ++i) {
-            const int block = chosen[list * kCapacity + i];
+          const auto row = f_.place(seq * s_.n_queries + t);
+          for (int i = 0; i < n_selected[list]; ++i) {
+            const auto& of = selected[list * kCapacity + i];
+            const int block = of.block;
             const size_t stream = size_t(f_.lanes[seq]) * s_.n_kv_heads + h;
             const int want = s_.n_slots > 0 ? host_.slot_of_block[stream * s_.n_blocks_max + block]
                                             : f_.page(f_.lanes[seq], block);
-            EXPECT(indices[list * kCapacity + i] == want, "a block is said to be where it is not");
+            EXPECT(of.index == want, "a block is said to be where it is not");
+            EXPECT(of.page == f_.page(row.lane, block) && of.n_tokens == f_.tokens_in(row, block), "a block has other facts");
           }
         }
       }
@@ -270,7 +274,8 @@ class SelectTest {
   Device<int32_t> order_;
   Device<float> order_scores_;
   Device<int32_t> n_entries_, n_own_;
-  Device<int32_t> chosen_, indices_, n_chosen_, load_pages_, load_slots_, n_loads_;
+  Device<cuda::SelectedBlock> selected_;
+  Device<int32_t> n_selected_, load_pages_, load_slots_, n_loads_;
   Device<unsigned long long> n_total_;
   Device<int32_t> failed_;
   Device<uint32_t> step_;
@@ -278,7 +283,7 @@ class SelectTest {
   std::unique_ptr<Device<int16_t>> slot_of_block_;
   std::unique_ptr<Device<int32_t>> block_of_slot_;
   std::unique_ptr<Device<uint32_t>> last_step_;
-  int n_chosen_lists_ = 0;
+  int n_lists_ = 0;
   size_t n_loads_seen_ = 0;
 };
 

@@ -1,0 +1,92 @@
+// One thread for 4 values of a row's output. The parts' sums are independent loads, so all are on their way at once;
+// their weights are worked out meanwhile, a part a lane.
+#include <algorithm>
+
+#include "attend_blocks.h"
+#include "common/attention_parts.cuh"
+#include "common/launch.cuh"
+#include "common/mma.cuh"
+#include "common/operand.cuh"
+#include "common/rows.cuh"
+
+namespace nosa::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kAtOnce = 16;  // sums that are loaded together
+
+static_assert(kPartsMax == kWarp, "a part a lane");
+
+template <int kHeadDim>
+__global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams p, int n_parts) {
+  constexpr int kHeadLanes = kHeadDim / 4;  // threads of a head
+  constexpr int kWarpHeads = kWarp / kHeadLanes;
+  begin_kernel();
+  const int row = blockIdx.y;
+  const int quad = blockIdx.x * kThreads + threadIdx.x;
+  const int lane = threadIdx.x % kWarp;
+  const bool there = quad < p.n_heads * kHeadLanes;
+  const int head = min(quad / kHeadLanes, p.n_heads - 1);
+  const RowPlace place = read_place(p.rows, row);
+
+  float4 out = {0.0f, 0.0f, 0.0f, 0.0f};
+  if (place.lane >= 0) {
+    const PartsView parts(const_cast<std::byte*>(p.parts), int(gridDim.y), p.n_heads);
+    const size_t of_head = (size_t(row) * p.n_heads + head) * kPartsMax;
+    float weights[kWarpHeads];  // of part `lane`, for each head of the warp
+    float totals[kWarpHeads];
+#pragma unroll
+    for (int h = 0; h < kWarpHeads; ++h) {
+      const size_t first = __shfl_sync(kAllLanes, of_head, h * kHeadLanes);
+      const PartTotal part = lane < n_parts ? parts.totals[first + lane] : PartTotal{-INFINITY, 0.0f};
+      const float highest = warp_max(part.peak);
+      weights[h] = highest == -INFINITY ? 0.0f : exp2f(part.peak - highest);
+      totals[h] = warp_sum(weights[h] * part.total);
+    }
+    const auto* sums = reinterpret_cast<const float4*>(parts.sums + of_head * kHeadDim) + quad % kHeadLanes;
+    for (int first = 0; first < n_parts; first += kAtOnce) {
+      float4 values[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) values[i] = sums[size_t(min(first + i, n_parts - 1)) * kHeadLanes];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float of_first = __shfl_sync(kAllLanes, weights[0], first + i);
+        const float of_last = __shfl_sync(kAllLanes, weights[kWarpHeads - 1], first + i);
+        const float weight = lane < kHeadLanes ? of_first : of_last;
+        out.x += weight * values[i].x;
+        out.y += weight * values[i].y;
+        out.z += weight * values[i].z;
+        out.w += weight * values[i].w;
+      }
+    }
+    const float total = lane < kHeadLanes ? totals[0] : totals[kWarpHeads - 1];
+    const float scale = total > 0.0f ? 1.0f / total : 0.0f;
+    out = {out.x * scale, out.y * scale, out.z * scale, out.w * scale};
+  }
+  if (p.out_f32 != nullptr && there) reinterpret_cast<float4*>(p.out_f32 + row * p.out_stride)[quad] = out;
+  if (p.out.data != nullptr) store_quad(p.out, row, quad, out, there);
+}
+
+}  // namespace
+
+cudaError_t merge_parts(const MergePartsParams& p, cudaStream_t stream) {
+  const int n_rows = p.rows.n_seqs * p.rows.n_queries;
+  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return cudaErrorInvalidValue;
+  if (p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0 || p.out_stride % 4 != 0) return cudaErrorInvalidValue;
+  if (p.out.data != nullptr && (!operand_valid(p.out) || p.out.n_rows != n_rows || p.out.cols != p.n_heads * p.head_dim)) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.rows.n_seqs == 0) return cudaSuccess;
+  int n_parts = 0;
+  const int n_tiles = (p.n_heads / p.n_kv_heads + kTileHeads - 1) / kTileHeads;
+  const cudaError_t error = part_count(n_rows * p.n_kv_heads * n_tiles, &n_parts);
+  if (error != cudaSuccess) return error;
+  const dim3 grid((p.n_heads * p.head_dim / 4 + kThreads - 1) / kThreads, n_rows);
+  switch (p.head_dim) {
+    case 64: return launch(merge_parts_kernel<64>, grid, kThreads, 0, stream, p, n_parts);
+    case 128: return launch(merge_parts_kernel<128>, grid, kThreads, 0, stream, p, n_parts);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace nosa::cuda
