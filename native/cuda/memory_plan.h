@@ -19,7 +19,7 @@ struct RunnerOptions {
   int n_blocks_max = 0;       ///< Blocks that one sequence sees at most.
   int n_pages = 0;            ///< Blocks of all sequences.
   int n_arena_pages = 0;      ///< Blocks that a prefill sees at once.
-  int chunk_tokens = 512;     ///< Tokens of one prefill step.
+  int chunk_tokens = 2048;    ///< Tokens of one prefill step.
   size_t device_bytes_max = 0;  ///< Device memory to plan with, weights included; 0 is what is free.
   size_t host_bytes_max = size_t(4) << 30;  ///< Pinned host memory for keys and values.
 };
