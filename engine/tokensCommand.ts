@@ -10,6 +10,7 @@ import { availableParallelism } from "node:os";
 import * as path from "node:path";
 import { parseArgs } from "node:util";
 import { EngineError } from "./errors";
+import { sha256Of } from "./models/files";
 import type {
   DecodeStep,
   KernelChoice,
@@ -78,7 +79,7 @@ export async function runTokensCommand(words: readonly string[]): Promise<number
 
 /** One causal sequence, from the first token to the last. */
 export async function runTokens(addon: NativeAddon, request: TokensRequest): Promise<TokensAnswer> {
-  const model = await addon.openModel(request.model);
+  const model = await addon.openModel(await withBaseHash(request.model));
   try {
     const sequence = await model.createSequence({ basePosition: 0, attends: [] });
     await sequence.select(request.selection);
@@ -99,6 +100,12 @@ export async function runTokens(addon: NativeAddon, request: TokensRequest): Pro
   } finally {
     await model.dispose();
   }
+}
+
+/** An adapter must name the model's hash, which nobody has written down for a file given by its path. */
+async function withBaseHash(options: OpenModelOptions): Promise<OpenModelOptions> {
+  if (options.adapter === undefined) return options;
+  return { ...options, baseSha256: await sha256Of(options.path, new AbortController().signal) };
 }
 
 /** [layer][KV head][block]: what a step with `tokens` tokens behind it attended to. */
