@@ -10,7 +10,8 @@ namespace nosa::cuda {
 namespace {
 
 constexpr int kTiles = 4;  // gate, gate, up, up
-constexpr int kSplitsMax = 4;
+constexpr int kSplitsMax = 2;
+constexpr int kThreadsMax = 32 * kTiles * kSplitsMax;
 constexpr int kBlockRows = 2 * kTileRows;
 static_assert(kBlockRows == 32, "a block of outputs is a warp wide");
 
@@ -41,24 +42,25 @@ __device__ void store_lane(const Operand& out, int row, int block, int lane, flo
 }
 
 template <typename C>
-__global__ void __launch_bounds__(32 * kTiles * kSplitsMax)
+__global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     gated_linear_kernel(const __grid_constant__ GatedLinearParams p, int n_splits) {
-  extern __shared__ float partials[];  // [kTiles, splits, columns, kPartialStride]
+  extern __shared__ __align__(128) std::byte rings[];  // [kTiles, splits, kRingBytes]
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
   const int first_column = blockIdx.y * C::kCount;
   tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x, first_column,
-                             partials + warp * C::kPartialWords);
+                             rings + warp * kRingBytes);
   __syncthreads();  // Every warp's partial sums are there.
 
   const int n_columns = min(C::kCount, p.x.n_rows - first_column);
   for (int column = warp; column < n_columns; column += blockDim.x / 32) {
     const auto sum_of = [&](int first_tile) {
-      const float* partial = partials + (first_tile + lane / kTileRows) * n_splits * C::kPartialWords +
-                             column * kPartialStride + lane % kTileRows;
+      const std::byte* ring = rings + (first_tile + lane / kTileRows) * n_splits * kRingBytes;
       float sum = 0.0f;
-      for (int split = 0; split < n_splits; ++split) sum += partial[split * C::kPartialWords];
+      for (int split = 0; split < n_splits; ++split) {
+        sum += reinterpret_cast<const float*>(ring + split * kRingBytes)[column * kPartialStride + lane % kTileRows];
+      }
       return sum;
     };
     store_lane(p.out, first_column + column, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
@@ -68,16 +70,14 @@ __global__ void __launch_bounds__(32 * kTiles * kSplitsMax)
 template <typename C>
 cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
   const int n_warps = kTiles * n_splits;
-  constexpr size_t kSharedMax = size_t(kTiles) * kSplitsMax * C::kPartialWords * sizeof(float);
-  const size_t shared = size_t(n_warps) * C::kPartialWords * sizeof(float);
   const auto kernel = gated_linear_kernel<C>;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTiles * kSplitsMax * kRingBytes);
       error != cudaSuccess) {
     return error;
   }
   const dim3 grid(p.gate.rows / kBlockRows, (p.x.n_rows + C::kCount - 1) / C::kCount);
-  return launch(kernel, grid, 32 * n_warps, shared, stream, p, n_splits);
+  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, p, n_splits);
 }
 
 }  // namespace
@@ -91,7 +91,7 @@ cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows == 0) return cudaSuccess;
   const int n_records = p.x.cols / std::max(packed_format(p.gate.dtype).cols, packed_format(p.up.dtype).cols);
   const int n_splits = tile_splits(2 * p.gate.rows / kTileRows, n_records, kSplitsMax);
-  return with_columns(p.x.n_rows, [&](auto columns) { return start<decltype(columns)>(p, n_splits, stream); });
+  return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(p, n_splits, stream); });
 }
 
 }  // namespace nosa::cuda

@@ -8,8 +8,9 @@
 namespace nosa::cuda {
 namespace {
 
-constexpr int kSplitsMax = 16;
-constexpr int kWarpsSmall = 8;  // of a block, unless one tile needs more
+constexpr int kSplitsMax = 8;
+constexpr int kThreadsMax = 32 * kSplitsMax;
+constexpr int kWarpsSmall = 4;  // of a block, unless one tile needs more
 
 struct Work {
   LinearTarget targets[kLinearTargetsMax];
@@ -21,8 +22,9 @@ struct Work {
 };
 
 template <typename C>
-__global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_constant__ Work work) {
-  extern __shared__ float partials[];  // [warps, columns, kPartialStride]
+__global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
+    linear_kernel(const __grid_constant__ Work work) {
+  extern __shared__ __align__(128) std::byte rings[];  // [warps, kRingBytes]
   const int warp = threadIdx.x / 32;
   const auto target_of = [&](int tile) {
     int target = 0;
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_co
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
     tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
-                               work.n_splits, work.x, first_column, partials + warp * C::kPartialWords);
+                               work.n_splits, work.x, first_column, rings + warp * kRingBytes);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
@@ -50,10 +52,11 @@ __global__ void __launch_bounds__(32 * kSplitsMax) linear_kernel(const __grid_co
     const LinearTarget& target = work.targets[target_of(tile)];
     const int row = (tile - work.first_tile[target_of(tile)]) * kTileRows + r;
     if (row >= target.weight.rows) continue;
-    const float* partial =
-        partials + block_tile * work.n_splits * C::kPartialWords + column * kPartialStride + r;
+    const std::byte* ring = rings + block_tile * work.n_splits * kRingBytes;
     float sum = 0.0f;
-    for (int split = 0; split < work.n_splits; ++split) sum += partial[split * C::kPartialWords];
+    for (int split = 0; split < work.n_splits; ++split) {
+      sum += reinterpret_cast<const float*>(ring + split * kRingBytes)[column * kPartialStride + r];
+    }
     if (target.bias != nullptr) sum += target.bias[row];
     float* out = target.out + size_t(first_column + column) * target.weight.rows + row;
     *out = work.accumulate ? *out + sum : sum;
@@ -64,17 +67,15 @@ template <typename C>
 cudaError_t start(const Work& work, cudaStream_t stream) {
   const int n_tiles = work.first_tile[kLinearTargetsMax];
   const int n_warps = work.tiles_per_block * work.n_splits;
-  const size_t shared = size_t(n_warps) * C::kPartialWords * sizeof(float);
-  constexpr size_t kSharedMax = size_t(kSplitsMax) * C::kPartialWords * sizeof(float);
   const auto kernel = linear_kernel<C>;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kSharedMax));
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSplitsMax * kRingBytes);
       error != cudaSuccess) {
     return error;
   }
   const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block,
                   (work.x.n_rows + C::kCount - 1) / C::kCount);
-  return launch(kernel, grid, 32 * n_warps, shared, stream, work);
+  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, work);
 }
 
 }  // namespace
@@ -99,7 +100,7 @@ cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows == 0) return cudaSuccess;
   work.n_splits = tile_splits(n_tiles, n_records, kSplitsMax);
   work.tiles_per_block = std::max(1, kWarpsSmall / work.n_splits);
-  return with_columns(p.x.n_rows, [&](auto columns) { return start<decltype(columns)>(work, stream); });
+  return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(work, stream); });
 }
 
 }  // namespace nosa::cuda

@@ -1,13 +1,15 @@
 // One warp's share of a product with few rows: 16 rows of a packed weight, a run of its records, all columns of x.
 //
-// The weights go from memory to the matrix unit's registers and nowhere else: 16 bytes a lane and load, each word
-// unpacked by two or three instructions to four 8-bit levels. Of the unit's 8 columns as many are used as x has rows;
+// Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their way
+// before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record is
+// unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many are used as x has rows;
 // the others cost nothing, since memory is what limits. A block of 32 columns gives 16 x 8 exact integer sums, which
 // are then scaled and added in float32, block after block: the same order whatever the number of rows.
 #pragma once
 
 #include <algorithm>
 
+#include "common/async_copy.cuh"
 #include "common/launch.cuh"
 #include "common/matrix_units.cuh"
 #include "common/operand.cuh"
@@ -16,40 +18,45 @@
 
 namespace nosa::cuda {
 
+/// Bytes of a warp's ring. 16 warps have twice as much under way as a multiprocessor needs to draw its share of the
+/// memory's bandwidth; the same bytes hold the warp's sums in the end.
+inline constexpr int kRingBytes = 7168;
+
 /// Rows of x that one matrix instruction takes.
 inline constexpr int kColumnTile = 8;
 /// Words between two columns of partial sums in shared memory: 16 rows, and no two lanes in one bank.
 inline constexpr int kPartialStride = 20;
+static_assert(4 * kColumnTile * kPartialStride * sizeof(float) <= kRingBytes);
 
 /// Which columns, that is rows of x, a block of threads takes.
-template <int kTilesOf, int kPaddedTo, bool kOnly>
+template <OperandType kOperandType, int kTilesOf, int kPaddedTo, bool kOnly>
 struct Columns {
+  static constexpr OperandType kOperand = kOperandType;
   static constexpr int kTiles = kTilesOf;       // of 8
   static constexpr int kCount = kTiles * kColumnTile;
   static constexpr int kPadded = kPaddedTo;     // rows_padded() of x
-  static constexpr bool kOneRow = kOnly;        // x has a single row
-  static constexpr int kPartialWords = kCount * kPartialStride;
+  static constexpr bool kOneRow = kOnly;        // x has a single row, which saves scaling sums that nobody wants
+  /// Threads of a multiprocessor for which registers are set aside: with few columns twice what fills it, so that the
+  /// next product's first weights are on their way while this one ends.
+  static constexpr int kThreads = kTiles == 1 ? (kOperand == OperandType::kQ8 ? 768 : 1024) : 512;
 };
 
-/// Calls `f` with the Columns for `n_rows` rows; a grid has as many blocks of columns as f's argument needs.
-template <typename F>
+template <OperandType kOperand, typename F>
 cudaError_t with_columns(int n_rows, F&& f) {
-  if (n_rows == 1) return f(Columns<1, 8, true>());
-  if (n_rows <= 8) return f(Columns<1, 8, false>());
-  if (n_rows <= 16) return f(Columns<2, 16, false>());
-  if (n_rows <= 32) return f(Columns<4, 32, false>());
+  if (n_rows == 1 && kOperand == OperandType::kQ8) return f(Columns<kOperand, 1, 8, kOperand == OperandType::kQ8>());
+  if (n_rows <= 8) return f(Columns<kOperand, 1, 8, false>());
+  if (n_rows <= 16) return f(Columns<kOperand, 2, 16, false>());
+  if (n_rows <= 32) return f(Columns<kOperand, 4, 32, false>());
   // Two blocks, since the sums of 64 columns do not fit a thread's registers; the second finds the weights in the cache.
-  return f(Columns<4, 64, false>());
+  return f(Columns<kOperand, 4, 64, false>());
 }
 
-/// Asks for the first bytes of a run to be brought into the second-level cache.
-__device__ inline void prefetch_run(const std::byte* run, size_t n_bytes, int lane) {
-  constexpr size_t kLine = 128;
-  constexpr size_t kBytesMax = 8192;
-  const size_t end = n_bytes < kBytesMax ? n_bytes : kBytesMax;
-  for (size_t at = size_t(lane) * kLine; at < end; at += 32 * kLine) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(run + at));
-  }
+/// Calls `f` with the Columns for x; a grid has as many blocks of columns as f's argument needs.
+template <typename F>
+cudaError_t with_columns(const Operand& x, F&& f) {
+  if (x.type == OperandType::kF16) return with_columns<OperandType::kF16>(x.n_rows, f);
+  if (x.type == OperandType::kBF16) return with_columns<OperandType::kBF16>(x.n_rows, f);
+  return with_columns<OperandType::kQ8>(x.n_rows, f);
 }
 
 /// What a lane reads of x: rows behind the last one are read as the last one, and come to nothing.
@@ -65,7 +72,7 @@ struct LaneColumns {
     for (int n = 0; n < C::kTiles; ++n) {
       const int row = min(first + n * kColumnTile + g, x.n_rows - 1);
       const int pair = min((first + n * kColumnTile) / 2 + t, (x.n_rows - 1) / 2);
-      if (x.type == OperandType::kQ8) {
+      if constexpr (C::kOperand == OperandType::kQ8) {
         levels[n] = static_cast<const std::byte*>(x.data) + row * 32 + t * 8;
         scales[n] = static_cast<const std::byte*>(x.data) + size_t(x.cols) * C::kPadded + pair * 16;
       } else {
@@ -145,65 +152,56 @@ __device__ void add_record_16bit(const PackedChunk16& chunk, const LaneColumns<C
   }
 }
 
-/// Records that a warp loads together, a set ahead of the set that it adds up: some 2 KiB, which with 16 warps are
-/// what a multiprocessor must have under way to draw its share of the memory's bandwidth.
-template <DType kType, int kColumnTiles>
-constexpr int records_ahead() {
-  constexpr int kBytes = packed_format(kType).bytes();
-  constexpr int kWanted = kColumnTiles == 1 ? 2304 : kColumnTiles == 2 ? 1152 : 1;
-  return kBytes >= kWanted ? 1 : kWanted / kBytes;
-}
-
 /// Records from .. to - 1 of a tile. Calls begin_kernel() once the first weights are on their way.
 template <typename C, DType kType>
 __device__ void tile_sums(const std::byte* tile, int from, int to, const LaneColumns<C>& columns, int lane,
-                          float (&acc)[C::kTiles][4]) {
-  using Chunk = std::conditional_t<is_quantised(kType), PackedChunk<is_quantised(kType) ? kType : DType::kQ8_0>,
-                                   PackedChunk16>;
+                          std::byte* ring, float (&acc)[C::kTiles][4]) {
   constexpr PackedFormat kFormat = packed_format(kType);
-  constexpr int kSet = records_ahead<kType, C::kTiles>();
-  // With many columns there is arithmetic to hide a load behind, and no register to spare.
-  constexpr bool kLoadAhead = C::kTiles <= 2;
-  const auto add = [&](const Chunk& chunk, int record) {
-    if constexpr (is_quantised(kType)) {
-      add_record<C, kType>(chunk, columns, record * kFormat.blocks(), acc);
-    } else if constexpr (kType == DType::kF16) {
-      add_record_16bit<C, __half>(chunk, columns, record * kFormat.cols / 32, acc);
-    } else {
-      add_record_16bit<C, __nv_bfloat16>(chunk, columns, record * kFormat.cols / 32, acc);
-    }
-  };
-  Chunk set[kSet];
-  const auto load = [&](Chunk(&to_set)[kSet], int record) {
+  constexpr int kBytes = kFormat.bytes();
+  constexpr int kSlots = kRingBytes / kBytes;
+  static_assert(kSlots >= 2);
+  const auto fetch = [&](int record, std::byte* slot) {
+    if (record < to) {
+      const std::byte* at = tile + size_t(record) * kBytes;
 #pragma unroll
-    for (int i = 0; i < kSet; ++i) {
-      if (record + i < to) to_set[i].load(tile + size_t(record + i) * kFormat.bytes(), lane);
+      for (int first = 0; first < kBytes; first += 32 * kCopyBytes) {
+        const int offset = first + lane * kCopyBytes;
+        if (offset < kBytes) copy_async(slot + offset, at + offset, true);
+      }
     }
+    commit_copies();  // An empty group too: the count of groups is what is waited for.
   };
-  prefetch_run(tile + size_t(from) * kFormat.bytes(), size_t(to - from) * kFormat.bytes(), lane);
-  load(set, from);
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) fetch(from + i, ring + i * kBytes);
   begin_kernel();
-  for (int record = from; record < to; record += kSet) {
-    Chunk next[kSet];
-    if constexpr (kLoadAhead) load(next, record + kSet);
-#pragma unroll
-    for (int i = 0; i < kSet; ++i) {
-      if (record + i < to) add(set[i], record + i);
-    }
-    if constexpr (kLoadAhead) {
-#pragma unroll
-      for (int i = 0; i < kSet; ++i) set[i] = next[i];
+
+  std::byte* slot = ring;
+  for (int record = from; record < to; ++record) {
+    wait_copies<kSlots - 1>();
+    __syncwarp();  // The other lanes' copies of this record are there too.
+    if constexpr (is_quantised(kType)) {
+      PackedChunk<kType> chunk;
+      chunk.load(slot, lane);
+      add_record<C, kType>(chunk, columns, record * kFormat.blocks(), acc);
     } else {
-      load(set, record + kSet);
+      PackedChunk16 chunk;
+      chunk.load(slot, lane);
+      using Value = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
+      add_record_16bit<C, Value>(chunk, columns, record * kFormat.cols / 32, acc);
     }
+    __syncwarp();  // All lanes have read the record that the next one takes the place of.
+    fetch(record + kSlots, slot);
+    slot = slot + kBytes == ring + kSlots * kBytes ? ring : slot + kBytes;
   }
+  wait_copies<0>();
+  __syncwarp();  // The ring is free for the sums.
 }
 
-/// Split `split` of `n_splits` of one tile, into `partial` [columns, kPartialStride] of shared memory. A warp with
-/// nothing to do (a tile behind the last one) calls it as well.
+/// Split `split` of `n_splits` of one tile, into [columns, kPartialStride] at the beginning of the warp's ring. A warp
+/// with nothing to do (a tile behind the last one) calls it as well.
 template <typename C>
 __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split, int n_splits, const Operand& x,
-                             int first_column, float* partial) {
+                             int first_column, std::byte* ring) {
   if (tile_idx * kTileRows >= weight.rows) {
     begin_kernel();
     return;
@@ -216,9 +214,13 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
     constexpr PackedFormat kFormat = packed_format(kType);
     const int n_records = weight.cols / kFormat.cols;
     const std::byte* tile = weight.data + size_t(tile_idx) * n_records * kFormat.bytes();
-    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, columns, lane, acc);
+    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, columns, lane, ring,
+                        acc);
   };
-  with_packed_type(weight.dtype, sums);
+  with_packed_type(weight.dtype, [&](auto type) {
+    if constexpr (linear_operand(decltype(type)::value) == C::kOperand) sums(type);
+  });
+  float* partial = reinterpret_cast<float*>(ring);
   const int g = lane / 4;
   const int t = lane % 4;
 #pragma unroll
@@ -230,12 +232,12 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
   }
 }
 
-/// Warps over which the records of a tile are split, so that a product has some 2,048 warps to fill a large GPU with:
-/// a power of two that depends on the weights alone, since it decides the order of the sums.
+/// Warps over which the records of a tile are split: as many as leave all warps of a product on a large GPU at once, a
+/// power of two that depends on the weights alone, since it decides the order of the sums.
 inline int tile_splits(int n_tiles, int n_records, int splits_max) {
-  constexpr int kWarps = 2048;
+  constexpr int kWarps = 16 * 132;
   int splits = 1;
-  while (2 * splits <= splits_max && 2 * splits <= n_records && n_tiles * splits < kWarps) splits *= 2;
+  while (2 * splits <= splits_max && 2 * splits <= n_records && 2 * splits * n_tiles <= kWarps) splits *= 2;
   return splits;
 }
 

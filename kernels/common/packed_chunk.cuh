@@ -82,25 +82,24 @@ struct Words {
   uint32_t w[kWords > 0 ? kWords : 1];
 };
 
-/// `kWords` words from an address that is as well aligned as their number allows, past the first-level cache:
-/// weights are read once.
+/// `kWords` words from an address that is as well aligned as their number allows.
 template <int kWords>
 __device__ inline void load_words(const std::byte* at, uint32_t* to) {
   if constexpr (kWords % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < kWords; i += 4) {
-      const uint4 v = __ldcs(reinterpret_cast<const uint4*>(at) + i / 4);
+      const uint4 v = reinterpret_cast<const uint4*>(at)[i / 4];
       to[i] = v.x;
       to[i + 1] = v.y;
       to[i + 2] = v.z;
       to[i + 3] = v.w;
     }
   } else if constexpr (kWords == 2) {
-    const uint2 v = __ldcs(reinterpret_cast<const uint2*>(at));
+    const uint2 v = *reinterpret_cast<const uint2*>(at);
     to[0] = v.x;
     to[1] = v.y;
   } else if constexpr (kWords == 1) {
-    to[0] = __ldcs(reinterpret_cast<const uint32_t*>(at));
+    to[0] = *reinterpret_cast<const uint32_t*>(at);
   }
 }
 
