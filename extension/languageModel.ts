@@ -24,7 +24,17 @@ import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { failureFrom, isCancellation } from "./errors";
 import { currentFolder, rootOf } from "./roots";
-import { CallReader, callText, responseText, toolInstructions, type Part } from "./toolCalling";
+import {
+  callProblem,
+  CallReader,
+  callText,
+  correctionText,
+  responseText,
+  toolInstructions,
+  type Part,
+  type Tool,
+  type ToolCall,
+} from "./toolCalling";
 import { Scope } from "./util/disposables";
 
 const vendor = "nosa";
@@ -74,25 +84,52 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
     token: CancellationToken,
   ): Promise<void> {
     const folder = currentFolder(this.#engine.status?.contexts ?? []);
-    const params = chatParams(folder === undefined ? "" : rootOf(folder), [
-      ...instructionsFor(options),
-      ...messages.map(plainMessage),
-    ]);
-    const reader = new CallReader();
-    const report = (parts: readonly Part[]): void => parts.forEach((part) => progress.report(this.#responsePart(part)));
+    const root = folder === undefined || !workspace.isTrusted ? "" : rootOf(folder);
+    const tools = toolsOf(options);
+    const asked = [...instructionsFor(tools, options), ...messages.map(plainMessage)];
     try {
-      await this.#engine.chat(
-        { ...params, tokensMax: outputTokensMax },
-        (delta) => {
-          if (delta.kind === "text") report(reader.push(delta.text));
-        },
-        token,
-      );
-      report(reader.end());
+      const wrong = await this.#answer(root, asked, tools, progress, token);
+      if (wrong === undefined) return;
+      this.#log.info(`A call of ${wrong.call.name} was not made: ${wrong.problem}.`);
+      // Once more, told what was wrong. A second mistake is the tool's to refuse, in words that the model reads.
+      const again = [
+        ...asked,
+        { role: "assistant", content: callText(wrong.call) } as const,
+        { role: "user", content: correctionText(wrong.problem) } as const,
+      ];
+      await this.#answer(root, again, [], progress, token);
     } catch (error) {
       if (isCancellation(error)) return;
       throw failureFrom(error);
     }
+  }
+
+  /** Streams text and calls; keeps back the first call that does not fit the schema of its tool, and gives it. */
+  async #answer(
+    root: string,
+    messages: readonly ChatMessage[],
+    tools: readonly Tool[],
+    progress: Progress<LanguageModelResponsePart>,
+    token: CancellationToken,
+  ): Promise<WrongCall | undefined> {
+    const reader = new CallReader();
+    let wrong: WrongCall | undefined;
+    const report = (parts: readonly Part[]): void => {
+      for (const part of parts) {
+        const problem = part.kind === "call" && tools.length > 0 ? callProblem(part.call, tools) : undefined;
+        if (part.kind === "call" && problem !== undefined) wrong ??= { call: part.call, problem };
+        else if (wrong === undefined) progress.report(this.#responsePart(part));
+      }
+    };
+    await this.#engine.chat(
+      { ...chatParams(root, messages), tokensMax: outputTokensMax },
+      (delta) => {
+        if (delta.kind === "text") report(reader.push(delta.text));
+      },
+      token,
+    );
+    report(reader.end());
+    return wrong;
   }
 
   provideTokenCount(
@@ -156,12 +193,23 @@ export function plainMessage(message: LanguageModelChatRequestMessage): ChatMess
 const systemRole = 3;
 const assistantRole: number = LanguageModelChatMessageRole.Assistant;
 
-function instructionsFor(options: ProvideLanguageModelChatResponseOptions): readonly ChatMessage[] {
-  const tools = (options.tools ?? []).map(({ name, description, inputSchema }) => ({
+interface WrongCall {
+  readonly call: ToolCall;
+  readonly problem: string;
+}
+
+function toolsOf(options: ProvideLanguageModelChatResponseOptions): readonly Tool[] {
+  return (options.tools ?? []).map(({ name, description, inputSchema }) => ({
     name,
     description,
     schema: inputSchema ?? { type: "object", properties: {} },
   }));
+}
+
+function instructionsFor(
+  tools: readonly Tool[],
+  options: ProvideLanguageModelChatResponseOptions,
+): readonly ChatMessage[] {
   const content = toolInstructions(tools, options.toolMode === LanguageModelChatToolMode.Required);
   return content === "" ? [] : [{ role: "system", content }];
 }

@@ -4,6 +4,8 @@
  * follow the same instructions less surely.
  */
 
+import { schemaProblem } from "./jsonSchema";
+
 export interface Tool {
   readonly name: string;
   readonly description: string;
@@ -38,6 +40,18 @@ export function callText(call: ToolCall): string {
 /** What a tool gave back, as the model reads it. */
 export function responseText(text: string): string {
   return `<tool_response>\n${text}\n</tool_response>`;
+}
+
+/** Why a call cannot be made, as a sentence for the model; undefined when it can. */
+export function callProblem(call: ToolCall, tools: readonly Tool[]): string | undefined {
+  const tool = tools.find(({ name }) => name === call.name);
+  if (tool !== undefined) return schemaProblem(tool.schema, call.input);
+  return `there is no function ${call.name}; there are ${tools.map(({ name }) => name).join(", ")}`;
+}
+
+/** What the model is told after a call that cannot be made. */
+export function correctionText(problem: string): string {
+  return `That call was not made: ${problem}. Write the whole call again, corrected.`;
 }
 
 export type Part =

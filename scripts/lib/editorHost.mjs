@@ -132,10 +132,20 @@ export function freePort() {
  * The result holds the address, the child, and `stop()`, which ends the whole group: the server has an extension host,
  * language servers and file watchers below it.
  *
+ * `folder` may be a `.code-workspace` file. With `asksForTrust` the editor asks whether to trust it.
+ *
  * @param {{ profile: string, folder: string, port: number, env?: Record<string, string>, extraArguments?: string[],
- *   onOutput?: (text: string) => void }} options
+ *   asksForTrust?: boolean, onOutput?: (text: string) => void }} options
  */
-export async function startHost({ profile, folder, port, env = {}, extraArguments = [], onOutput }) {
+export async function startHost({
+  profile,
+  folder,
+  port,
+  env = {},
+  extraArguments = [],
+  asksForTrust = false,
+  onOutput,
+}) {
   const { node, server } = programs();
   const child = start(
     node,
@@ -146,7 +156,7 @@ export async function startHost({ profile, folder, port, env = {}, extraArgument
       ...[
         "--disable-telemetry",
         "--disable-update-check",
-        "--disable-workspace-trust",
+        ...(asksForTrust ? [] : ["--disable-workspace-trust"]),
         "--disable-getting-started-override",
       ],
       ...["--disable-proxy", ...extraArguments, folder],
@@ -163,7 +173,8 @@ export async function startHost({ profile, folder, port, env = {}, extraArgument
   const exited = new Promise((resolve) => child.once("exit", resolve));
   const address = `http://127.0.0.1:${port}/`;
   await answers(`${address}healthz`, exited, () => output);
-  return { address: `${address}?folder=${encodeURIComponent(folder)}`, exited, stop: () => stopGroup(child) };
+  const kind = folder.endsWith(".code-workspace") ? "workspace" : "folder";
+  return { address: `${address}?${kind}=${encodeURIComponent(folder)}`, exited, stop: () => stopGroup(child) };
 }
 
 async function answers(url, exited, output) {

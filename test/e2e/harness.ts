@@ -32,6 +32,10 @@ const quietSettings = {
 export interface EditorOptions {
   /** The packaged extension, or undefined for a bare editor. */
   readonly vsix: string | undefined;
+  /** Packages of other extensions, installed beside. */
+  readonly others?: readonly string[];
+  /** Whether the editor asks about trust; else it trusts. */
+  readonly asksForTrust?: boolean;
   /** Takes the place of the extension's engine, to say what a test wants said. */
   readonly engineFile?: string;
   /** Folder to open. It is used as it is: hand in a copy. */
@@ -81,6 +85,7 @@ export class Editor {
     prepareProfile(profile, { ...quietSettings, ...options.settings });
     writeMachineSettings(profile, options.settings ?? {});
     if (options.vsix !== undefined) await installExtension(profile, options.vsix);
+    for (const other of options.others ?? []) await installExtension(profile, other);
     if (options.engineFile !== undefined) replaceEngine(profile, options.engineFile);
     const results = inRoot("test-results", options.story);
     rmSync(results, { recursive: true, force: true });
@@ -90,6 +95,7 @@ export class Editor {
       profile,
       folder: options.workspace,
       port: await freePort(),
+      asksForTrust: options.asksForTrust ?? false,
       env: { ...ownHome(home), ...options.env },
       // Without this a closed page would keep its extension host for three hours.
       extraArguments: ["--reconnection-grace-time", "1"],

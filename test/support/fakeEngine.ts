@@ -332,6 +332,11 @@ function filesUnder(root: string): readonly ContextFile[] {
 /** Code that takes the place of what was asked about, where that is known; else something of everything. */
 function answerTo({ messages }: ChatParams, files: readonly ContextFile[]): string {
   const question = messages.at(-1)?.content ?? "";
+  // Asked with tools: first a call that lacks its argument, then, told so, a right one.
+  if (messages.some(({ role, content }) => role === "system" && content.includes("<tools>"))) {
+    const input = question.startsWith("That call was not made") ? { path: "src/fees.ts" } : { paths: [] };
+    return `I look.\n<tool_call>\n${JSON.stringify({ name: "read", arguments: input })}\n</tool_call>`;
+  }
   if (question.startsWith("Write the documentation comment")) {
     return [
       "```ts",
