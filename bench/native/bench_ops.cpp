@@ -1,6 +1,6 @@
 // Times the operations of CpuBackend at the shapes of the models that Nosa runs by default.
 //
-//   bench_ops [all|matmul|attention|small] [n_threads] [best|avx512|avx2|neon|generic] [exact]
+//   bench_ops [all|matmul|low_rank|attention|small] [n_threads] [best|avx512|avx2|neon|generic] [exact]
 //   [cached]
 //
 // Each line is the best of several runs, as other programs only ever make a run slower. Weights and
@@ -124,6 +124,45 @@ void bench_matmul(CpuBackend& backend) {
   }
 }
 
+/// What an adapter's updates cost beside the products that they are added to.
+void bench_low_rank(CpuBackend& backend) {
+  constexpr int rank = 8;
+  constexpr MatmulShape shapes[] = {{"0.5B q", DType::kQ5_0, 896, 896},
+                                    {"0.5B k", DType::kQ5_0, 128, 896},
+                                    {"0.5B up", DType::kQ5_0, 4864, 896},
+                                    {"0.5B down", DType::kQ6_K, 896, 4864},
+                                    {"1.5B up", DType::kQ4_K, 8960, 1536}};
+  std::printf("%-11s %-5s %21s %21s %21s\n", "rank 8", "type", "1 token", "4 tokens", "256 tokens");
+  for (const MatmulShape& shape : shapes) {
+    const int64_t bytes = shape.rows * row_bytes(shape.dtype, shape.cols);
+    const int64_t factor_values = rank * (shape.rows + shape.cols);
+    const int64_t n_copies = std::max<int64_t>(1, walked_bytes / (bytes + 2 * factor_values));
+    const auto data = weight_bytes(bytes * n_copies);
+    const auto factors = weight_bytes(2 * factor_values * n_copies);
+    const auto x = normals(256 * shape.cols);
+    std::vector<float> out(static_cast<size_t>(256 * shape.rows));
+    std::printf("%-11s %-5s", shape.name, dtype_name(shape.dtype));
+    for (const int n_tokens : {1, 4, 256}) {
+      const int64_t n_calls = n_tokens == 256 ? 2 : std::min<int64_t>(n_copies, 64);
+      double times[2];
+      for (const bool with_update : {false, true}) {
+        times[with_update] = best_seconds(5, [&] {
+          for (int64_t call = 0; call < n_calls; ++call) {
+            const int64_t copy = call * (n_copies / n_calls);
+            const auto* a = reinterpret_cast<const uint16_t*>(factors.data()) + copy * factor_values;
+            const WeightView weight = {data.data() + copy * bytes, shape.dtype, shape.rows, shape.cols};
+            const LowRankUpdate update = {rank, 2.0f, a, a + rank * shape.cols};
+            const MatmulTarget target{&weight, nullptr, out.data(), with_update ? &update : nullptr};
+            backend.matmul({&target, 1}, x.data(), n_tokens);
+          }
+        }) / static_cast<double>(n_calls);
+      }
+      std::printf("  %8.1f to %8.1f us", times[0] * 1e6, times[1] * 1e6);
+    }
+    std::printf("\n");
+  }
+}
+
 struct HeadShape {
   const char* name;
   int n_heads;
@@ -167,7 +206,10 @@ void bench_attention(CpuBackend& backend) {
                                              .scale = 0.125f,
                                              .kv_dtype = DType::kF16,
                                              .context = {},
-                                             .own = own});
+                                             .own = own,
+                                             .picked = {},
+                                             .picked_begin = {},
+                                             .picks = {}});
                            }
                          }) /
             static_cast<double>(n_layers);
@@ -243,6 +285,7 @@ int run(int argc, char** argv) {
   std::printf("%.*s, %d threads\n", static_cast<int>(cpu.name().size()), cpu.name().data(),
               n_threads);
   if (what == "matmul" || what == "all") bench_matmul(cpu);
+  if (what == "low_rank" || what == "all") bench_low_rank(cpu);
   if (what == "attention" || what == "all") bench_attention(cpu);
   if (what == "small" || what == "all") bench_small(cpu);
   return 0;
