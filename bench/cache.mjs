@@ -4,6 +4,7 @@
 //   --threads N      threads of both engines (the number of cores)
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
+//   --llama-tokens N tokens of the prompt that llama.cpp's state keeps (32768); its cost beyond is extrapolated from half of them on
 //   --small          everything a sixteenth as large: to try the benchmark, not for figures
 //   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
 //
@@ -14,6 +15,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { shrink } from "./cache/repositories.mjs";
 import { corpusSources } from "./lib/corpus.mjs";
+import { stateTokens } from "./lib/llamaState.mjs";
 import { Figures } from "./lib/figures.mjs";
 
 const parts = {
@@ -33,6 +35,7 @@ const results = fileURLToPath(new URL("./results/cache/", import.meta.url));
 export async function run(figures, options) {
   const threads = Number(options.threads ?? os.cpus().length);
   const models = String(options.models ?? "smollm2-135m-instruct,qwen2.5-coder-0.5b-instruct").split(",");
+  const llamaTokens = Number(options["llama-tokens"] ?? stateTokens);
   const wanted = String(options.only ?? Object.keys(parts).join(",")).split(",");
   const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
   if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
@@ -46,7 +49,7 @@ export async function run(figures, options) {
     console.log(`\n${name}`);
     const own = new Figures((figure) => figures.keep(figure));
     const { run: runPart } = await parts[name]();
-    const raw = await runPart(own, { ...options, threads, models, model: models.at(-1) });
+    const raw = await runPart(own, { ...options, threads, llamaTokens, models, model: models.at(-1) });
     const record = {
       part: name,
       date: new Date().toISOString().slice(0, 10),

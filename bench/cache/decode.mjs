@@ -12,7 +12,7 @@ const goals = {
   "qwen2.5-coder-0.5b-instruct": { "32k": 2.5, "128k": 6 },
 };
 
-export async function run(figures, { models, threads }) {
+export async function run(figures, { models, threads, llamaTokens }) {
   const raw = [];
   for (const id of models) {
     const file = await modelFile(id);
@@ -22,6 +22,7 @@ export async function run(figures, { models, threads }) {
     // A round of ours after each measurement of llama.cpp.
     const curve = await llamaCurve(file, {
       threads,
+      tokens: llamaTokens,
       between: async () => {
         for (const tail of tails) tail.rounds.push(await decode(tail.sequence));
       },

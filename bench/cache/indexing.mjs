@@ -7,10 +7,10 @@ import { writeRepository } from "../lib/corpus.mjs";
 
 const goals = { "32k": 3, "128k": 10 };
 
-export async function run(figures, { models, threads }) {
+export async function run(figures, { models, threads, llamaTokens }) {
   const raw = [];
   for (const model of models) {
-    const curve = await llamaCurve(await modelFile(model), { threads });
+    const curve = await llamaCurve(await modelFile(model), { threads, tokens: llamaTokens });
     figures.add(`${model}: llama.cpp's cost of a token, distance from a line`, 100 * curve.bend, "%");
     for (const size of Object.keys(goals)) {
       const summary = await index(model, threads, size);

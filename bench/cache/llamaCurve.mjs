@@ -3,23 +3,26 @@ import { Curve } from "../lib/curve.mjs";
 import { openLlamaState, stateTokens } from "../lib/llamaState.mjs";
 import { shrunk } from "./repositories.mjs";
 
-/** In falling order, as llama.cpp drops what lies behind. The last measurement of 256 tokens ends below 32 k. */
-const positions = [32_256, 24_576, 16_384, 8_192, 4_096, 1];
+/** Parts of the prompt that is kept, in falling order, as llama.cpp drops what lies behind. */
+const parts = [1, 3 / 4, 1 / 2, 1 / 4, 1 / 8, 0];
+/** Room for a measurement at the very end. */
+const marginTokens = 512;
 const curves = new Map();
 
-/** The curve of `modelPath`, measured once a process. `between` runs between measurements, so that others can be measured in turn. */
-export async function llamaCurve(modelPath, { threads, between = async () => undefined }) {
+/** The curve of `modelPath`, measured once a process, with `tokens` tokens behind it at most. `between` runs between measurements, so that others can be measured in turn. */
+export async function llamaCurve(modelPath, { threads, tokens = stateTokens, between = async () => undefined }) {
   const known = curves.get(modelPath);
   if (known !== undefined) return known;
   const onNotice = (sentence) => console.log(sentence);
-  const state = await openLlamaState(modelPath, { threads, tokens: shrunk(stateTokens), onNotice });
+  const state = await openLlamaState(modelPath, { threads, tokens: shrunk(tokens), onNotice });
   const points = [];
-  for (const position of positions) {
-    points.push(await state.measureAt(Math.max(1, shrunk(position))));
+  for (const part of parts) {
+    const position = Math.min(shrunk(part * tokens), shrunk(tokens) - shrunk(marginTokens));
+    points.push(await state.measureAt(Math.max(1, position)));
     await between();
   }
   await state.dispose();
-  const curve = new Curve(points.reverse(), shrunk(16_384));
+  const curve = new Curve(points.reverse(), shrunk(tokens / 2));
   curves.set(modelPath, curve);
   return curve;
 }

@@ -28,6 +28,7 @@ export async function run(figures, { model: id, threads }) {
     });
     for (const step of result.steps) seen.add(step.selections);
   }
+  if (!seen.counted) throw new Error("Every block was attended to: the context is too small to count anything.");
   const all = seen.summary();
   figures.add(`${id}: blocks that a head selects, least`, all.sizeMin, "blocks");
   figures.add(`${id}: overlap of consecutive selections, mean (the paper: 0.944)`, all.overlap, "of 1");

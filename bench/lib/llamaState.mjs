@@ -2,7 +2,7 @@
 //
 //   node bench/lib/llamaState.mjs MODEL.gguf [THREADS]     makes the state ahead of a benchmark
 import { createHash } from "node:crypto";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { getLlama } from "node-llama-cpp";
@@ -13,6 +13,7 @@ import { corpus, joinedText } from "./corpus.mjs";
 export const stateTokens = 32_768;
 /** Room behind them, for what is measured there. */
 const roomTokens = 1_024;
+const pieceTokens = 4_096;
 const probeTokens = 256;
 const decodeSteps = 16;
 
@@ -25,17 +26,15 @@ export async function openLlamaState(modelPath, { threads, tokens = stateTokens,
     threads: { ideal: threads, min: threads },
   });
   const sequence = context.getSequence();
-  const text = model.tokenize(joinedText(corpus(tokens * 1.05, (part) => model.tokenize(part).length)));
-  const prompt = text.slice(0, tokens);
+  const prompt = model
+    .tokenize(joinedText(corpus(stateTokens * 1.05, (part) => model.tokenize(part).length)))
+    .slice(0, tokens);
   if (prompt.length < tokens) throw new Error("There is not enough code to prefill.");
-  const file = path.join(cacheFolder("llama-state"), `${path.basename(modelPath)}-${tokens}-${digest(prompt)}.state`);
-  if (existsSync(file)) await sequence.loadStateFromFile(file, { acceptRisk: true });
-  else {
-    onNotice(`Prefilling ${tokens} tokens with llama.cpp, once: kept in ${file}.`);
-    await sequence.evaluateWithoutGeneratingNewTokens(prompt);
-    await sequence.saveStateToFile(`${file}.part`);
-    renameSync(`${file}.part`, file);
-  }
+  const fileOf = (length) => {
+    const name = `${path.basename(modelPath)}-${length}-${digest(prompt.slice(0, length))}.state`;
+    return path.join(cacheFolder("llama-state"), name);
+  };
+  await fill(sequence, prompt, fileOf, onNotice);
 
   return {
     tokenize: (words) => model.tokenize(words),
@@ -68,6 +67,24 @@ export async function openLlamaState(modelPath, { threads, tokens = stateTokens,
       await llama.dispose();
     },
   };
+}
+
+/** Goes on from the longest state that is kept; a state is kept on the way, so that a run that is stopped loses little. */
+async function fill(sequence, prompt, fileOf, onNotice) {
+  let done = prompt.length;
+  while (done > 0 && !existsSync(fileOf(done))) done -= Math.min(done, pieceTokens);
+  if (done > 0) await sequence.loadStateFromFile(fileOf(done), { acceptRisk: true });
+  if (done < prompt.length)
+    onNotice(`Prefilling ${prompt.length} tokens with llama.cpp, once: kept in ${fileOf(prompt.length)}.`);
+  while (done < prompt.length) {
+    const next = Math.min(prompt.length, done + pieceTokens);
+    await sequence.evaluateWithoutGeneratingNewTokens(prompt.slice(done, next));
+    await sequence.saveStateToFile(`${fileOf(next)}.part`);
+    renameSync(`${fileOf(next)}.part`, fileOf(next));
+    // Half of it serves where there is no time for the whole.
+    if (done > 0 && done !== stateTokens / 2) rmSync(fileOf(done), { force: true });
+    done = next;
+  }
 }
 
 function digest(tokens) {

@@ -6,7 +6,6 @@ const patterns = {
     /^(?<indent>[ \t]*)(?:static )?(?:async )?(?!if|for|while|switch|catch|return|function)(?<name>[A-Za-z_]\w+)(?<rest> ?\([\w, ={}[\].:]*\) \{)$/,
     /^(?<indent>[ \t]*)(?:export )?class (?<name>\w+)(?<rest> extends .+)$/,
     /^(?<indent>[ \t]*)(?:export )?const (?<name>\w+)(?<rest> = (?:async )?\(.+\) => .*)$/,
-    /^(?<indent>)(?:export )?(?:const|let) (?<name>\w+)(?<rest> = (?!require\b|await\b|\().{4,})$/,
   ],
   python: [
     /^(?<indent>[ \t]*)(?:async )?def (?<name>\w+)(?<rest>\(.+\)(?: ->.+)?:)$/,
@@ -15,7 +14,6 @@ const patterns = {
 };
 patterns.rust = [
   /^(?<indent>[ \t]*)(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe )*fn (?<name>\w+)(?<rest>\(.+\).*)$/,
-  /^(?<indent>)(?:pub(?:\([^)]*\))? )?const (?<name>\w+)(?<rest>: .{4,})$/,
 ];
 patterns.go = [
   /^(?<indent>)func (?:\([^)]*\) )?(?<name>\w+)(?<rest>\(.+)$/,
