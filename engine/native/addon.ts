@@ -32,6 +32,8 @@ export interface OpenModelOptions {
   readonly kernels: KernelChoice;
   /** A NOSA adapter made for this very model, one safetensors file. Rejects with `invalidArgument` for another model's. */
   readonly adapter?: string;
+  /** The CUDA part, where a process to spare found that it works; without it the processor's cores do everything. */
+  readonly cudaLibrary?: string;
   /** SHA-256 of the model's file, hex, which the adapter must name; needed with one. */
   readonly baseSha256?: string;
   /** Most bytes of memory for KV blocks; no limit when absent. Beyond it blocks go to disk, so it needs a `spillFolder`. */
@@ -65,8 +67,10 @@ export interface ModelInfo {
   readonly weightBytes: number;
   readonly kvBytesPerToken: number;
   readonly blockTokens: number;
-  /** Such as "CPU AVX-512 VNNI". */
+  /** Such as "CPU AVX-512 VNNI", or "NVIDIA H200 + CPU AVX-512 VNNI". */
   readonly device: string;
+  /** Why the GPU is not used although `cudaLibrary` was given: a sentence, or "". */
+  readonly gpuProblem?: string;
   readonly selection: SelectionSource;
   /** Memory that selection needs for each token in use, wherever its KV is: compressed keys and scores. */
   readonly sideCarBytesPerToken: number;

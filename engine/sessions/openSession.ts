@@ -29,16 +29,18 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   const addonPath = path.join(distFolder, "nosa.node");
   const workerPath = path.join(distFolder, "tokenizerWorker.js");
   const addon = loadAddon(addonPath);
+  const cudaLibrary = cudaLibraryIn(distFolder);
+  const gpu = await findGpu({ addonPath, libraryPath: cudaLibrary });
   const memoryBytes = memoryBudget(settings, { memoryBytes: os.totalmem() });
   const diskBytes = await store.limit(settings);
   const adapter = await adapterFor(path.join(distFolder, "adapters"), resolved.sha256);
-  const looking = findGpu({ addonPath, libraryPath: cudaLibraryIn(distFolder) });
   const [model, text] = await Promise.allSettled([
     addon.openModel({
       path: resolved.path,
       threads: settings.threads === 0 ? physicalCores() : settings.threads,
       precision: "fast",
       kernels: "auto",
+      ...(gpu.usable ? { cudaLibrary } : {}),
       ...(adapter === undefined ? {} : { adapter, baseSha256: resolved.sha256 }),
       kvMemoryBytesMax: blockBytesOf(memoryBytes),
       spillFolder: store.spillFolder,
@@ -49,9 +51,8 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   if (model.status === "fulfilled" && text.status === "fulfilled") {
     const plan = memoryPlan(memoryBytes, diskBytes, model.value.info);
     log.info(`${describePlan(plan)}; blocks are ranked ${rankingWords[model.value.info.selection]}`);
-    const gpu = await looking;
-    const deviceNote = gpu.usable ? "" : gpu.reason;
-    log.info(gpu.usable ? `Found ${gpu.gpu ?? "a GPU"}` : `The CPU computes. ${gpu.reason}`);
+    const deviceNote = gpu.usable ? (model.value.info.gpuProblem ?? "") : gpu.reason;
+    if (deviceNote !== "") log.info(`The CPU computes. ${deviceNote}`);
     return new Session({ resolved, model: model.value, text: text.value, plan, deviceNote, store, log });
   }
   // What did open must not stay when the other did not.

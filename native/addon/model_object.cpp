@@ -30,6 +30,7 @@ Result<OpenOptions> open_options_from(Napi::Value value) {
   ModelOptions& model = open.model;
   model.path = options.text("path");
   model.adapter = options.text_or("adapter", "");
+  model.cuda_library = options.text_or("cudaLibrary", "");
   model.base_sha256 = options.text_or("baseSha256", "");
   model.n_threads = int(options.whole("threads", 1, ThreadPool::threads_max));
   model.precision = options.choice("precision", precisions) == 0 ? Precision::kFast
@@ -72,6 +73,7 @@ Napi::Object info_to_js(Napi::Env env, const Model& model) {
   info.Set("kvBytesPerToken", double(model.kv_shape().bytes_per_token()));
   info.Set("blockTokens", kBlockTokens);
   info.Set("device", model.device());
+  info.Set("gpuProblem", model.gpu_problem());
   info.Set("selection", selection_name(model.selection_source()));
   info.Set("sideCarBytesPerToken", model.side_car_bytes_per_token());
   info.Set("fingerprint", model.fingerprint());

@@ -1,15 +1,12 @@
 #include "cuda/device_model.h"
 
-#include <algorithm>
 #include <string>
 
 #include "cuda/cuda_status.h"
+#include "cuda/upload.h"
 
 namespace nosa::cuda {
 namespace {
-
-constexpr size_t staging_bytes_max = size_t(64) << 20;
-constexpr int tile_rows = 16;  // pack_weights() takes whole tiles.
 
 size_t linear_bytes(const LinearSource& linear) {
   const size_t bias = linear.bias == nullptr ? 0 : size_t(linear.weight.rows) * sizeof(float);
@@ -100,37 +97,12 @@ Status DeviceModel::load_linear(const LinearSource& source, const char* what, De
   return {};
 }
 
-// Raw rows go through the staging buffer, as many whole tiles as it holds.
 Result<PackedWeight> DeviceModel::pack(const WeightView& weight, const char* what, cudaStream_t stream) {
-  const int rows = int(weight.rows);
-  const int cols = int(weight.cols);
-  const size_t bytes = packed_bytes(weight.dtype, rows, cols);
-  if (bytes == 0) {
-    return Status::unsupported(std::string("The GPU does not read ") + what + " of type " + dtype_name(weight.dtype) +
-                               " and " + std::to_string(cols) + " columns.");
-  }
-  Result<DeviceBuffer> packed = DeviceBuffer::create(bytes, "weights");
-  if (!packed.ok()) return packed.status();
-  bytes_ += bytes;
-  buffers_.push_back(*std::move(packed));
-
-  const size_t row_bytes = size_t(weight.row_bytes());
-  const int run_rows = std::max<int>(tile_rows, int(staging_bytes_max / row_bytes) / tile_rows * tile_rows);
-  for (int row = 0; row < rows; row += run_rows) {
-    PackWeightsParams params = {};
-    params.raw = staging_.data();
-    params.packed = buffers_.back().data();
-    params.dtype = weight.dtype;
-    params.rows = rows;
-    params.cols = cols;
-    params.first_row = row;
-    params.n_rows = std::min(run_rows, rows - row);
-    NOSA_CUDA_TRY(cudaMemcpyAsync(staging_.data(), weight.row(row), row_bytes * size_t(params.n_rows),
-                                  cudaMemcpyHostToDevice, stream),
-                  "Uploading the weights");
-    NOSA_CUDA_TRY(pack_weights(params, stream), "Packing the weights");
-  }
-  return PackedWeight{buffers_.back().data(), weight.dtype, rows, cols};
+  Result<PackedUpload> uploaded = upload_packed(weight, staging_, what, stream);
+  if (!uploaded.ok()) return uploaded.status();
+  bytes_ += uploaded->memory.bytes();
+  buffers_.push_back(std::move(uploaded->memory));
+  return uploaded->weight;
 }
 
 // Null stays null.

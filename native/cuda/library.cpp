@@ -1,5 +1,7 @@
 #include "cuda/library.h"
 
+#include <type_traits>
+
 #ifdef _WIN32
 #include <windows.h>
 #else
@@ -36,8 +38,16 @@ Result<std::unique_ptr<CudaLibrary>> CudaLibrary::open(const std::string& path) 
   std::string why;
   library->handle_ = load(path, why);
   if (library->handle_ == nullptr) return Status::not_found("The CUDA part cannot be loaded: " + why + ".");
-  library->probe_ = reinterpret_cast<void (*)(NosaCudaProbe*)>(find(library->handle_, "nosa_cuda_probe"));
-  if (library->probe_ == nullptr) return Status::unsupported(path + " is not the CUDA part of Nosa.");
+  Functions& f = library->functions_;
+  const auto get = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(find(library->handle_, name));
+    return function != nullptr;
+  };
+  if (!get(f.probe, "nosa_cuda_probe") || !get(f.products_open, "nosa_cuda_products_open") ||
+      !get(f.products_close, "nosa_cuda_products_close") || !get(f.products_add, "nosa_cuda_products_add") ||
+      !get(f.products_run, "nosa_cuda_products_run")) {
+    return Status::unsupported(path + " is not the CUDA part of this version.");
+  }
   return library;
 }
 
@@ -47,7 +57,7 @@ CudaLibrary::~CudaLibrary() {
 
 NosaCudaProbe CudaLibrary::probe() const {
   NosaCudaProbe probe = {};
-  probe_(&probe);
+  functions_.probe(&probe);
   return probe;
 }
 

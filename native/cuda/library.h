@@ -17,6 +17,16 @@ class CudaLibrary {
   CudaLibrary(const CudaLibrary&) = delete;
   CudaLibrary& operator=(const CudaLibrary&) = delete;
 
+  /// The functions of cuda/api.h.
+  struct Functions {
+    decltype(&nosa_cuda_probe) probe = nullptr;
+    decltype(&nosa_cuda_products_open) products_open = nullptr;
+    decltype(&nosa_cuda_products_close) products_close = nullptr;
+    decltype(&nosa_cuda_products_add) products_add = nullptr;
+    decltype(&nosa_cuda_products_run) products_run = nullptr;
+  };
+  const Functions& functions() const { return functions_; }
+
   /// Looks at the GPU and tries it. A broken driver may end the process.
   NosaCudaProbe probe() const;
 
@@ -24,7 +34,7 @@ class CudaLibrary {
   CudaLibrary() = default;
 
   void* handle_ = nullptr;
-  void (*probe_)(NosaCudaProbe*) = nullptr;
+  Functions functions_;
 };
 
 }  // namespace nosa

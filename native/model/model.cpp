@@ -1,12 +1,20 @@
 #include "model/model.h"
 
 #include <utility>
+#include <vector>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cuda/cuda_backend.h"
 #include "kv/memory_plan.h"
 #include "model/fingerprint.h"
 
 namespace nosa {
+namespace {
+
+/// Tensors with fewer rows are norms, biases and eviction heads, not factors of a product.
+constexpr int64_t matrix_rows_min = 16;
+
+}  // namespace
 
 Result<std::unique_ptr<Adapter>> Model::open_adapter(const ModelOptions& options, const Model& model) {
   if (EvictionScores::present_in(*model.weights_)) {
@@ -42,13 +50,7 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
     model->adapter_ = *std::move(adapter);
   }
 
-  cpu::CpuBackend::Options backend_options;
-  backend_options.n_threads = options.n_threads;
-  backend_options.kernels = options.kernels;
-  backend_options.exact = exact;
-  Result<std::unique_ptr<cpu::CpuBackend>> backend = cpu::CpuBackend::create(backend_options);
-  if (!backend.ok()) return backend.status();
-  model->backend_ = *std::move(backend);
+  if (Status status = model->open_backend(options); !status.ok()) return status;
 
   Result<std::unique_ptr<Llama>> llama =
       Llama::create(*model->weights_, model->adapter_.get(), model->config_, model->kv_shape_,
@@ -58,6 +60,32 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   model->fingerprint_ = model_fingerprint(*model->weights_, model->adapter_.get(), model->config_,
                                           model->kv_shape_);
   return model;
+}
+
+// The GPU where there is one and it was asked for, else the cores.
+Status Model::open_backend(const ModelOptions& options) {
+  const bool exact = options.precision == Precision::kF32;
+  cpu::CpuBackend::Options backend_options;
+  backend_options.n_threads = options.n_threads;
+  backend_options.kernels = options.kernels;
+  backend_options.exact = exact;
+  Result<std::unique_ptr<cpu::CpuBackend>> opened = cpu::CpuBackend::create(backend_options);
+  if (!opened.ok()) return opened.status();
+  std::unique_ptr<cpu::CpuBackend> cpu = *std::move(opened);
+  if (!options.cuda_library.empty() && !exact) {
+    std::vector<WeightView> matrices;
+    for (const auto& [name, view] : weights_->tensors()) {
+      if (view.rows >= matrix_rows_min) matrices.push_back(view);
+    }
+    Result<std::unique_ptr<CudaBackend>> gpu = CudaBackend::create(options.cuda_library, matrices, cpu);
+    if (gpu.ok()) {
+      backend_ = *std::move(gpu);
+      return {};
+    }
+    gpu_problem_ = gpu.status().message();
+  }
+  backend_ = std::move(cpu);
+  return {};
 }
 
 double Model::side_car_bytes_per_token() const {

@@ -33,6 +33,9 @@ struct ModelOptions {
   Precision precision = Precision::kFast;
   cpu::KernelChoice kernels = cpu::KernelChoice::kBest;
   std::string adapter{};  ///< A NOSA adapter for this model, or empty.
+  /// The CUDA part, or empty: then, and whenever the GPU cannot be used, the processor's cores do everything. Not
+  /// looked at with Precision::kF32.
+  std::string cuda_library{};
   /// SHA-256 of the model file, lower-case hex: an adapter belongs to one model. Hashing half a
   /// gigabyte at every start would be slow, and who downloads models knows it. Needed with an adapter.
   std::string base_sha256{};
@@ -51,6 +54,9 @@ class Model {
   const KvShape& kv_shape() const { return kv_shape_; }
   const std::string& fingerprint() const { return fingerprint_; }
   std::string device() const { return std::string(backend_->name()); }
+
+  /// Why the GPU is not used although its library was given; empty when it is, or was not.
+  const std::string& gpu_problem() const { return gpu_problem_; }
   SelectionSource selection_source() const {
     if (adapter_ != nullptr) return SelectionSource::kAdapter;
     return llama_->adds_scores() ? SelectionSource::kNative : SelectionSource::kTrainingFree;
@@ -67,10 +73,13 @@ class Model {
   static Result<std::unique_ptr<Adapter>> open_adapter(const ModelOptions& options,
                                                        const Model& model);
 
+  Status open_backend(const ModelOptions& options);
+
   // In the order of their lives: the network borrows from the backend, the weights and the adapter.
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<Backend> backend_;
+  std::string gpu_problem_;
   ModelConfig config_;
   KvShape kv_shape_;
   std::string fingerprint_;

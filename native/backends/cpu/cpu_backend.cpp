@@ -200,6 +200,28 @@ void CpuBackend::matmul(std::span<const MatmulTarget> targets, const float* x, i
   });
 }
 
+void CpuBackend::add_low_rank(std::span<const MatmulTarget> targets, const float* x, int n_tokens) {
+  const float* inner = low_rank_inner(targets, x, n_tokens);
+  if (inner == nullptr) return;
+  for (const MatmulTarget& target : targets) {
+    if (target.update == nullptr) continue;
+    const LowRankUpdate& update = *target.update;
+    split(target.weight->rows, int64_t{update.rank} * n_tokens, [&](int64_t begin, int64_t end) {
+      ops_.add_low_rank({
+          .b = update.b,
+          .inner = inner,
+          .rank = update.rank,
+          .n_rows = target.weight->rows,
+          .row_begin = begin,
+          .row_end = end,
+          .n_tokens = n_tokens,
+          .out = target.out,
+      });
+    });
+    inner += int64_t{n_tokens} * update.rank;
+  }
+}
+
 void CpuBackend::update_rope_table(const RopeArgs& args) {
   const int n_pairs = args.n_rotated / 2;
   const size_t n_values = static_cast<size_t>(args.n_tokens) * static_cast<size_t>(n_pairs);

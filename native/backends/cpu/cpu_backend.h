@@ -50,6 +50,11 @@ class CpuBackend final : public Backend {
   void rms_norm(const float* x, const float* weight, int n_tokens, int n_embd, float eps,
                 float* out) override;
   void matmul(std::span<const MatmulTarget> targets, const float* x, int n_tokens) override;
+
+  /// For each target that has an update: out += scale b^T a x. What matmul() does of its own accord, for another backend
+  /// that has done the rest.
+  void add_low_rank(std::span<const MatmulTarget> targets, const float* x, int n_tokens);
+
   void rope(const RopeArgs& args) override;
   void store_kv(const StoreKvArgs& args) override;
   void attend(const AttentionArgs& args) override;
