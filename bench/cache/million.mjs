@@ -4,10 +4,11 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { cacheFolder } from "../lib/cacheFolder.mjs";
 import { startEngine } from "../lib/product.mjs";
 import { definitions, question } from "../lookups/definitions.mjs";
 import { mostAnonymousBytes } from "./memory.mjs";
-import { filesOf, keptHome, repository } from "./repositories.mjs";
+import { filesOf, repository } from "./repositories.mjs";
 
 const memoryGigabytes = 2;
 const diskGigabytes = 24;
@@ -17,7 +18,7 @@ export async function run(figures, options) {
   const { model, threads } = options;
   const root = repository("1M");
   const changes = { memoryGigabytes, diskGigabytes, contextTokensMax: 1_200_000 };
-  const engine = await startEngine({ model, threads, home: keptHome(), changes });
+  const engine = await startEngine({ model, threads, home: cacheFolder("home-1M"), changes });
   const { most, result } = await mostAnonymousBytes(engine.pid, async () => {
     const summary = await index(engine, root, Number(options["million-minutes"] ?? Infinity));
     return { summary, answers: await askSome(engine, root), completion: await complete(engine, root) };

@@ -1,7 +1,9 @@
-// Times a real model with and without selection, on random tokens.
+// Times a real model with and without selection.
 //
-//   bench_selection MODEL decode [n_threads] [n_rounds]   one token after 4 k, 32 k and 128 k
-//   bench_selection MODEL prefill [n_threads] [n_tokens]  a sequence, `full` beside `nosa`
+//   bench_selection MODEL IDS decode [n_threads] [n_rounds]   one token after 4 k, 32 k and 128 k
+//   bench_selection MODEL IDS prefill [n_threads] [n_tokens]  a sequence, `full` beside `nosa`
+//
+// IDS is a file of token ids of real text, as a JSON array; its start is repeated when it is short.
 //
 // What is compared alternates, so that whatever else the machine does hits all alike. A long context
 // is one computed segment, loaded again and again: every copy has memory of its own. A prefill is
@@ -14,8 +16,8 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -42,10 +44,18 @@ double seconds() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
 
-std::vector<uint32_t> random_tokens(int n) {
-  static std::mt19937 bits(7);
-  std::vector<uint32_t> tokens(static_cast<size_t>(n));
-  for (uint32_t& token : tokens) token = 100 + bits() % 40000;
+std::vector<uint32_t> all_ids;
+
+bool read_ids(const char* path) {
+  std::ifstream in(path);
+  char separator = 0;
+  for (uint32_t id = 0; in >> separator && separator != ']' && in >> id;) all_ids.push_back(id);
+  return !all_ids.empty();
+}
+
+std::vector<uint32_t> text_tokens(int n) {
+  std::vector<uint32_t> tokens;
+  for (size_t i = 0; i < size_t(n); ++i) tokens.push_back(all_ids[i % all_ids.size()]);
   return tokens;
 }
 
@@ -68,7 +78,7 @@ std::vector<SequenceId> load_context(Session& session, const std::string& name, 
   if (!std::filesystem::exists(file)) {
     const SequenceId id = session.create_sequence(0, {}).value();
     Sequence& segment = *session.sequence(id).value();
-    CHECK(segment.set_tokens(random_tokens(segment_tokens)).ok());
+    CHECK(segment.set_tokens(text_tokens(segment_tokens)).ok());
     CHECK(segment.prefill(segment_tokens, {}).ok());
     CHECK(segment.save(file, "bench").ok());
     session.close_sequence(id);
@@ -98,7 +108,7 @@ void bench_decode(Session& session, const std::string& name, int n_rounds) {
     const std::vector<SequenceId> attended(segments.begin(), segments.begin() + each.n_segments);
     each.tail = &open_sequence(session, segment_tokens, attended);
     CHECK(each.tail->select(options_of(each.policy)).ok());
-    CHECK(each.tail->set_tokens(random_tokens(each.n_segments == 0 ? 4096 : 64)).ok());
+    CHECK(each.tail->set_tokens(text_tokens(each.n_segments == 0 ? 4096 : 64)).ok());
     CHECK(each.tail->decode(steps(2), {}).ok());
   }
   for (int round = 0; round < n_rounds; ++round) {
@@ -116,9 +126,9 @@ void bench_decode(Session& session, const std::string& name, int n_rounds) {
 }
 
 void bench_prefill(Session& session, int n_tokens) {
-  constexpr int n_samples = 16;
+  constexpr int n_samples = 8;
   constexpr int n_sample_tokens = 128;
-  const std::vector<uint32_t> tokens = random_tokens(n_tokens + n_sample_tokens);
+  const std::vector<uint32_t> tokens = text_tokens(n_tokens + n_sample_tokens);
   const SequenceId id = session.create_sequence(0, {}).value();
   Sequence& base = *session.sequence(id).value();
   CHECK(base.select(options_of(Policy::kNosa)).ok());
@@ -150,12 +160,12 @@ void bench_prefill(Session& session, int n_tokens) {
 }
 
 int run(int n_args, char** args) {
-  if (n_args < 3) {
-    std::fprintf(stderr, "usage: bench_selection MODEL decode|prefill [n_threads] [n_rounds|n_tokens]\n");
+  if (n_args < 4 || !read_ids(args[2])) {
+    std::fprintf(stderr, "usage: bench_selection MODEL IDS decode|prefill [n_threads] [n_rounds|n_tokens]\n");
     return 2;
   }
-  const std::string mode = args[2];
-  const int n_threads = n_args > 3 ? std::atoi(args[3]) : 2;
+  const std::string mode = args[3];
+  const int n_threads = n_args > 4 ? std::atoi(args[4]) : 2;
   one_thread = n_threads == 1;
   auto session = Session::open({.path = args[1], .n_threads = n_threads});
   if (!session.ok()) {
@@ -163,9 +173,9 @@ int run(int n_args, char** args) {
     return 1;
   }
   if (mode == "decode") {
-    bench_decode(**session, (*session)->model().fingerprint(), n_args > 4 ? std::atoi(args[4]) : 8);
+    bench_decode(**session, (*session)->model().fingerprint(), n_args > 5 ? std::atoi(args[5]) : 8);
   } else {
-    bench_prefill(**session, n_args > 4 ? std::atoi(args[4]) : 32768);
+    bench_prefill(**session, n_args > 5 ? std::atoi(args[5]) : 32768);
   }
   return 0;
 }
