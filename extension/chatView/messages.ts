@@ -100,6 +100,7 @@ export interface ViewWords {
   readonly commands: string;
   readonly welcomeTitle: string;
   readonly welcomeText: string;
+  readonly hint: string;
   readonly examples: readonly string[];
   /** Name and what it does. */
   readonly slash: readonly (readonly [name: string, description: string])[];

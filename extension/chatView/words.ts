@@ -24,7 +24,7 @@ export function slashDescription(name: SlashName): string {
 export function viewWords(): ViewWords {
   return {
     language: env.language,
-    placeholder: l10n.t("Ask about the repository, / for commands, # for files"),
+    placeholder: l10n.t("Ask about the repository"),
     inputLabel: l10n.t("Ask Nosa about the repository. Enter asks, Shift+Enter makes a new line."),
     ask: l10n.t("Ask (Enter)"),
     stop: l10n.t("Stop (Escape)"),
@@ -47,6 +47,7 @@ export function viewWords(): ViewWords {
     commands: l10n.t("Commands"),
     welcomeTitle: l10n.t("Ask the whole repository"),
     welcomeText: l10n.t("Answers come from a model on this machine that reads every file. Nothing leaves it."),
+    hint: l10n.t("Type / for commands, # to attach a file."),
     examples: [
       l10n.t("What does this repository do, and where does it start?"),
       l10n.t("Where are errors handled?"),

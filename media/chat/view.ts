@@ -99,7 +99,7 @@ export class View {
   }
 
   #welcomePage(): HTMLElement {
-    const { welcomeTitle, welcomeText, examples } = this.#words;
+    const { welcomeTitle, welcomeText, examples, hint } = this.#words;
     const asks = examples.map((text) =>
       button({ className: "example", label: text, onClick: () => this.#send({ kind: "ask", text }) }),
     );
@@ -110,6 +110,7 @@ export class View {
       element("h1", "", welcomeTitle),
       element("p", "", welcomeText),
       element("div", "examples", ...asks),
+      element("p", "hint", hint),
     );
   }
 
