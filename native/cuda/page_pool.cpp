@@ -1,5 +1,6 @@
 #include "cuda/page_pool.h"
 
+#include <cstring>
 #include <utility>
 
 #include "core/check.h"
@@ -72,9 +73,15 @@ void PagePool::release(int page) {
 }
 
 Status PagePool::copy(int from, int to, cudaStream_t stream) {
-  const std::byte* source = resident_ ? device_.data() + size_t(from) * page_bytes_ : host(from);
-  std::byte* target = resident_ ? device_.data() + size_t(to) * page_bytes_ : host(to);
-  NOSA_CUDA_TRY(cudaMemcpyAsync(target, source, page_bytes_, cudaMemcpyDefault, stream), "Copying a block");
+  if (resident_) {
+    NOSA_CUDA_TRY(cudaMemcpyAsync(device_.data() + size_t(to) * page_bytes_, device_.data() + size_t(from) * page_bytes_,
+                                  page_bytes_, cudaMemcpyDeviceToDevice, stream),
+                  "Copying a block");
+  } else {
+    // A copy within host memory does not wait its turn in a stream.
+    NOSA_CUDA_TRY(cudaStreamSynchronize(stream), "Copying a block");
+    std::memcpy(host(to), host(from), page_bytes_);
+  }
   struct Part {
     const DeviceBuffer& buffer;
     size_t entry_bytes;

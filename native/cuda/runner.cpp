@@ -121,6 +121,14 @@ bool Runner::chooses(const Sequence& sequence, int n_tokens) const {
   return options_.policy != Policy::kFull && sequence.n_blocks(n_tokens) > options_.budget.total_blocks;
 }
 
+// The next token is written to a page that nobody else holds. A page taken for it may have had another life.
+Status Runner::own_tail(Sequence& sequence) {
+  const Result<int> page = sequences_->own_tail(sequence, stream_);
+  if (!page.ok()) return page.status();
+  if (*page != Sequences::none_new) arena_->forget(*page);
+  return {};
+}
+
 // Pages for `n_tokens` own tokens. A fresh page may have had another life.
 Status Runner::make_room(Sequence& sequence, int n_tokens) {
   const size_t n_before = sequence.pages.size();
@@ -141,7 +149,7 @@ Status Runner::prefill(SequenceKey key, int n_left) {
     const int chunk_end = sequence.n_computed + n;
     if (chooses(sequence, chunk_end) || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
     NOSA_TRY(unbind_lane(sequence));
-    NOSA_TRY(sequences_->own_tail(sequence, stream_));
+    NOSA_TRY(own_tail(sequence));
     NOSA_TRY(make_room(sequence, chunk_end));
     PrefillChunk chunk;
     chunk.ids = std::span(sequence.tokens).subspan(size_t(sequence.n_computed), size_t(n));
@@ -273,7 +281,8 @@ Status Runner::bind_lane(Sequence& sequence, SequenceKey key, std::span<const Se
     lane_states_[size_t(sequence.lane)].last_use = clock_;
     return {};
   }
-  NOSA_TRY(sequences_->own_tail(sequence, stream_));
+  NOSA_TRY(own_tail(sequence));
+  // What it gains in its lane, the arena does not have.
   if (sequence.n_computed % kBlockTokens != 0) arena_->forget(sequence.pages[size_t(sequence.n_computed / kBlockTokens)]);
   const Result<int> lane = free_lane(keep);
   if (!lane.ok()) return lane.status();

@@ -98,6 +98,7 @@ class Runner {
   Status start_writing_back(const Sequence& sequence, int own_block);
   Status wait_for_writing();
   Status feed(SequenceKey key, int end);
+  Status own_tail(Sequence& sequence);
   Status make_room(Sequence& sequence, int n_tokens);
   bool chooses(const Sequence& sequence, int n_tokens) const;
   std::vector<int32_t> preload(const Sequence& sequence) const;

@@ -108,16 +108,16 @@ Status Sequences::grow(Sequence& sequence, int n_tokens) {
   return {};
 }
 
-Status Sequences::own_tail(Sequence& sequence, cudaStream_t stream) {
+Result<int> Sequences::own_tail(Sequence& sequence, cudaStream_t stream) {
   CHECK(sequence.lane == Sequence::no_lane);
   const size_t block = size_t(sequence.n_computed / kBlockTokens);
-  if (block >= sequence.pages.size() || !pool_.shared(sequence.pages[block])) return {};
+  if (block >= sequence.pages.size() || !pool_.shared(sequence.pages[block])) return none_new;
   const Result<int> page = pool_.take();
   if (!page.ok()) return page.status();
   NOSA_TRY(pool_.copy(sequence.pages[block], *page, stream));
   pool_.release(sequence.pages[block]);
   sequence.pages[block] = *page;
-  return {};
+  return *page;
 }
 
 }  // namespace nosa::cuda

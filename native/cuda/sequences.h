@@ -64,8 +64,9 @@ class Sequences {
   Status grow(Sequence& sequence, int n_tokens);
 
   /// Makes the page of the next token to compute the sequence's own, copying it in the order of
-  /// `stream` when others hold it. REQUIRES: not bound.
-  Status own_tail(Sequence& sequence, cudaStream_t stream);
+  /// `stream` when others hold it; gives the page that is new, or none_new. REQUIRES: not bound.
+  Result<int> own_tail(Sequence& sequence, cudaStream_t stream);
+  static constexpr int none_new = -1;
 
   size_t n_open() const { return entries_.size(); }
 
