@@ -6,6 +6,7 @@ import * as path from "node:path";
 import { CancellationTokenSource } from "vscode-languageserver-protocol/node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { silentLog } from "../../engine/log";
+import { knownModels } from "../../engine/models/manifest";
 import { openSession } from "../../engine/sessions/openSession";
 import { bundleEngine } from "../support/engineBundle";
 import { EngineHarness } from "../support/engineHarness";
@@ -13,13 +14,17 @@ import { temporaryFolder, writeFiles } from "../support/folders";
 import { modelFile } from "../support/models";
 import { roundTrips, watchDelays } from "../support/noise";
 
+const defaultId = "qwen2.5-coder-0.5b-instruct";
+/** For which the adapter is. */
+const defaultSha256 = knownModels.find(({ id }) => id === defaultId)?.packages.sha256 ?? "";
+
 let distFolder: string;
 let modelPath: string;
 
 beforeAll(async () => {
   distFolder = fs.mkdtempSync(path.join(os.tmpdir(), "nosa-real-"));
   await bundleEngine(distFolder);
-  modelPath = await modelFile("qwen2.5-coder-0.5b-instruct");
+  modelPath = await modelFile(defaultId);
 }, 600_000);
 
 afterAll(() => fs.rmSync(distFolder, { recursive: true, force: true }));
@@ -28,7 +33,13 @@ afterAll(() => fs.rmSync(distFolder, { recursive: true, force: true }));
 function start(options: { readonly folder?: string; readonly file?: string } = {}): Promise<EngineHarness> {
   return EngineHarness.start({
     ...(options.folder === undefined ? {} : { folder: options.folder }),
-    resolved: { id: "qwen", name: "Qwen", path: options.file ?? modelPath, segmentTokensMax: 2_048, sha256: "" },
+    resolved: {
+      id: "qwen",
+      name: "Qwen",
+      path: options.file ?? modelPath,
+      segmentTokensMax: 2_048,
+      sha256: defaultSha256,
+    },
     openSession: (resolved, settings, store) =>
       openSession({ distFolder, resolved, settings: { ...settings, threads: 2 }, store, log: silentLog }),
   });
@@ -100,12 +111,52 @@ describe("a real model", () => {
     expect(summary.tokensRead).toBeLessThan(summary.tokens / 2);
     const answer = await client.ask(root, question, { tokensMax: 30 });
     expect(answer.text).toContain("Bartholomew");
+    expect(answer.text).not.toContain("Ottilie");
     await edited.stop();
 
     const fresh = await start();
     const other = await fresh.connect();
     await other.index(root);
     expect((await other.ask(root, question, { tokensMax: 30 })).text).toBe(answer.text);
+  });
+
+  it("tells a conversation of an edit, and it answers by it", async () => {
+    const root = repository();
+    const harness = await start();
+    const client = await harness.connect();
+    await client.index(root);
+    const asked = { role: "user", content: question } as const;
+    const first = await client.ask(root, "", { messages: [asked], tokensMax: 30 });
+    expect(first.text).toContain("Ottilie");
+    const readme = path.join(root, "README.md");
+    fs.writeFileSync(readme, fs.readFileSync(readme, "utf8").replace("Ottilie Brandt", "Bartholomew Quist"));
+    await client.index(root);
+    const messages = [
+      asked,
+      { role: "assistant", content: first.text },
+      { role: "user", content: "Who is it now? Give the name." },
+    ] as const;
+    const second = await client.ask(root, "", { messages, tokensMax: 40 });
+    expect(second.text).toContain("Bartholomew");
+  });
+
+  it("reads 300 edited lines again in the time of their own tokens", async () => {
+    const root = repository();
+    const lines = (salt: number): string =>
+      Array.from({ length: 300 }, (_, index) => `value_${index} = compute(${(index * 7919 + salt) % 1000})\n`).join("");
+    writeFiles(root, { "src/values.py": lines(0), "src/zebra.py": lines(5) });
+    const harness = await start();
+    const client = await harness.connect();
+    const whole = await client.index(root);
+    writeFiles(root, { "src/values.py": lines(1) });
+    const edit = await client.index(root);
+    console.log(
+      `${whole.tokens} tokens in ${whole.seconds.toFixed(1)} s; 300 edited lines: ${edit.tokensRead} tokens in ${edit.seconds.toFixed(1)} s`,
+    );
+    expect(edit.complete).toBe(true);
+    expect(edit.tokensRead).toBeLessThan(whole.tokens * 0.6);
+    // With a second for looking at the files.
+    expect(edit.seconds - 1).toBeLessThan((whole.seconds * 1.5 * edit.tokensRead) / whole.tokens);
   });
 
   it("is idle within 100 ms of a cancel, whether it was reading or answering, and loses nothing by it", async () => {
