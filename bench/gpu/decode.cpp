@@ -135,7 +135,7 @@ void decode_model(Figures& figures, const Settings& settings, const Ceilings& ce
     options.n_slots = c.n_slots;
     options.n_lanes = options.n_seqs_max = 1;
     options.n_blocks_max = options.n_pages = n_needed / 64 + 2;
-    options.n_arena_pages = 0;
+    options.dense_prefill = true;
     auto runner = must(cuda::Runner::create(source->source(), options, shared), "opening the GPU");
     shared.model = runner->model();
     const cuda::SequenceKey key = must(runner->create_sequence(0, {}), "creating a sequence");
@@ -165,7 +165,7 @@ void decode_model(Figures& figures, const Settings& settings, const Ceilings& ce
     const int n_attended = c.policy == Policy::kFull ? settings.context / 64 : std::min(64, settings.context / 64);
     const double limit = step_bytes(*runner, source->source(), 1, settings.context, n_attended) / ceilings.device_copy;
     figures.begin("decode of a real model over real text, batch 1").add("model", config.name).add("context", settings.context)
-        .add("cache", c.name).add("prefill tokens/s", settings.context / prefill_seconds)
+        .add("cache", c.name).add("dense prefill tokens/s", settings.context / prefill_seconds)
         .add("misses a stream and step", misses).add("us a step", step_seconds * 1e6)
         .add("us over resident", (step_seconds - resident_seconds) * 1e6).add("byte limit us", limit * 1e6)
         .add("share of the byte limit", limit / step_seconds).end();

@@ -13,6 +13,8 @@ namespace nosa::cuda {
 struct RunnerOptions {
   StepOptions step;
   bool resident = false;      ///< Keys and values on the device for good, none in host memory.
+  /// Prompts attend to every block, whatever the policy of what is drawn ("NOSA^F"); else each token selects.
+  bool dense_prefill = false;
   int n_lanes = 4;            ///< Sequences that can be on the device at once.
   int n_seqs_max = 4;         ///< Sequences of one step, no more than lanes and 64.
   int n_slots = 128;          ///< Extents of one stream on the device, at least the blocks of a selection.

@@ -147,7 +147,8 @@ Status Runner::prefill(SequenceKey key, int n_left) {
   while (sequence.n_computed < end) {
     const int n = std::min(end - sequence.n_computed, plan_.options.chunk_tokens);
     const int chunk_end = sequence.n_computed + n;
-    if (chooses(sequence, chunk_end) || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
+    const bool selects = chooses(sequence, chunk_end) && !plan_.options.dense_prefill;
+    if (selects || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
     NOSA_TRY(unbind_lane(sequence));
     NOSA_TRY(own_tail(sequence));
     NOSA_TRY(make_room(sequence, chunk_end));
