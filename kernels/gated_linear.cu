@@ -1,10 +1,12 @@
 // A block makes 32 outputs, one block of the operand that follows: two tiles of the gate and two of the other half,
-// each with its records split over some warps (see common/linear_tile.cuh).
+// each with its records split over some warps (see common/linear_tile.cuh). More than 16 rows are wide_product's, and are
+// joined here.
 #include "gated_linear.h"
 
 #include "common/linear_tile.cuh"
 #include "common/silu.cuh"
 #include "linear.h"
+#include "wide_product.h"
 
 namespace nosa::cuda {
 namespace {
@@ -48,13 +50,11 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
-  const int first_column = blockIdx.y * C::kCount;
-  tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x, first_column,
+  tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
                              rings + warp * kRingBytes);
   __syncthreads();  // Every warp's partial sums are there.
 
-  const int n_columns = min(C::kCount, p.x.n_rows - first_column);
-  for (int column = warp; column < n_columns; column += blockDim.x / 32) {
+  for (int column = warp; column < p.x.n_rows; column += blockDim.x / 32) {
     const auto sum_of = [&](int first_tile) {
       const std::byte* ring = rings + (first_tile + lane / kTileRows) * n_splits * kRingBytes;
       float sum = 0.0f;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
       }
       return sum;
     };
-    store_lane(p.out, first_column + column, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
+    store_lane(p.out, column, blockIdx.x, lane, gated(sum_of(0), sum_of(2)));
   }
 }
 
@@ -76,8 +76,40 @@ cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream)
       error != cudaSuccess) {
     return error;
   }
-  const dim3 grid(p.gate.rows / kBlockRows, (p.x.n_rows + C::kCount - 1) / C::kCount);
-  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, p, n_splits);
+  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, p, n_splits);
+}
+
+constexpr int kJoinThreads = 256;
+
+/// One thread per 4 outputs. sums: [2, n_splits, n_rows, cols of out], gate then up.
+__global__ void join_kernel(Operand out, const float* sums, int n_splits) {
+  begin_kernel();
+  const int64_t at = int64_t(blockIdx.x) * kJoinThreads + threadIdx.x;
+  const int n_quads = out.cols / 4;
+  const int64_t n_all = int64_t(out.n_rows) * n_quads;
+  const bool valid = at < n_all;
+  const auto sum_of = [&](int half) {
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int split = 0; valid && split < n_splits; ++split) {
+      const float4 v = reinterpret_cast<const float4*>(sums)[(half * n_splits + split) * n_all + at];
+      sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+    }
+    return sum;
+  };
+  const float4 g = sum_of(0);
+  const float4 u = sum_of(1);
+  const float4 y = make_float4(gated(g.x, u.x), gated(g.y, u.y), gated(g.z, u.z), gated(g.w, u.w));
+  store_quad(out, int(at / n_quads), int(at % n_quads), y, valid);
+}
+
+cudaError_t wide(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
+  if (p.scratch == nullptr) return cudaErrorInvalidValue;
+  float* up_sums = p.scratch + size_t(n_splits) * p.x.n_rows * p.gate.rows;
+  const WideProductParams product = {{{p.gate, p.scratch}, {p.up, up_sums}}, 2, p.x, n_splits};
+  if (const cudaError_t error = wide_product(product, stream); error != cudaSuccess) return error;
+  const int64_t n_threads = int64_t(p.x.n_rows) * (p.gate.rows / 4);
+  const unsigned grid = unsigned((n_threads + kJoinThreads - 1) / kJoinThreads);
+  return launch(join_kernel, grid, kJoinThreads, 0, stream, p.out, static_cast<const float*>(p.scratch), n_splits);
 }
 
 }  // namespace
@@ -91,6 +123,7 @@ cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows == 0) return cudaSuccess;
   const int n_records = p.x.cols / std::max(packed_format(p.gate.dtype).cols, packed_format(p.up.dtype).cols);
   const int n_splits = tile_splits(2 * p.gate.rows / kTileRows, n_records, kSplitsMax);
+  if (p.x.n_rows > kNarrowRowsMax) return wide(p, n_splits, stream);
   return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(p, n_splits, stream); });
 }
 

@@ -15,6 +15,7 @@ struct GatedLinearParams {
   PackedWeight up;    // [rows, cols], any type with the same linear_operand()
   Operand x;          // 0 .. kLinearRowsMax rows
   Operand out;        // as many rows, out.cols = rows; any type
+  float* scratch;     // linear_scratch_bytes(n_rows, 2 * rows); may be null where that is 0
 };
 
 cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream);

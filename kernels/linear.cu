@@ -1,9 +1,10 @@
 // A block has some tiles of 16 weight rows; the records of a tile are split over some of its warps (see
 // common/linear_tile.cuh), whose sums meet in shared memory and are added in order. The targets' tiles follow one
-// another, so that q, k and v are one launch.
+// another, so that q, k and v are one launch. More than 16 rows are wide_product's, and are joined here.
 #include "linear.h"
 
 #include "common/linear_tile.cuh"
+#include "wide_product.h"
 
 namespace nosa::cuda {
 namespace {
@@ -32,21 +33,19 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     return target;
   };
   const int first_tile = blockIdx.x * work.tiles_per_block;
-  const int first_column = blockIdx.y * C::kCount;
   {
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
     tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
-                               work.n_splits, work.x, first_column, rings + warp * kRingBytes);
+                               work.n_splits, work.x, rings + warp * kRingBytes);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
-  const int n_columns = min(C::kCount, work.x.n_rows - first_column);
-  const int n_outputs = work.tiles_per_block * n_columns * kTileRows;
+  const int n_outputs = work.tiles_per_block * work.x.n_rows * kTileRows;
   for (int i = threadIdx.x; i < n_outputs; i += blockDim.x) {
     const int r = i % kTileRows;
-    const int column = i / kTileRows % n_columns;
-    const int block_tile = i / kTileRows / n_columns;
+    const int column = i / kTileRows % work.x.n_rows;
+    const int block_tile = i / kTileRows / work.x.n_rows;
     const int tile = first_tile + block_tile;
     if (tile >= work.first_tile[kLinearTargetsMax]) return;
     const LinearTarget& target = work.targets[target_of(tile)];
@@ -58,7 +57,7 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
       sum += reinterpret_cast<const float*>(ring + split * kRingBytes)[column * kPartialStride + r];
     }
     if (target.bias != nullptr) sum += target.bias[row];
-    float* out = target.out + size_t(first_column + column) * target.weight.rows + row;
+    float* out = target.out + size_t(column) * target.weight.rows + row;
     *out = work.accumulate ? *out + sum : sum;
   }
 }
@@ -73,12 +72,67 @@ cudaError_t start(const Work& work, cudaStream_t stream) {
       error != cudaSuccess) {
     return error;
   }
-  const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block,
-                  (work.x.n_rows + C::kCount - 1) / C::kCount);
+  const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
   return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, work);
 }
 
+constexpr int kJoinThreads = 256;
+
+struct Join {
+  LinearTarget targets[kLinearTargetsMax];
+  const float* sums[kLinearTargetsMax];  // [n_splits, n_rows, rows]
+  int n_targets;
+  int n_rows;
+  int n_splits;
+  bool accumulate;
+};
+
+/// One thread per output.
+__global__ void join_kernel(const __grid_constant__ Join join) {
+  begin_kernel();
+  int64_t at = int64_t(blockIdx.x) * kJoinThreads + threadIdx.x;
+  for (int i = 0; i < join.n_targets; ++i) {
+    const LinearTarget& target = join.targets[i];
+    const int64_t n_outputs = int64_t(join.n_rows) * target.weight.rows;
+    if (at >= n_outputs) {
+      at -= n_outputs;
+      continue;
+    }
+    float sum = 0.0f;
+    for (int split = 0; split < join.n_splits; ++split) sum += join.sums[i][split * n_outputs + at];
+    if (target.bias != nullptr) sum += target.bias[at % target.weight.rows];
+    target.out[at] = join.accumulate ? target.out[at] + sum : sum;
+    return;
+  }
+}
+
+cudaError_t wide(const LinearParams& p, int n_splits, cudaStream_t stream) {
+  WideProductParams product = {.n_targets = p.n_targets, .x = p.x, .n_splits = n_splits};
+  Join join = {.n_targets = p.n_targets, .n_rows = p.x.n_rows, .n_splits = n_splits, .accumulate = p.accumulate};
+  bool plain = n_splits == 1 && !p.accumulate;
+  for (int i = 0; i < p.n_targets; ++i) plain = plain && p.targets[i].bias == nullptr;
+  if (!plain && p.scratch == nullptr) return cudaErrorInvalidValue;
+  float* scratch = p.scratch;
+  int64_t n_outputs = 0;
+  for (int i = 0; i < p.n_targets; ++i) {
+    const LinearTarget& target = p.targets[i];
+    product.targets[i] = {target.weight, plain ? target.out : scratch};
+    join.targets[i] = target;
+    join.sums[i] = scratch;
+    n_outputs += int64_t(p.x.n_rows) * target.weight.rows;
+    if (!plain) scratch += int64_t(n_splits) * p.x.n_rows * target.weight.rows;
+  }
+  const cudaError_t error = wide_product(product, stream);
+  if (error != cudaSuccess || plain) return error;
+  return launch(join_kernel, unsigned((n_outputs + kJoinThreads - 1) / kJoinThreads), kJoinThreads, 0, stream, join);
+}
+
 }  // namespace
+
+size_t linear_scratch_bytes(int n_rows, int rows) {
+  // Splits times rows is at most what keeps all warps busy, or there is one split.
+  return n_rows <= kNarrowRowsMax ? 0 : size_t(n_rows) * size_t(std::max(rows, kWarpsAtOnce * kTileRows)) * sizeof(float);
+}
 
 cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   if (p.n_targets < 1 || p.n_targets > kLinearTargetsMax || p.x.n_rows < 0 || p.x.n_rows > kLinearRowsMax) {
@@ -99,6 +153,7 @@ cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   work.first_tile[kLinearTargetsMax] = n_tiles;
   if (p.x.n_rows == 0) return cudaSuccess;
   work.n_splits = tile_splits(n_tiles, n_records, kSplitsMax);
+  if (p.x.n_rows > kNarrowRowsMax) return wide(p, work.n_splits, stream);
   work.tiles_per_block = std::max(1, kWarpsSmall / work.n_splits);
   return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(work, stream); });
 }

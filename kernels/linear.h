@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
+
 #include "operand.h"
 #include "pack_weights.h"
 
@@ -21,13 +23,17 @@ struct LinearTarget {
 ///
 ///   out[n, r] = sum_c weight[r, c] x[n, c] + bias[r]    (+ out[n, r] with `accumulate`)
 ///
-/// Bound by reading the weights once. All targets have the same cols and the same linear_operand().
+/// Bound by reading the weights once. A row's result has the same bits whatever other rows there are. All targets have the same cols and the same linear_operand().
 struct LinearParams {
   LinearTarget targets[kLinearTargetsMax];
   int n_targets;    // 1 .. kLinearTargetsMax
-  Operand x;        // 1 .. kLinearRowsMax rows (0 is no work), of linear_operand(weight.dtype)
+  Operand x;        // 0 .. kLinearRowsMax rows, of linear_operand(weight.dtype)
   bool accumulate;
+  float* scratch;   // linear_scratch_bytes(), 16-byte aligned; may be null where that is 0
 };
+
+/// Scratch of a product with up to n_rows rows and weights of `rows` rows together; 0 up to 16 rows.
+size_t linear_scratch_bytes(int n_rows, int rows);
 
 cudaError_t linear(const LinearParams& p, cudaStream_t stream);
 

@@ -2,9 +2,10 @@
 //
 // Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their way
 // before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record is
-// unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many are used as x has rows;
-// the others cost nothing, since memory is what limits. A block of 32 columns gives 16 x 8 exact integer sums, which
-// are then scaled and added in float32, block after block: the same order whatever the number of rows.
+// unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many are
+// used as x has rows; the others cost nothing, since memory is what limits. A block of 32 columns gives 16 x 8 exact
+// integer sums, which are then scaled and added in float32, block after block: the same order whatever the number of
+// rows.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,7 @@ inline constexpr int kRingBytes = 7168;
 inline constexpr int kColumnTile = 8;
 /// Words between two columns of partial sums in shared memory: 16 rows, and no two lanes in one bank.
 inline constexpr int kPartialStride = 20;
-static_assert(4 * kColumnTile * kPartialStride * sizeof(float) <= kRingBytes);
+static_assert(2 * kColumnTile * kPartialStride * sizeof(float) <= kRingBytes);
 
 /// Which columns, that is rows of x, a block of threads takes.
 template <OperandType kOperandType, int kTilesOf, int kPaddedTo, bool kOnly>
@@ -41,17 +42,17 @@ struct Columns {
   static constexpr int kThreads = kTiles == 1 ? (kOperand == OperandType::kQ8 ? 768 : 1024) : 512;
 };
 
+/// More rows of x than this are wide_product's.
+inline constexpr int kNarrowRowsMax = 16;
+
 template <OperandType kOperand, typename F>
 cudaError_t with_columns(int n_rows, F&& f) {
   if (n_rows == 1 && kOperand == OperandType::kQ8) return f(Columns<kOperand, 1, 8, kOperand == OperandType::kQ8>());
   if (n_rows <= 8) return f(Columns<kOperand, 1, 8, false>());
-  if (n_rows <= 16) return f(Columns<kOperand, 2, 16, false>());
-  if (n_rows <= 32) return f(Columns<kOperand, 4, 32, false>());
-  // Two blocks, since the sums of 64 columns do not fit a thread's registers; the second finds the weights in the cache.
-  return f(Columns<kOperand, 4, 64, false>());
+  return f(Columns<kOperand, 2, 16, false>());
 }
 
-/// Calls `f` with the Columns for x; a grid has as many blocks of columns as f's argument needs.
+/// Calls `f` with the Columns for x.
 template <typename F>
 cudaError_t with_columns(const Operand& x, F&& f) {
   if (x.type == OperandType::kF16) return with_columns<OperandType::kF16>(x.n_rows, f);
@@ -65,13 +66,13 @@ struct LaneColumns {
   const std::byte* levels[C::kTiles];  // the lane's 8 of a block's 32 levels, in block 0; or 8 16-bit values
   const std::byte* scales[C::kTiles];  // of columns 2 t and 2 t + 1, in block 0
 
-  __device__ LaneColumns(const Operand& x, int first, int lane) {
+  __device__ LaneColumns(const Operand& x, int lane) {
     const int g = lane / 4;
     const int t = lane % 4;
 #pragma unroll
     for (int n = 0; n < C::kTiles; ++n) {
-      const int row = min(first + n * kColumnTile + g, x.n_rows - 1);
-      const int pair = min((first + n * kColumnTile) / 2 + t, (x.n_rows - 1) / 2);
+      const int row = min(n * kColumnTile + g, x.n_rows - 1);
+      const int pair = min(n * kColumnTile / 2 + t, (x.n_rows - 1) / 2);
       if constexpr (C::kOperand == OperandType::kQ8) {
         levels[n] = static_cast<const std::byte*>(x.data) + row * 32 + t * 8;
         scales[n] = static_cast<const std::byte*>(x.data) + size_t(x.cols) * C::kPadded + pair * 16;
@@ -93,16 +94,15 @@ struct LaneColumns {
   }
 };
 
-/// acc[n][i]: rows g, g, g + 8, g + 8 of the tile, columns 8 n + 2 t, + 1, + 0, + 1. Of one row only column 0 counts, and
-/// the odd ones are left out.
-template <typename C, DType kType>
-__device__ void add_record(const PackedChunk<kType>& chunk, const LaneColumns<C>& columns, int first_block,
-                           float (&acc)[C::kTiles][4]) {
+/// Adds blocks kFrom .. kTo - 1 of a record to acc[n][i]: rows g, g, g + 8, g + 8 of the tile, columns 8 n + 2 t, + 1, + 0,
+/// + 1. With kOneRow only column 0 counts, and the odd ones are left out. `columns` has x, the record's block 0 at `block`.
+template <DType kType, int kFrom, int kTo, bool kOneRow, int kTiles, typename LaneX>
+__device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns, int block, float (&acc)[kTiles][4]) {
   using Chunk = PackedChunk<kType>;
   constexpr bool kTwoGroups = Chunk::kFormat.group == 16;
-  constexpr int kStep = C::kOneRow ? 2 : 1;
+  constexpr int kStep = kOneRow ? 2 : 1;
 #pragma unroll
-  for (int b = 0; b < Chunk::kBlocks; ++b) {
+  for (int b = kFrom; b < kTo; ++b) {
     const uint32_t a[4] = {chunk.word(b, 0), chunk.word(b, 1), chunk.word(b, 2), chunk.word(b, 3)};
     float2 scale[kTwoGroups ? 2 : 1][2];
 #pragma unroll
@@ -111,9 +111,9 @@ __device__ void add_record(const PackedChunk<kType>& chunk, const LaneColumns<C>
       scale[half][1] = chunk.scale(b, half, 1);
     }
 #pragma unroll
-    for (int n = 0; n < C::kTiles; ++n) {
-      const uint2 levels = columns.levels_of(n, first_block + b);
-      const float4 column_scales = columns.scales_of(n, first_block + b);
+    for (int n = 0; n < kTiles; ++n) {
+      const uint2 levels = columns.levels_of(n, block + b);
+      const float4 column_scales = columns.scales_of(n, block + b);
       const float d[2] = {column_scales.x, column_scales.z};
       int sums[4];
       if constexpr (kTwoGroups) {
@@ -121,36 +121,51 @@ __device__ void add_record(const PackedChunk<kType>& chunk, const LaneColumns<C>
         for (int half = 0; half < 2; ++half) {
           mma_s8_k16(sums, a[2 * half], a[2 * half + 1], half == 0 ? levels.x : levels.y, kIntegerBiasBits);
 #pragma unroll
-          for (int i = 0; i < 4; i += kStep) acc[n][i] += scale[half][i / 2].x * d[i % 2] * biased_to_float(sums[i]);
+          for (int i = 0; i < 4; i += kStep) {
+            acc[n][i] = fmaf(scale[half][i / 2].x * d[i % 2], biased_to_float(sums[i]), acc[n][i]);
+          }
         }
       } else {
         mma_s8_k32(sums, a, levels.x, levels.y, kIntegerBiasBits);
         const float d_sum[2] = {column_scales.y, column_scales.w};
 #pragma unroll
         for (int i = 0; i < 4; i += kStep) {
-          acc[n][i] += scale[0][i / 2].x * d[i % 2] * biased_to_float(sums[i]);
-          if constexpr (Chunk::kFormat.has_min) acc[n][i] -= scale[0][i / 2].y * d_sum[i % 2];
+          acc[n][i] = fmaf(scale[0][i / 2].x * d[i % 2], biased_to_float(sums[i]), acc[n][i]);
+          if constexpr (Chunk::kFormat.has_min) acc[n][i] = fmaf(-scale[0][i / 2].y, d_sum[i % 2], acc[n][i]);
         }
       }
     }
   }
 }
 
-template <typename C, typename T>
-__device__ void add_record_16bit(const PackedChunk16& chunk, const LaneColumns<C>& columns, int first_block,
-                                 float (&acc)[C::kTiles][4]) {
+/// The same of 16-bit weights of type T.
+template <typename T, int kTiles, typename LaneX>
+__device__ void add_blocks_16bit(const PackedChunk16& chunk, const LaneX& columns, int block, float (&acc)[kTiles][4]) {
 #pragma unroll
-  for (int block = 0; block < PackedChunk16::kCols / 32; ++block) {
+  for (int b = 0; b < PackedChunk16::kCols / 32; ++b) {
 #pragma unroll
-    for (int n = 0; n < C::kTiles; ++n) {
-      const uint4 b = columns.values_of(n, first_block + block);
-      const uint32_t* w = chunk.w[2 * block];
-      mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], b.x, b.y);
-      w = chunk.w[2 * block + 1];
-      mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], b.z, b.w);
+    for (int n = 0; n < kTiles; ++n) {
+      const uint4 x = columns.values_of(n, block + b);
+      const uint32_t* w = chunk.w[2 * b];
+      mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], x.x, x.y);
+      w = chunk.w[2 * b + 1];
+      mma_16bit<T>(acc[n], w[0], w[2], w[1], w[3], x.z, x.w);
     }
   }
 }
+
+/// One lane's share of copying a record from memory to a slot of the warp's ring.
+template <int kBytes>
+__device__ inline void copy_record(const std::byte* record, std::byte* slot, int lane) {
+#pragma unroll
+  for (int first = 0; first < kBytes; first += 32 * kCopyBytes) {
+    const int offset = first + lane * kCopyBytes;
+    if (offset < kBytes) copy_async(slot + offset, record + offset, true);
+  }
+}
+
+template <DType kType>
+using Value16 = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
 
 /// Records from .. to - 1 of a tile. Calls begin_kernel() once the first weights are on their way.
 template <typename C, DType kType>
@@ -161,14 +176,7 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const LaneCol
   constexpr int kSlots = kRingBytes / kBytes;
   static_assert(kSlots >= 2);
   const auto fetch = [&](int record, std::byte* slot) {
-    if (record < to) {
-      const std::byte* at = tile + size_t(record) * kBytes;
-#pragma unroll
-      for (int first = 0; first < kBytes; first += 32 * kCopyBytes) {
-        const int offset = first + lane * kCopyBytes;
-        if (offset < kBytes) copy_async(slot + offset, at + offset, true);
-      }
-    }
+    if (record < to) copy_record<kBytes>(tile + size_t(record) * kBytes, slot, lane);
     commit_copies();  // An empty group too: the count of groups is what is waited for.
   };
 #pragma unroll
@@ -182,12 +190,11 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const LaneCol
     if constexpr (is_quantised(kType)) {
       PackedChunk<kType> chunk;
       chunk.load(slot, lane);
-      add_record<C, kType>(chunk, columns, record * kFormat.blocks(), acc);
+      add_blocks<kType, 0, kFormat.blocks(), C::kOneRow>(chunk, columns, record * kFormat.blocks(), acc);
     } else {
       PackedChunk16 chunk;
       chunk.load(slot, lane);
-      using Value = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
-      add_record_16bit<C, Value>(chunk, columns, record * kFormat.cols / 32, acc);
+      add_blocks_16bit<Value16<kType>>(chunk, columns, record * kFormat.cols / 32, acc);
     }
     __syncwarp();  // All lanes have read the record that the next one takes the place of.
     fetch(record + kSlots, slot);
@@ -201,14 +208,14 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const LaneCol
 /// with nothing to do (a tile behind the last one) calls it as well.
 template <typename C>
 __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split, int n_splits, const Operand& x,
-                             int first_column, std::byte* ring) {
+                             std::byte* ring) {
   if (tile_idx * kTileRows >= weight.rows) {
     begin_kernel();
     return;
   }
   const int lane = threadIdx.x % 32;
   float acc[C::kTiles][4] = {};
-  const LaneColumns<C> columns(x, first_column, lane);
+  const LaneColumns<C> columns(x, lane);
   const auto sums = [&](auto type) {
     constexpr DType kType = decltype(type)::value;
     constexpr PackedFormat kFormat = packed_format(kType);
@@ -232,12 +239,14 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
   }
 }
 
+/// Warps that a large GPU runs at once.
+inline constexpr int kWarpsAtOnce = 16 * 132;
+
 /// Warps over which the records of a tile are split: as many as leave all warps of a product on a large GPU at once, a
 /// power of two that depends on the weights alone, since it decides the order of the sums.
 inline int tile_splits(int n_tiles, int n_records, int splits_max) {
-  constexpr int kWarps = 16 * 132;
   int splits = 1;
-  while (2 * splits <= splits_max && 2 * splits <= n_records && 2 * splits * n_tiles <= kWarps) splits *= 2;
+  while (2 * splits <= splits_max && 2 * splits <= n_records && 2 * splits * n_tiles <= kWarpsAtOnce) splits *= 2;
   return splits;
 }
 

@@ -1,4 +1,4 @@
-// link: kernels/linear.cu kernels/gated_linear.cu kernels/pack_weights.cu kernels/to_operand.cu
+// link: kernels/linear.cu kernels/gated_linear.cu kernels/wide_product.cu kernels/pack_weights.cu kernels/to_operand.cu
 // Products with few rows. The bound is tight against the operand as it was rounded, loose against what it stands for.
 #include <memory>
 
@@ -15,6 +15,15 @@ using cuda::Operand;
 using cuda::OperandType;
 
 namespace {
+
+/// Scratch for any product of this test, kept until its end.
+float* scratch(int n_rows, int rows) {
+  static std::unique_ptr<Device<float>> memory;
+  const size_t n = cuda::linear_scratch_bytes(n_rows, rows) / sizeof(float);
+  if (memory == nullptr || memory->size() < n) memory = std::make_unique<Device<float>>(std::max<size_t>(n, 4));
+  memory->poison();
+  return n == 0 ? nullptr : memory->data();
+}
 
 struct Case {
   DType dtypes[3];
@@ -33,7 +42,8 @@ void check_linear(const Case& c, Random& random) {
   MUST(cuda::to_operand({x_device.data(), operand.view()}, nullptr));
   const std::vector<double> rounded = operand.values();
 
-  cuda::LinearParams p = {.n_targets = c.n_targets, .x = operand.view(), .accumulate = c.accumulate};
+  cuda::LinearParams p = {.n_targets = c.n_targets, .x = operand.view(), .accumulate = c.accumulate,
+                          .scratch = scratch(c.n_rows, c.rows[0] + c.rows[1] + c.rows[2])};
   std::vector<std::unique_ptr<Packed>> weights;
   std::vector<std::unique_ptr<Device<float>>> buffers;
   std::vector<std::vector<double>> wants, loose_wants;
@@ -84,7 +94,7 @@ void check_gated(DType gate_type, DType up_type, int rows, int cols, int n_rows,
   const std::vector<std::byte> raw_up = random_weights(up_type, rows, cols, random);
   Packed gate(gate_type, raw_gate, rows, cols), up(up_type, raw_up, rows, cols);
   OperandMemory out(out_type, n_rows, rows);
-  MUST(cuda::gated_linear({gate.view(), up.view(), operand.view(), out.view()}, nullptr));
+  MUST(cuda::gated_linear({gate.view(), up.view(), operand.view(), out.view(), scratch(n_rows, 2 * rows)}, nullptr));
 
   const std::vector<double> rounded = operand.values();
   const std::vector<double> g = product(weight_values(gate_type, raw_gate, rows, cols), rows, rounded, n_rows, cols);
@@ -106,14 +116,14 @@ void check_rows_apart(DType dtype, int rows, int cols, Random& random) {
   OperandMemory all(type, kRows, cols);
   MUST(cuda::to_operand({x_device.data(), all.view()}, nullptr));
   Device<float> out(size_t(kRows) * size_t(rows));
-  MUST(cuda::linear({{{weight.view(), nullptr, out.data()}}, 1, all.view(), false}, nullptr));
+  MUST(cuda::linear({{{weight.view(), nullptr, out.data()}}, 1, all.view(), false, scratch(kRows, rows)}, nullptr));
   const std::vector<float> together = out.get();
   for (const int n_rows : {1, 3, 11, 29}) {
     const int first = random.integer(0, kRows - n_rows);
     OperandMemory some(type, n_rows, cols);
     MUST(cuda::to_operand({x_device.data() + size_t(first) * size_t(cols), some.view()}, nullptr));
     Device<float> some_out(size_t(n_rows) * size_t(rows));
-    MUST(cuda::linear({{{weight.view(), nullptr, some_out.data()}}, 1, some.view(), false}, nullptr));
+    MUST(cuda::linear({{{weight.view(), nullptr, some_out.data()}}, 1, some.view(), false, scratch(n_rows, rows)}, nullptr));
     const std::vector<float> got = some_out.get();
     const bool same = std::memcmp(got.data(), together.data() + size_t(first) * size_t(rows), got.size() * 4) == 0;
     EXPECT(same, std::string("a row's bits depend on its neighbours: ") + dtype_name(dtype));
@@ -137,8 +147,9 @@ void time_all(Random& random) {
         OperandMemory operand(cuda::linear_operand(dtype), n_rows, shape.cols);
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
         Device<float> out(size_t(n_rows) * size_t(shape.rows));
+        float* const memory = scratch(n_rows, shape.rows);
         const double us = median_us([&](int i, cudaStream_t s) {
-          MUST(cuda::linear({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false}, s));
+          MUST(cuda::linear({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false, memory}, s));
         }, std::max(20, weights.n()));
         std::printf("  %d: %.2f us %.0f%%", n_rows, us, 100.0 * bytes / us / 1e3 / kBandwidth);
       }
@@ -151,13 +162,14 @@ void time_all(Random& random) {
       Rotation gates(dtype, shape.rows, shape.cols, random), ups(dtype, shape.rows, shape.cols, random);
       const double bytes = 2.0 * double(row_bytes(dtype, shape.cols)) * shape.rows;
       std::printf("gated_linear %-5s %6d x %5d:", dtype_name(dtype), shape.rows, shape.cols);
-      for (const int n_rows : {1, 8, 64}) {
+      for (const int n_rows : {1, 8, 16, 32, 64}) {
         Device<float> x(random.normals(size_t(n_rows) * size_t(shape.cols)));
         OperandMemory operand(cuda::linear_operand(dtype), n_rows, shape.cols);
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
         OperandMemory out(cuda::linear_operand(dtype), n_rows, shape.rows);
+        float* const memory = scratch(n_rows, 2 * shape.rows);
         const double us = median_us([&](int i, cudaStream_t s) {
-          MUST(cuda::gated_linear({gates[i], ups[i], operand.view(), out.view()}, s));
+          MUST(cuda::gated_linear({gates[i], ups[i], operand.view(), out.view(), memory}, s));
         }, std::max(20, gates.n()));
         std::printf("  %d: %.2f us %.0f%%", n_rows, us, 100.0 * bytes / us / 1e3 / kBandwidth);
       }
@@ -196,8 +208,8 @@ int main(int argc, char** argv) {
   const cuda::PackedWeight weight{nullptr, DType::kQ4_0, 64, 64};
   const Operand none{nullptr, OperandType::kQ8, 0, 64};
   const Operand other{nullptr, OperandType::kF16, 0, 64};
-  EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, none, false}, nullptr) == cudaSuccess, "no rows");
-  EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, other, false}, nullptr) == cudaErrorInvalidValue,
+  EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, none, false, nullptr}, nullptr) == cudaSuccess, "no rows");
+  EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, other, false, nullptr}, nullptr) == cudaErrorInvalidValue,
          "an operand of another type is refused");
   return report("linear");
 }
