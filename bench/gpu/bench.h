@@ -51,6 +51,8 @@ struct Settings {
   int steps = 256;             // --steps
   int layers = 32;             // --layers, of the 8B shape
   double host_gib = 100;       // --host-gib
+  std::string library;         // --library: libnosa_cuda.so
+  int prompt = 4096;           // --prompt, tokens that a session reads
 };
 
 /// Ceilings of this machine, in bytes a second.
@@ -75,6 +77,7 @@ Ceilings measure_ceilings(Figures& figures);
 void gather(Figures& figures, const Ceilings& ceilings);
 void decode_8b(Figures& figures, const Settings& settings, const Ceilings& ceilings);
 void decode_model(Figures& figures, const Settings& settings, const Ceilings& ceilings);
+void engine_session(Figures& figures, const Settings& settings);
 void many(Figures& figures, const Settings& settings, const Ceilings& ceilings);
 
 }  // namespace nosa::bench

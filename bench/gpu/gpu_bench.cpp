@@ -1,5 +1,5 @@
 // The benchmark of the CUDA part: gpu_bench WHAT... [--option value]...
-//   WHAT       gather, decode-8b, decode-model, many
+//   WHAT       gather, decode-8b, decode-model, many, session
 //   --json     where the figures go; they are printed too, a line each
 #include <cstdlib>
 #include <cstring>
@@ -85,8 +85,8 @@ int run(int argc, char** argv) {
                                                     {"--infllm-misses", &settings.infllm_misses},
                                                     {"--infllm-exact-misses", &settings.infllm_exact_misses},
                                                     {"--host-gib", &settings.host_gib}};
-    const std::map<std::string, int*> counts = {{"--context", &settings.context}, {"--steps", &settings.steps}, {"--layers", &settings.layers}};
-    const std::map<std::string, std::string*> texts = {{"--model", &settings.model}, {"--tokens", &settings.tokens}, {"--json", &json}};
+    const std::map<std::string, int*> counts = {{"--context", &settings.context}, {"--steps", &settings.steps}, {"--layers", &settings.layers}, {"--prompt", &settings.prompt}};
+    const std::map<std::string, std::string*> texts = {{"--model", &settings.model}, {"--tokens", &settings.tokens}, {"--json", &json}, {"--library", &settings.library}};
     if (const auto number = numbers.find(word); number != numbers.end()) {
       *number->second = std::atof(value);
     } else if (const auto count = counts.find(word); count != counts.end()) {
@@ -109,8 +109,10 @@ int run(int argc, char** argv) {
       decode_model(figures, settings, ceilings);
     } else if (name == "many") {
       many(figures, settings, ceilings);
+    } else if (name == "session") {
+      engine_session(figures, settings);
     } else {
-      fail("There is no benchmark " + name + ": gather, decode-8b, decode-model, many.");
+      fail("There is no benchmark " + name + ": gather, decode-8b, decode-model, many, session.");
     }
   }
   if (!json.empty()) figures.write(json);
