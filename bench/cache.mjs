@@ -1,6 +1,6 @@
 // The offloaded cache: speed against llama.cpp and against our own dense path, restarts, edits, budgets, look-ups, attribution.
 //
-//   --only A,B       parts, in this order (all): decode, indexing, prefill, restart, edit, overlap, lookups, attribution, budgets, million
+//   --only A,B       parts, in this order (all): indexing, decode, prefill, restart, edit, overlap, lookups, attribution, budgets, million
 //   --threads N      threads of both engines (the number of cores)
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
@@ -19,8 +19,8 @@ import { stateTokens } from "./lib/llamaState.mjs";
 import { Figures } from "./lib/figures.mjs";
 
 const parts = {
-  decode: () => import("./cache/decode.mjs"),
   indexing: () => import("./cache/indexing.mjs"),
+  decode: () => import("./cache/decode.mjs"),
   prefill: () => import("./cache/prefill.mjs"),
   restart: () => import("./cache/restart.mjs"),
   edit: () => import("./cache/edit.mjs"),
@@ -39,6 +39,8 @@ export async function run(figures, options) {
   const wanted = String(options.only ?? Object.keys(parts).join(",")).split(",");
   const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
   if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
+  // A part that was told to do less must not write over the whole of it.
+  const suffix = options.sizes === undefined ? "" : `-${options.sizes}`;
   if (options.small === true) shrink(16);
   const folder = path.resolve(String(options.results ?? results));
   mkdirSync(folder, { recursive: true });
@@ -59,6 +61,6 @@ export async function run(figures, options) {
       figures: own.all,
       raw,
     };
-    writeFileSync(path.join(folder, `${name}.json`), `${JSON.stringify(record, null, 1)}\n`);
+    writeFileSync(path.join(folder, `${name}${suffix}.json`), `${JSON.stringify(record, null, 1)}\n`);
   }
 }

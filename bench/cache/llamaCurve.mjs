@@ -7,12 +7,9 @@ import { shrunk } from "./repositories.mjs";
 const parts = [1, 3 / 4, 1 / 2, 1 / 4, 1 / 8, 0];
 /** Room for a measurement at the very end. */
 const marginTokens = 512;
-const curves = new Map();
 
-/** The curve of `modelPath`, measured once a process, with `tokens` tokens behind it at most. `between` runs between measurements, so that others can be measured in turn. */
+/** The curve of `modelPath`, with `tokens` tokens behind it at most. `between` runs between measurements, so that others can be measured in turn. */
 export async function llamaCurve(modelPath, { threads, tokens = stateTokens, between = async () => undefined }) {
-  const known = curves.get(modelPath);
-  if (known !== undefined) return known;
   const onNotice = (sentence) => console.log(sentence);
   const state = await openLlamaState(modelPath, { threads, tokens: shrunk(tokens), onNotice });
   const points = [];
@@ -22,7 +19,5 @@ export async function llamaCurve(modelPath, { threads, tokens = stateTokens, bet
     await between();
   }
   await state.dispose();
-  const curve = new Curve(points.reverse(), shrunk(tokens / 2));
-  curves.set(modelPath, curve);
-  return curve;
+  return new Curve(points.reverse(), shrunk(tokens / 2));
 }

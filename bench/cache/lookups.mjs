@@ -3,8 +3,9 @@
 // Every method answers the same questions with the same model and adapter, from the first on; the slow ones answer fewer of them. Differences are over the
 // questions that both answered, with 95 % bootstrap intervals.
 //
-//   --questions N   for nosa, at each size (200)
-//   --infllmv2 N    (100)   --full N   (60)   --full-128k N   (25)   --snippets N   (10)
+//   --sizes A,B     of the repositories (32k,128k)
+//   --questions N   for nosa and with no repository at all, at each size (200)
+//   --infllmv2 N    (80)   --full N   (60)   --full-128k N   (24)   --snippets N   (6)
 import { bootstrap } from "../lib/figures.mjs";
 import { openContext, openModel, selections } from "../lib/context.mjs";
 import { modelFile } from "../lib/product.mjs";
@@ -19,14 +20,14 @@ export async function run(figures, options) {
   const { model: id, threads } = options;
   const model = await openModel(await modelFile(id), { threads });
   const raw = [];
-  for (const size of ["32k", "128k"]) {
+  for (const size of String(options.sizes ?? "32k,128k").split(",")) {
     const counts = {
       nosa: Number(options.questions ?? 200),
-      infllmv2: Number(options.infllmv2 ?? 100),
-      full: size === "32k" ? Number(options.full ?? 60) : Number(options["full-128k"] ?? 25),
-      snippets: Number(options.snippets ?? 10),
+      infllmv2: Number(options.infllmv2 ?? 80),
+      full: size === "32k" ? Number(options.full ?? 60) : Number(options["full-128k"] ?? 24),
+      snippets: Number(options.snippets ?? 6),
     };
-    const answers = { nosa: [], infllmv2: [], full: [], snippets: [] };
+    const answers = { nosa: [], infllmv2: [], full: [], snippets: [], none: [] };
     const set = lookupSet(size, counts.nosa);
     for (const { name, files, questions } of set) {
       const context = await openContext(model, { name, files });
@@ -35,8 +36,12 @@ export async function run(figures, options) {
         answers[method].push(...(await answer(context, questions.slice(0, share), selections[method])));
       }
       await context.dispose();
-      const share = Math.ceil(counts.snippets / set.length);
-      answers.snippets.push(...(await answerFromSnippets(model, { name, files }, questions.slice(0, share))));
+      const nothing = await openContext(model, { name, files, layout: "none" });
+      answers.none.push(...(await answer(nothing, questions, undefined)));
+      const asked = await withSnippets(model, files, questions.slice(0, Math.ceil(counts.snippets / set.length)));
+      answers.snippets.push(...(await answer(nothing, asked, undefined)));
+      await nothing.dispose();
+      console.log(`  ${name}: ${answers.nosa.length} of ${counts.nosa}`);
     }
     report(figures, `${id}, ${size}`, answers);
     raw.push({ size, answers });
@@ -57,17 +62,14 @@ async function answer(context, questions, selection) {
   return answers;
 }
 
-async function answerFromSnippets(model, { name, files }, questions) {
-  if (questions.length === 0) return [];
-  const context = await openContext(model, { name, files, layout: "none" });
+/** Questions with the passages that stand before them. */
+async function withSnippets(model, files, questions) {
   const snippets = new Snippets(files);
   const asked = [];
   for (const each of questions) {
     asked.push({ ...each, before: await snippetTokens(model, snippets, each.question, snippetTokensMax) });
   }
-  const answers = await answer(context, asked, undefined);
-  await context.dispose();
-  return answers;
+  return asked;
 }
 
 function report(figures, where, answers) {
@@ -78,7 +80,7 @@ function report(figures, where, answers) {
     figures.add(`${where}: look-ups, ${method}, generated answer right (${own.length})`, exact, "%", { goal });
     figures.add(`${where}: look-ups, ${method}, right answer forced`, meanOf(own.map(({ nll }) => nll)), "nats/token");
   }
-  for (const method of ["infllmv2", "full", "snippets"]) {
+  for (const method of ["infllmv2", "full", "snippets", "none"]) {
     const pairs = pairsOf(answers.nosa, answers[method]);
     if (pairs.length === 0) continue;
     const points = bootstrap(pairs.map(([ours, theirs]) => 100 * (Number(ours.exact) - Number(theirs.exact))));
