@@ -1,0 +1,124 @@
+import { describe, expect, it } from "vitest";
+import type { EngineStatus } from "../../../engine/protocol";
+import { budgetProblem } from "../../../extension/budgets";
+import { globFor } from "../../../extension/contextActions";
+import { gauges } from "../../../extension/meter";
+import { pinsMax, Pins } from "../../../extension/pins";
+import { recallText } from "../../../extension/repoTool";
+import { reportText } from "../../../extension/selfTest";
+
+const context = {
+  root: "/code/shop",
+  files: 4,
+  tokens: 12_000,
+  complete: true,
+  attendedBlocks: 0,
+  totalBlocks: 0,
+  policy: "nosa",
+  blocksRead: 0,
+  selection: "adapter",
+} as const;
+const status: EngineStatus = {
+  engineVersion: "0.1.0",
+  model: { id: "half", name: "Half", loaded: true },
+  device: "CPU AVX2",
+  contexts: [context, { ...context, root: "/code/other", tokens: 900_000 }],
+  activity: { kind: "idle" },
+  clients: 1,
+  kvBytes: 0,
+  memory: { bytes: 61e6, bytesMax: 2e9, diskBytes: 152e6, diskBytesMax: 0, diskBytesRead: 0 },
+  problem: "",
+};
+
+describe("the meter", () => {
+  it("shows tokens of this window's repositories, memory and disk against their budgets", () => {
+    expect(gauges(status, ["/code/shop"], 48_000).map(({ label, text, percent }) => [label, text, percent])).toEqual([
+      ["Tokens read", "12k of 48k", 25],
+      ["In memory", "61 MB of 2 GB", 3],
+      ["On disk", "152 MB", 0],
+    ]);
+  });
+
+  it("shows the memory of a device only where there is one", () => {
+    const memory = { ...status.memory, deviceBytes: 1e9, deviceBytesMax: 4e9 };
+    const [, device] = gauges({ ...status, memory }, [], 1_000);
+    expect(device).toMatchObject({ id: "device", text: "1 GB of 4 GB", percent: 25 });
+  });
+});
+
+describe("a budget", () => {
+  it("is a number, and tokens are whole and enough", () => {
+    for (const text of ["4", "0", " 1.5 "]) expect(budgetProblem("memoryGigabytes", text)).toBeUndefined();
+    for (const text of ["", "four", "-1", "Infinity"]) expect(budgetProblem("diskGigabytes", text)).toBe("A number, please.");
+    expect(budgetProblem("contextTokensMax", "2000")).toBeUndefined();
+    for (const text of ["100", "2000.5"]) expect(budgetProblem("contextTokensMax", text)).toBe("At least 1024 tokens.");
+  });
+});
+
+describe("pins", () => {
+  const memento = () => {
+    const kept = new Map<string, unknown>();
+    return {
+      kept,
+      get: (key: string): never => kept.get(key) as never,
+      update: (key: string, value: unknown) => Promise.resolve(void kept.set(key, value)),
+    };
+  };
+
+  it("are kept by repository, once each, up to a maximum", async () => {
+    const pins = new Pins(memento());
+    expect(await pins.add("/a", "x.ts")).toBe(true);
+    expect(await pins.add("/a", "x.ts")).toBe(true);
+    expect([pins.of("/a"), pins.of("/b")]).toEqual([["x.ts"], []]);
+    for (let index = 1; index < pinsMax; index += 1) expect(await pins.add("/a", `${index}.ts`)).toBe(true);
+    expect(await pins.add("/a", "too-many.ts")).toBe(false);
+    await pins.remove("/a", "x.ts");
+    expect(pins.has("/a", "x.ts")).toBe(false);
+  });
+
+  it("survive what another version has written", () => {
+    for (const value of [null, 3, [], { "/a": "x" }, { "/a": [1] }]) {
+      const store = memento();
+      store.kept.set("nosa.pins", value);
+      expect(new Pins(store).of("/a")).toEqual([]);
+    }
+  });
+});
+
+it("a glob for a path means that path and no other", () => {
+  expect(globFor("src/a.ts")).toBe("src/a.ts");
+  expect(globFor("src/")).toBe("src/**");
+  expect(globFor("app/[id]/(x)/*.ts")).toBe("app/[[]id[]]/[(]x[)]/[*].ts");
+});
+
+describe("what another model gets", () => {
+  const spans = [
+    { label: "a.ts:1-2", text: "one\ntwo" },
+    { label: "b.ts:3", text: "three" },
+    { label: "gone.ts:9", text: "" },
+  ];
+
+  it("is the answer and the lines, best first", () => {
+    expect(recallText({ text: " In a.\n" }, spans, 1_000)).toBe("In a.\n\na.ts:1-2\none\ntwo\n\nb.ts:3\nthree\n\ngone.ts:9");
+  });
+
+  it("never exceeds what was asked for, and holds whole pieces", () => {
+    for (let most = 0; most < 60; most += 1) {
+      const text = recallText({ text: "In a." }, spans, most);
+      expect(text.length).toBeLessThanOrEqual(most);
+      if (text.includes("one")) expect(text).toContain("one\ntwo");
+    }
+  });
+});
+
+it("the self-test's report names what failed, and holds no table that breaks", () => {
+  const checks = [
+    { name: "The engine answers", passed: true, detail: "1 ms" },
+    { name: "The model answers", passed: false, detail: "a | b" },
+  ];
+  const text = reportText(checks, status);
+  expect(text).toContain("1 of 2 checks failed.");
+  expect(text).toContain("| ✗ | The model answers | a \\| b |");
+  expect(text).toContain("- Device: CPU AVX2");
+  expect(reportText([], null)).toContain("Everything works.");
+});
