@@ -183,6 +183,7 @@ Status Runner::feed(SequenceKey key, int end) {
     ids.assign(sequence.tokens.begin() + sequence.n_computed, sequence.tokens.begin() + sequence.n_computed + n);
     NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + n, stream_));
     NOSA_TRY(step_->feed(sequence.lane, ids, stream_));
+    n_steps_ += 1;
     sequence.n_computed += n;
     if (sequence.n_computed % kBlockTokens == 0) {
       NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
@@ -223,6 +224,7 @@ Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn)
   NOSA_TRY(step_->begin(lanes, ids, command.teacher, command.n_steps, stream_));
   for (int i = 0; i < command.n_steps; ++i) {
     NOSA_TRY(step_->decode(stream_));
+    n_steps_ += 1;
     for (Sequence* sequence : sequences) {
       sequence->n_computed += 1;
       if (sequence->n_computed % kBlockTokens == 0) {
@@ -338,9 +340,12 @@ Status Runner::unbind_lane(Sequence& sequence) {
   return {};
 }
 
-// A finished own block goes to host memory beside the next steps; its slot keeps it meanwhile, for it is in the window.
+// A finished own block goes to host memory beside the next steps. Its slot keeps it while it is in the window, and by the
+// time the next block is finished, it must be there.
 Status Runner::start_writing_back(const Sequence& sequence, int own_block) {
   if (pool_->resident()) return {};
+  if (written_at_step_ != n_steps_) NOSA_TRY(wait_for_writing());
+  written_at_step_ = n_steps_;
   const int page = sequence.pages[size_t(own_block)];
   arena_->forget(page);
   NOSA_CUDA_TRY(cudaEventRecord(step_done_, stream_), "Writing a block back");

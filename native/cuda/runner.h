@@ -116,6 +116,8 @@ class Runner {
   cudaEvent_t step_done_ = nullptr;
   cudaEvent_t write_done_ = nullptr;
   bool writing_ = false;
+  uint64_t n_steps_ = 0;          // Enqueued ever.
+  uint64_t written_at_step_ = 0;  // After which what is being written was finished.
   // In the order of their lives.
   std::shared_ptr<DeviceModel> model_;
   std::unique_ptr<PagePool> pool_;
