@@ -56,7 +56,7 @@ async function answer(context, questions, selection) {
   const answers = [];
   for (const [index, { definition }] of questions.entries()) {
     const { text, exact, nll, tokens } = await asker.ask(index);
-    answers.push({ name: definition.name, exact, nll, tokens, text });
+    answers.push({ place: `${definition.path}:${definition.line}`, name: definition.name, exact, nll, tokens, text });
   }
   await asker.dispose();
   return answers;
@@ -91,8 +91,8 @@ function report(figures, where, answers) {
 }
 
 function pairsOf(ours, theirs) {
-  const byName = new Map(ours.map((each) => [each.name, each]));
-  return theirs.flatMap((each) => (byName.has(each.name) ? [[byName.get(each.name), each]] : []));
+  const byPlace = new Map(ours.map((each) => [each.place, each]));
+  return theirs.flatMap((each) => (byPlace.has(each.place) ? [[byPlace.get(each.place), each]] : []));
 }
 
 function interval({ low, high }) {
