@@ -6,7 +6,7 @@
 namespace nosa::bench {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 1024;
 
 __device__ uint32_t mixed(uint32_t x) {
   x ^= x >> 16;
