@@ -56,6 +56,13 @@ __device__ inline void load_transposed(uint32_t (&v)[4], const void* shared) {
                : "memory");
 }
 
+/// 2^x, to some 2 units in the last place; what would be subnormal is 0.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// Tokens that exist in a block, 0 when it is masked.
 __device__ inline int tokens_in(const Work& w, int block) {
   const PrefillAttentionParams& p = w.p;
@@ -105,7 +112,7 @@ struct ListWalk {
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const __grid_constant__ Work w) {
+__global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 2 : 1) prefill_attention_kernel(const __grid_constant__ Work w) {
   begin_kernel();
   constexpr int kRowChunks = kHeadDim / 8;
   constexpr int kTileBytes = kBlockTokens * kHeadDim * 2;  // keys or values of a block
@@ -276,21 +283,24 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const __
       highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, 2));
       // A row that has seen nothing: any finite number will do.
       const float base = highest == -INFINITY ? 0.0f : highest;
-      factor[i] = exp2f(peak[i] - base);
+      factor[i] = exp2_fast(peak[i] - base);
       peak[i] = highest;
       float added = 0.0f;
 #pragma unroll
       for (int n = 0; n < kKeyTiles; ++n) {
-        logits[n][2 * i] = exp2f(logits[n][2 * i] - base);
-        logits[n][2 * i + 1] = exp2f(logits[n][2 * i + 1] - base);
+        logits[n][2 * i] = exp2_fast(logits[n][2 * i] - base);
+        logits[n][2 * i + 1] = exp2_fast(logits[n][2 * i + 1] - base);
         added += logits[n][2 * i] + logits[n][2 * i + 1];
       }
       total[i] = total[i] * factor[i] + added;
     }
+    // The maximum seldom moves once some blocks are in.
+    if (__any_sync(kAllLanes, factor[0] != 1.0f || factor[1] != 1.0f)) {
 #pragma unroll
-    for (int n = 0; n < kDimTiles; ++n) {
+      for (int n = 0; n < kDimTiles; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[n][i] *= factor[i / 2];
+        for (int i = 0; i < 4; ++i) sums[n][i] *= factor[i / 2];
+      }
     }
 
     const std::byte* values = keys + kTileBytes;
@@ -359,7 +369,7 @@ __global__ void join_kernel(const __grid_constant__ Work w) {
     for (int split = 0; split < w.n_splits; ++split) {
       const float2 state = w.states[split * n_heads + head];
       if (state.y == 0.0f) continue;
-      const float factor = exp2f(state.x - peak);
+      const float factor = exp2_fast(state.x - peak);
       const float4 v = reinterpret_cast<const float4*>(w.sums)[(split * n_heads + head) * quads + at % quads];
       total += state.y * factor;
       sum.x += v.x * factor;
