@@ -49,7 +49,9 @@ export function expectedFiles() {
     "extension/package.json",
     "extension/package.nls.json",
     "extension/package.nls.de.json",
-    ...[...builtFiles, ...(existsSync(cudaLibrary) ? [cudaLibraryName] : []), ...workers].map((name) => `extension/dist/${name}`),
+    ...[...builtFiles, ...(existsSync(cudaLibrary) ? [cudaLibraryName] : []), ...workers].map(
+      (name) => `extension/dist/${name}`,
+    ),
     ...adapterNames().map((name) => `extension/dist/adapters/${name}.safetensors`),
     ...assets.map((name) => `extension/${name}`),
   ].sort();

@@ -38,7 +38,8 @@ const tests = {
     onceFor("sanitizers", nativeInputs, () => nativeTests("sanitizers", ["-DNOSA_SANITIZE=address,undefined"])),
   fuzz: () => onceFor("fuzz", nativeInputs, fuzz),
   arm: () => onceFor("arm", ["CMakeLists.txt", "native"], compileForArm),
-  cuda: () => onceFor("cuda", [...cudaInputs, "bench/gpu", "native", "test/cuda", "test/kernels", "test/native"], compileForCuda),
+  cuda: () =>
+    onceFor("cuda", [...cudaInputs, "bench/gpu", "native", "test/cuda", "test/kernels", "test/native"], compileForCuda),
   addon: () => vitest("addon", 10, [prepareBundles]),
   project: () => vitest("project", 5, [prepareBundles, prepareVsix]),
   engine: () => vitest("engine", 15, [prepareBundles, prepareModels]),
