@@ -1,7 +1,8 @@
 // Whether the lines that an answer is said to draw on hold what was asked for, and whether they are what the answer needs: with the cited blocks masked it
 // changes, with as many others masked it does not.
 //
-//   --attribution N   look-ups over 32 k tokens (90); the right answers among them count
+//   --attribution N   look-ups (90); the right answers among them count
+//   --sizes A         of the repositories (32k)
 import { openContext, openModel, selections } from "../lib/context.mjs";
 import { modelFile, product } from "../lib/product.mjs";
 import { Asker } from "../lookups/ask.mjs";
@@ -16,7 +17,8 @@ export async function run(figures, options) {
   const { model: id, threads } = options;
   const model = await openModel(await modelFile(id), { threads });
   const raw = [];
-  for (const { name, files, questions } of lookupSet("32k", Number(options.attribution ?? 90))) {
+  const size = String(options.sizes ?? "32k");
+  for (const { name, files, questions } of lookupSet(size, Number(options.attribution ?? 90))) {
     const context = await openContext(model, { name, files });
     const neutral = await measureNeutral(context, selections.nosa);
     const asker = await Asker.open(context, questions, { selection: selections.nosa });
@@ -53,7 +55,7 @@ export async function run(figures, options) {
 
   const share = (holds) => (100 * raw.filter(holds).length) / raw.length;
   const mean = (of) => raw.reduce((sum, each) => sum + of(each), 0) / raw.length;
-  figures.add(`${id}, 32k: right look-ups`, raw.length, "answers");
+  figures.add(`${id}, ${size}: right look-ups (of ${Number(options.attribution ?? 90)})`, raw.length, "answers");
   figures.add(
     "definition within the first range",
     share(({ found }) => found === 0),

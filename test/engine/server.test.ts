@@ -298,6 +298,29 @@ describe("chat", () => {
     expect((await client.request("nosa/status", {})).contexts[0]?.attendedBlocks).toBe(answer.usage.attendedBlocks);
   });
 
+  it("explains an answer when asked why: the same answer, and attention to more than is named", async () => {
+    const harness = await EngineHarness.start({ segmentTokensMax: 2_048 });
+    const client = await harness.connect();
+    const root = repository();
+    await client.index(root);
+    const question = { root, messages: [{ role: "user", content: "alphaSecretNumber = " }] } as const;
+    const sampling = { tokensMax: 40, temperature: 0, seed: 1 };
+    const before = harness.workshop.tokensDecoded;
+    const answer = await client.request("nosa/chat", { ...question, ...sampling, why: true });
+    const measuring = harness.workshop.tokensDecoded - before;
+    expect(answer.text).toBe("4711;");
+    const [best, ...rest] = answer.references;
+    expect(best).toMatchObject({ path: "src/alpha.ts" });
+    expect(best?.startLine).toBeLessThanOrEqual(41);
+    expect(best?.endLine).toBeGreaterThanOrEqual(41);
+    expect(rest).toEqual([]);
+    expect(answer.attention?.[0]).toEqual(best);
+    // What answers to unrelated questions draw on is measured once for a context.
+    const again = await client.request("nosa/chat", { ...question, ...sampling, why: true });
+    expect(again.references).toEqual(answer.references);
+    expect(harness.workshop.tokensDecoded - before).toBeLessThan(2 * measuring);
+  });
+
   it("keeps the conversation's tail: a follow-up computes only what was added", async () => {
     const harness = await EngineHarness.start();
     const client = await harness.connect();
