@@ -1,4 +1,12 @@
-import { MarkdownString, StatusBarAlignment, ThemeColor, l10n, window, type Disposable, type StatusBarItem } from "vscode";
+import {
+  MarkdownString,
+  StatusBarAlignment,
+  ThemeColor,
+  l10n,
+  window,
+  type Disposable,
+  type StatusBarItem,
+} from "vscode";
 import type { Activity, ContextStatus, EngineStatus } from "../engine/protocol";
 import type { ConnectionState, Engine } from "./client";
 import { failureView } from "./errors";
