@@ -1,4 +1,4 @@
-// A part of the list for each thread block. The unit of work is 16 keys for a warp: their 16 x head_dim values of K and
+// Every n-th entry of the list for each of n thread blocks. The unit of work is 16 keys for a warp: their 16 x head_dim values of K and
 // of V go straight from memory to registers in the layout that the tensor cores want, because neither the order of
 // dimensions in q . k nor the order of keys in the weighted sum matters (mma.cuh; for V see weigh()). A warp takes the
 // same quarter of every second block of its part, looks all those blocks up at once, a block a lane, and starts the next
@@ -53,13 +53,15 @@ struct Entry {
   int n_tokens;
 };
 
-__device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i, int n_entries) {
-  if (i >= n_entries) return {0, 0, 0};
+/// Entry i, one that counts for nothing beyond the last. What is listed is read before it is known how much there is.
+__device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i) {
   if (p.selected != nullptr) {
-    const size_t list = (size_t(row.idx) * p.n_kv_heads + row.head) * p.n_selected_max;
-    const int4 of = reinterpret_cast<const int4*>(p.selected)[list + i];
-    return {max(of.y, 0), of.z, of.y < 0 ? 0 : of.w};
+    const size_t list = size_t(row.idx) * p.n_kv_heads + row.head;
+    const int4 of = reinterpret_cast<const int4*>(p.selected)[list * p.n_selected_max + min(i, p.n_selected_max - 1)];
+    const bool counts = i < p.n_selected[list] && of.y >= 0;
+    return {counts ? of.y : 0, counts ? of.z : 0, counts ? of.w : 0};
   }
+  if (row.place.lane < 0 || i >= row.place.n_blocks) return {0, 0, 0};
   const size_t of_lane = size_t(row.place.lane) * p.blocks.n_blocks_max + i;
   const int page = p.blocks.pages[of_lane];
   const BlockInfo info = p.blocks.info[of_lane];
@@ -227,34 +229,6 @@ __device__ void put_state(State<kHeadDim>& state, WarpSums<kHeadDim>& all) {
   }
 }
 
-/// A warp's units of the part [begin, end): quarter `warp % 4` of entries begin + warp / 4, + 2, + 4, ...
-template <int kHeadDim>
-__device__ void attend_part(const AttendBlocksParams& p, const Row& row, const QueryTile<kHeadDim>& queries, int begin,
-                            int end, State<kHeadDim>& state) {
-  const int warp = threadIdx.x / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  const int first_key = warp % kBlockUnits * kUnitKeys;
-  const float scale = p.scale * kLog2E;
-  for (int base = begin + warp / kBlockUnits; base < end; base += kBlocksAtOnce * kWarp) {
-    const Entry mine = entry_at(p, row, base + kBlocksAtOnce * lane, end);
-    const int n = min((end - base + kBlocksAtOnce - 1) / kBlocksAtOnce, kWarp);
-    Unit<kHeadDim> unit;
-    UnitPlace at = place_of_unit(p, row, broadcast(mine, 0), first_key);
-    load_keys<kHeadDim>(at, unit);
-    load_values<kHeadDim>(at, unit);
-    for (int i = 0; i < n; ++i) {
-      float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
-      multiply<kHeadDim, 2>(queries, unit.keys, logits);
-      const uint4 weights = take_logits<kHeadDim>(logits, unit, scale, state);
-      // The next unit's keys come while this one's values are weighed, its values while its keys are multiplied.
-      at = place_of_unit(p, row, broadcast(mine, min(i + 1, n - 1)), first_key);
-      if (i + 1 < n) load_keys<kHeadDim>(at, unit);
-      weigh<kHeadDim>(weights, unit, state);
-      if (i + 1 < n) load_values<kHeadDim>(at, unit);
-    }
-  }
-}
-
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocksParams p) {
   __shared__ QueryTile<kHeadDim> queries;
@@ -270,18 +244,42 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   row.idx = blockIdx.z;
   row.head = blockIdx.y / n_tiles;
   row.place = read_place(p.rows, row.idx);
-  const int n_listed = p.selected != nullptr ? p.n_selected[row.idx * p.n_kv_heads + row.head] : 0;
+  const int n_entries =
+      p.selected != nullptr ? p.n_selected[row.idx * p.n_kv_heads + row.head] : row.place.n_blocks;
+
+  // Part i has entries i, i + n_parts, ...; a warp has the same quarter of every second one of those.
+  const int warp = threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const int first_key = warp % kBlockUnits * kUnitKeys;
+  const int pitch = kBlocksAtOnce * int(gridDim.x);
+  const int base = blockIdx.x + warp / kBlockUnits * int(gridDim.x);
+  Entry mine = entry_at(p, row, base + pitch * lane);
+  if (row.place.lane < 0) return;  // Not before the list is on its way.
+  Unit<kHeadDim> unit;
+  UnitPlace at = place_of_unit(p, row, broadcast(mine, 0), first_key);
+  load_keys<kHeadDim>(at, unit);
+  load_values<kHeadDim>(at, unit);
   load_queries<kHeadDim, kThreads>(queries, p.q + row.idx * p.q_stride + (size_t(row.head) * n_group + first_head) * kHeadDim,
                                    n_heads);
-  if (row.place.lane < 0) return;
-  const int n_entries = p.selected != nullptr ? n_listed : row.place.n_blocks;
-  const int per_part = (n_entries + int(gridDim.x) - 1) / int(gridDim.x);
-  const int begin = min(int(blockIdx.x) * per_part, n_entries);
   __syncthreads();  // The queries are in place.
 
   State<kHeadDim> state = {};
   state.peak_low = state.peak_high = -INFINITY;
-  attend_part<kHeadDim>(p, row, queries, begin, min(begin + per_part, n_entries), state);
+  const int n_mine = max(0, (n_entries - base + pitch - 1) / pitch);
+  for (int i = 0; i < n_mine; ++i) {
+    float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
+    multiply<kHeadDim, 2>(queries, unit.keys, logits);
+    const uint4 weights = take_logits<kHeadDim>(logits, unit, p.scale * kLog2E, state);
+    // The next unit's keys come while this one's values are weighed, its values while its keys are multiplied.
+    const int next = i + 1;
+    if (next < n_mine) {
+      if (next % kWarp == 0) mine = entry_at(p, row, base + pitch * (next + lane));
+      at = place_of_unit(p, row, broadcast(mine, next % kWarp), first_key);
+      load_keys<kHeadDim>(at, unit);
+    }
+    weigh<kHeadDim>(weights, unit, state);
+    if (next < n_mine) load_values<kHeadDim>(at, unit);
+  }
   put_state<kHeadDim>(state, all);
   __syncthreads();  // All warps' sums are there.
 

@@ -3,6 +3,8 @@
 // stores, and a single miss is spread over several processors. Parts of extents that are not there end at once.
 #include "gather_blocks.h"
 
+#include <algorithm>
+
 #include "common/launch.cuh"
 
 namespace nosa::cuda {
@@ -11,7 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kLoads = 2;  // of 16 bytes a thread
 constexpr size_t kPartBytes = size_t(kThreads) * kLoads * sizeof(uint4);
-constexpr int kLoadsAtOnce = 16;  // extents of a stream in the grid; a cold start takes turns
+constexpr unsigned kLoadsAtOnce = 128;  // extents in the grid, of all streams; when there are more, they take turns
 
 /// A load that bypasses the caches: host memory may have changed since they were filled.
 __device__ uint4 load_host(const uint4* at) {
@@ -57,7 +59,9 @@ cudaError_t gather_blocks(const GatherBlocksParams& p, cudaStream_t stream) {
   if (p.extent_bytes == 0 || p.extent_bytes % 4096 != 0) return cudaErrorInvalidValue;
   if (p.n_seqs == 0 || p.n_loads_max == 0) return cudaSuccess;
   const unsigned n_parts = unsigned((p.extent_bytes + kPartBytes - 1) / kPartBytes);
-  const unsigned n_at_once = p.n_loads_max < kLoadsAtOnce ? unsigned(p.n_loads_max) : unsigned(kLoadsAtOnce);
+  constexpr unsigned kOfStreamMax = 16;
+  const unsigned n_streams = unsigned(p.n_seqs) * unsigned(p.n_kv_heads);
+  const unsigned n_at_once = std::min({unsigned(p.n_loads_max), kOfStreamMax, std::max(2u, kLoadsAtOnce / n_streams)});
   return launch(gather_blocks_kernel, dim3(n_at_once * n_parts, p.n_kv_heads, p.n_seqs), kThreads, 0, stream, p);
 }
 

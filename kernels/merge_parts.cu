@@ -13,11 +13,11 @@ namespace nosa::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kAtOnce = 16;  // sums that are loaded together
 
 static_assert(kPartsMax == kWarp, "a part a lane");
 
-template <int kHeadDim>
+/// For at most kParts parts.
+template <int kHeadDim, int kParts>
 __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams p, int n_parts) {
   constexpr int kHeadLanes = kHeadDim / 4;  // threads of a head
   constexpr int kWarpHeads = kWarp / kHeadLanes;
@@ -27,44 +27,54 @@ __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams 
   const int lane = threadIdx.x % kWarp;
   const bool there = quad < p.n_heads * kHeadLanes;
   const int head = min(quad / kHeadLanes, p.n_heads - 1);
-  const RowPlace place = read_place(p.rows, row);
+  const PartsView parts(const_cast<std::byte*>(p.parts), int(gridDim.y), p.n_heads);
+  const size_t first_part = (size_t(row) * p.n_heads + head) * kPartsMax;
 
-  float4 out = {0.0f, 0.0f, 0.0f, 0.0f};
-  if (place.lane >= 0) {
-    const PartsView parts(const_cast<std::byte*>(p.parts), int(gridDim.y), p.n_heads);
-    const size_t of_head = (size_t(row) * p.n_heads + head) * kPartsMax;
-    float weights[kWarpHeads];  // of part `lane`, for each head of the warp
-    float totals[kWarpHeads];
+  // An idle row's parts are read like any other, not to wait for its place, and thrown away.
+  const auto* sums = reinterpret_cast<const float4*>(parts.sums + first_part * kHeadDim) + quad % kHeadLanes;
+  float4 values[kParts];
 #pragma unroll
-    for (int h = 0; h < kWarpHeads; ++h) {
-      const size_t first = __shfl_sync(kAllLanes, of_head, h * kHeadLanes);
-      const PartTotal part = lane < n_parts ? parts.totals[first + lane] : PartTotal{-INFINITY, 0.0f};
-      const float highest = warp_max(part.peak);
-      weights[h] = highest == -INFINITY ? 0.0f : exp2f(part.peak - highest);
-      totals[h] = warp_sum(weights[h] * part.total);
-    }
-    const auto* sums = reinterpret_cast<const float4*>(parts.sums + of_head * kHeadDim) + quad % kHeadLanes;
-    for (int first = 0; first < n_parts; first += kAtOnce) {
-      float4 values[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) values[i] = sums[size_t(min(first + i, n_parts - 1)) * kHeadLanes];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        const float of_first = __shfl_sync(kAllLanes, weights[0], first + i);
-        const float of_last = __shfl_sync(kAllLanes, weights[kWarpHeads - 1], first + i);
-        const float weight = lane < kHeadLanes ? of_first : of_last;
-        out.x += weight * values[i].x;
-        out.y += weight * values[i].y;
-        out.z += weight * values[i].z;
-        out.w += weight * values[i].w;
-      }
-    }
-    const float total = lane < kHeadLanes ? totals[0] : totals[kWarpHeads - 1];
-    const float scale = total > 0.0f ? 1.0f / total : 0.0f;
-    out = {out.x * scale, out.y * scale, out.z * scale, out.w * scale};
+  for (int i = 0; i < kParts; ++i) {
+    values[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (i < n_parts) values[i] = sums[size_t(i) * kHeadLanes];
   }
+  __syncthreads();  // Keeps the compiler from moving the loads down to where they are used, one after the other.
+  const bool idle = read_place(p.rows, row).lane < 0;
+  float weights[kWarpHeads];  // of part `lane`, for each head of the warp
+  float totals[kWarpHeads];
+#pragma unroll
+  for (int h = 0; h < kWarpHeads; ++h) {
+    const size_t first = __shfl_sync(kAllLanes, first_part, h * kHeadLanes);
+    const PartTotal part = lane < n_parts ? parts.totals[first + lane] : PartTotal{-INFINITY, 0.0f};
+    const float highest = warp_max(part.peak);
+    weights[h] = highest == -INFINITY || lane >= n_parts ? 0.0f : exp2f(part.peak - highest);
+    totals[h] = warp_sum(weights[h] * part.total);
+  }
+  float4 out = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const float of_first = __shfl_sync(kAllLanes, weights[0], i);
+    const float of_last = __shfl_sync(kAllLanes, weights[kWarpHeads - 1], i);
+    const float weight = lane < kHeadLanes ? of_first : of_last;
+    out.x += weight * values[i].x;
+    out.y += weight * values[i].y;
+    out.z += weight * values[i].z;
+    out.w += weight * values[i].w;
+  }
+  const float total = lane < kHeadLanes ? totals[0] : totals[kWarpHeads - 1];
+  const float scale = total > 0.0f ? 1.0f / total : 0.0f;
+  out = {out.x * scale, out.y * scale, out.z * scale, out.w * scale};
+  if (idle) out = {0.0f, 0.0f, 0.0f, 0.0f};
   if (p.out_f32 != nullptr && there) reinterpret_cast<float4*>(p.out_f32 + row * p.out_stride)[quad] = out;
   if (p.out.data != nullptr) store_quad(p.out, row, quad, out, there);
+}
+
+template <int kHeadDim>
+cudaError_t launch_merge(const MergePartsParams& p, int n_rows, int n_parts, cudaStream_t stream) {
+  constexpr int kFew = 4;
+  const dim3 grid((p.n_heads * kHeadDim / 4 + kThreads - 1) / kThreads, n_rows);
+  const auto kernel = n_parts <= kFew ? merge_parts_kernel<kHeadDim, kFew> : merge_parts_kernel<kHeadDim, kPartsMax>;
+  return launch(kernel, grid, kThreads, 0, stream, p, n_parts);
 }
 
 }  // namespace
@@ -81,10 +91,9 @@ cudaError_t merge_parts(const MergePartsParams& p, cudaStream_t stream) {
   const int n_tiles = (p.n_heads / p.n_kv_heads + kTileHeads - 1) / kTileHeads;
   const cudaError_t error = part_count(n_rows * p.n_kv_heads * n_tiles, &n_parts);
   if (error != cudaSuccess) return error;
-  const dim3 grid((p.n_heads * p.head_dim / 4 + kThreads - 1) / kThreads, n_rows);
   switch (p.head_dim) {
-    case 64: return launch(merge_parts_kernel<64>, grid, kThreads, 0, stream, p, n_parts);
-    case 128: return launch(merge_parts_kernel<128>, grid, kThreads, 0, stream, p, n_parts);
+    case 64: return launch_merge<64>(p, n_rows, n_parts, stream);
+    case 128: return launch_merge<128>(p, n_rows, n_parts, stream);
     default: return cudaErrorInvalidValue;
   }
 }

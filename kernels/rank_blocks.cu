@@ -19,13 +19,16 @@ __global__ void __launch_bounds__(kSelectThreads) rank_blocks_kernel(RankBlocksP
   const int head = blockIdx.x;
   const int n_own_ranked = max(0, p.n_own_tokens / kBlockTokens + 1 - p.window_blocks);
   const int n_blocks = p.n_attended + n_own_ranked;
+  clear_counts(scratch);
   if (threadIdx.x == 0) n_best = n_candidates = 0;
   __syncthreads();  // The counts are zero.
   for (int b = threadIdx.x; b < n_blocks; b += kSelectThreads) {
     const bool masked = p.blocks.info[size_t(p.lane) * p.blocks.n_blocks_max + b].masked != 0;
     const float score = pooled_score(p.blocks, p.side_car, p.lane, head, p.n_attended, p.n_own_tokens, b);
     keys[b] = masked ? 0 : ordered(score);
-    if (!masked) atomicAdd(&n_candidates, 1);
+    if (masked) continue;
+    atomicAdd(&n_candidates, 1);
+    count_key(keys[b], scratch);
   }
   __syncthreads();  // All keys are there.
   const int n_wanted = min(p.ranking.capacity, n_candidates);

@@ -2,9 +2,9 @@
 // thread blocks score their windows, publish maximum and sum per head, wait for each other, and then turn the logits
 // they kept into scores. One launch instead of three; the keys, which are the bulk of the bytes, are read once.
 //
-// A unit is 32 blocks, 128 windows: 8 blocks for each of four warps, whose 4 tiles of 8 windows are loaded whole
-// before the first product. Its maximum and sum do not depend on the grid, and all are joined in order, so neither
-// does the result. Waiting is safe because the launcher never starts more thread blocks than the machine holds.
+// A unit is 32 blocks, 128 windows: 8 blocks for each of four warps, whose 4 tiles of 8 windows are loaded whole while
+// the unit before is multiplied. Maxima and sums are joined in a fixed order. Waiting is safe because the launcher never
+// starts more thread blocks than the machine holds.
 #include "score_blocks.h"
 
 #include <algorithm>
@@ -27,6 +27,7 @@ constexpr int kUnitBlocks = kWarps * kWarpBlocks;
 constexpr int kept_units(int n_head_tiles) { return 4 / n_head_tiles; }
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kCounterBytes = 16;
+constexpr int kSplitsMax = 128;  // thread blocks of a (row, KV head)
 
 __host__ __device__ int units_for(int n_blocks) { return (n_blocks + kUnitBlocks - 1) / kUnitBlocks; }
 
@@ -50,13 +51,14 @@ __device__ Partial join_lanes(Partial x, int step) {
 
 /// Where a (row, KV head) keeps what its thread blocks share.
 struct Shared {
-  int* counter;      // arrivals, back at 0 afterwards
-  Partial* partials;  // [n_units, n_head_tiles, 16]
+  int* arrived;       // back at 0 afterwards
+  int* left;          // likewise
+  Partial* partials;  // [kSplitsMax, n_head_tiles, 16]
   float4* logits;     // [n_units, kWarps, n_head_tiles, kWarpTiles, 32]
 };
 
-__host__ __device__ size_t partial_bytes(int n_units, int n_head_tiles) {
-  return size_t(n_units) * n_head_tiles * kTileHeads * sizeof(Partial);
+__host__ __device__ size_t partial_bytes(int n_head_tiles) {
+  return size_t(kSplitsMax) * n_head_tiles * kTileHeads * sizeof(Partial);
 }
 __host__ __device__ size_t logit_bytes(int n_units, int n_head_tiles) {
   return size_t(n_units) * kWarps * n_head_tiles * kWarpTiles * kWarp * sizeof(float4);
@@ -67,29 +69,33 @@ __device__ Shared shared_of(const ScoreBlocksParams& p, int row, int head, int n
   const size_t group = size_t(row) * p.n_kv_heads + head;
   const size_t n_groups = size_t(p.rows.n_seqs) * p.rows.n_queries * p.n_kv_heads;
   std::byte* partials = p.scratch + n_groups * kCounterBytes;
-  std::byte* logits = partials + n_groups * partial_bytes(n_units, n_head_tiles);
-  return {reinterpret_cast<int*>(p.scratch + group * kCounterBytes),
-          reinterpret_cast<Partial*>(partials + group * partial_bytes(n_units, n_head_tiles)),
+  std::byte* logits = partials + n_groups * partial_bytes(n_head_tiles);
+  int* counters = reinterpret_cast<int*>(p.scratch + group * kCounterBytes);
+  return {counters, counters + 1, reinterpret_cast<Partial*>(partials + group * partial_bytes(n_head_tiles)),
           reinterpret_cast<float4*>(logits + group * logit_bytes(n_units, n_head_tiles))};
 }
 
 /// Waits until all `n` thread blocks of the group are here; what they wrote before is visible after.
-__device__ void meet(int* counter, int n) {
-  if (n == 1) {
-    __syncthreads();  // What this thread block wrote is enough.
-    return;
-  }
-  __threadfence();
-  __syncthreads();  // Everybody's writes are out before one thread says so.
+__device__ void meet(const Shared& shared, int n) {
+  __syncthreads();  // Everybody's writes are done before one thread says so.
+  if (n == 1) return;
   if (threadIdx.x == 0) {
-    atomicAdd(counter, 1);
-    while (*reinterpret_cast<volatile int*>(counter) < n) {
+    int arrived;
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;" : "=r"(arrived) : "l"(shared.arrived) : "memory");
+    arrived += 1;
+    while (arrived < n) {
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(arrived) : "l"(shared.arrived) : "memory");
     }
-    __threadfence();
-    // The last to leave prepares the next launch.
-    if (atomicAdd(counter, 1) == 2 * n - 1) *reinterpret_cast<volatile int*>(counter) = 0;
   }
   __syncthreads();  // Nobody reads before all have arrived.
+}
+
+/// The last thread block to leave, which knows that all have met, prepares the next launch.
+__device__ void leave(const Shared& shared, int n) {
+  if (n == 1 || threadIdx.x != 0) return;
+  if (atomicAdd(shared.left, 1) != n - 1) return;
+  *shared.left = 0;
+  *shared.arrived = 0;
 }
 
 template <int kHeadDim>
@@ -163,27 +169,25 @@ __device__ void warp_logits(const QueryTile<kHeadDim>& queries, const Tiles<kHea
   }
 }
 
-/// Maximum and sum over a warp's tiles for head lane / 4 (low) and lane / 4 + 8 (high); the same in four lanes.
-__device__ void warp_partials(const float4 (&logits)[kWarpTiles], Partial& low, Partial& high) {
-  low = {-INFINITY, 0.0f};
-  high = {-INFINITY, 0.0f};
+/// Takes two heads' logits of one more unit into this lane's maximum and sum of each.
+__device__ void add_logits(const float4 (&logits)[kWarpTiles], Partial& low, Partial& high) {
+  Partial of_low = {-INFINITY, 0.0f};
+  Partial of_high = {-INFINITY, 0.0f};
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
-    low.peak = fmaxf(low.peak, fmaxf(logits[i].x, logits[i].y));
-    high.peak = fmaxf(high.peak, fmaxf(logits[i].z, logits[i].w));
+    of_low.peak = fmaxf(of_low.peak, fmaxf(logits[i].x, logits[i].y));
+    of_high.peak = fmaxf(of_high.peak, fmaxf(logits[i].z, logits[i].w));
   }
   // With no window at all, 0 stands in for the maximum and every power is 0.
-  const float low_peak = low.peak == -INFINITY ? 0.0f : low.peak;
-  const float high_peak = high.peak == -INFINITY ? 0.0f : high.peak;
+  const float low_peak = of_low.peak == -INFINITY ? 0.0f : of_low.peak;
+  const float high_peak = of_high.peak == -INFINITY ? 0.0f : of_high.peak;
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
-    low.sum += exp2f(logits[i].x - low_peak) + exp2f(logits[i].y - low_peak);
-    high.sum += exp2f(logits[i].z - high_peak) + exp2f(logits[i].w - high_peak);
+    of_low.sum += exp2f(logits[i].x - low_peak) + exp2f(logits[i].y - low_peak);
+    of_high.sum += exp2f(logits[i].z - high_peak) + exp2f(logits[i].w - high_peak);
   }
-  for (int step = 1; step < 4; step *= 2) {
-    low = join_lanes(low, step);
-    high = join_lanes(high, step);
-  }
+  low = join(low, of_low);
+  high = join(high, of_high);
 }
 
 /// Adds this lane's share of the scores of a tile's windows: over the heads it holds, then over the warp.
@@ -198,7 +202,7 @@ __device__ float2 tile_scores(const float4& logits, float low_total, float high_
 }
 
 template <int kHeadDim, int kHeadTiles>
-__global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParams p) {
+__global__ void __launch_bounds__(kThreads, kHeadTiles == 1 ? 4 : 1) score_blocks_kernel(ScoreBlocksParams p) {
   extern __shared__ float4 dynamic[];
   auto* queries = reinterpret_cast<QueryTile<kHeadDim>*>(dynamic);            // [kHeadTiles]
   auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kept_units, kWarps, ..]
@@ -213,13 +217,6 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   row.n_own_windows = windows_in(row.place.own + 1);
   if (row.place.lane < 0 || row.place.n_blocks <= p.total_blocks) return;
 
-  const int n_group = p.n_heads / p.n_kv_heads;
-  const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
-  for (int h = 0; h < kHeadTiles; ++h) {
-    load_queries<kHeadDim, kThreads>(queries[h], q + h * kTileHeads * kHeadDim, n_group - h * kTileHeads);
-  }
-  __syncthreads();  // The queries are in place.
-
   const Shared shared = shared_of(p, row_idx, row.head, kHeadTiles);
   const int n_units = units_for(row.place.n_blocks);
   const int warp = threadIdx.x / kWarp;
@@ -230,9 +227,22 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
     return base + (warp * kHeadTiles + head_tile) * kWarpTiles * kWarp + lane;
   };
 
+  // A thread block beyond the units has nothing to load, and says so with empty sums.
+  Tiles<kHeadDim> tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
+  const int n_group = p.n_heads / p.n_kv_heads;
+  const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
+  for (int h = 0; h < kHeadTiles; ++h) {
+    load_queries<kHeadDim, kThreads>(queries[h], q + h * kTileHeads * kHeadDim, n_group - h * kTileHeads);
+  }
+  __syncthreads();  // The queries are in place.
+
+  Partial low[kHeadTiles], high[kHeadTiles];
+#pragma unroll
+  for (int h = 0; h < kHeadTiles; ++h) low[h] = high[h] = {-INFINITY, 0.0f};
   int nth = 0;
   for (int unit = blockIdx.x; unit < n_units; unit += gridDim.x, ++nth) {
-    const Tiles<kHeadDim> tiles = load_tiles<kHeadDim>(p, row, unit);
+    Tiles<kHeadDim> next;
+    if (unit + int(gridDim.x) < n_units) next = load_tiles<kHeadDim>(p, row, unit + int(gridDim.x));
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
       float4 logits[kWarpTiles];
@@ -240,46 +250,51 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
       float4* at = logits_at(unit, nth, h);
 #pragma unroll
       for (int i = 0; i < kWarpTiles; ++i) at[i * kWarp] = logits[i];
-      Partial low, high;
-      warp_partials(logits, low, high);
-      if (lane % 4 == 0) {
-        of_warp[warp][h * kTileHeads + lane / 4] = low;
-        of_warp[warp][h * kTileHeads + lane / 4 + 8] = high;
-      }
+      add_logits(logits, low[h], high[h]);
     }
-    __syncthreads();  // All four warps' partials are there.
-    if (threadIdx.x < kHeadTiles * kTileHeads) {
-      Partial total = of_warp[0][threadIdx.x];
-      for (int w = 1; w < kWarps; ++w) total = join(total, of_warp[w][threadIdx.x]);
-      shared.partials[size_t(unit) * kHeadTiles * kTileHeads + threadIdx.x] = total;
-    }
-    __syncthreads();  // of_warp is free again.
+    tiles = next;
   }
+#pragma unroll
+  for (int h = 0; h < kHeadTiles; ++h) {
+    for (int step = 1; step < 4; step *= 2) {
+      low[h] = join_lanes(low[h], step);
+      high[h] = join_lanes(high[h], step);
+    }
+    if (lane % 4 == 0) {
+      of_warp[warp][h * kTileHeads + lane / 4] = low[h];
+      of_warp[warp][h * kTileHeads + lane / 4 + 8] = high[h];
+    }
+  }
+  __syncthreads();  // All four warps' sums are there.
+  if (threadIdx.x < kHeadTiles * kTileHeads) {
+    Partial total = of_warp[0][threadIdx.x];
+    for (int w = 1; w < kWarps; ++w) total = join(total, of_warp[w][threadIdx.x]);
+    shared.partials[size_t(blockIdx.x) * kHeadTiles * kTileHeads + threadIdx.x] = total;
+  }
+  meet(shared, gridDim.x);
 
-  meet(shared.counter, gridDim.x);
-
-  // Every thread block joins all partials: 8 threads a head, each a run of units, then the runs in order.
+  // Every thread block joins all sums: 8 threads a head, each a run of thread blocks, then the runs in order.
   constexpr int kRuns = kThreads / kTileHeads;
-  constexpr int kAtOnce = 8;  // loads that wait together
+  constexpr int kRunMax = kSplitsMax / kRuns;
+  const int n_splits = gridDim.x;
+  const int per_run = (n_splits + kRuns - 1) / kRuns;
   for (int h = 0; h < kHeadTiles; ++h) {
     const int head = threadIdx.x / kRuns;
     const int run = threadIdx.x % kRuns;
-    const int per_run = (n_units + kRuns - 1) / kRuns;
-    Partial total = {-INFINITY, 0.0f};
-    for (int first = run * per_run; first < min(n_units, (run + 1) * per_run); first += kAtOnce) {
-      float2 values[kAtOnce];
+    float2 values[kRunMax];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        const int unit = min(first + i, n_units - 1);
-        // Past the first-level cache, which may hold an older launch's.
-        values[i] = __ldcg(reinterpret_cast<const float2*>(shared.partials) +
-                           (size_t(unit) * kHeadTiles + h) * kTileHeads + head);
-      }
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        if (first + i < min(n_units, (run + 1) * per_run)) total = join(total, {values[i].x, values[i].y});
-      }
+    for (int i = 0; i < kRunMax; ++i) {
+      const int split = run * per_run + i;
+      // Past the first-level cache, which may hold an older launch's.
+      const auto* at = reinterpret_cast<const float2*>(shared.partials) + (size_t(split) * kHeadTiles + h) * kTileHeads + head;
+      values[i] = i < per_run && split < n_splits ? __ldcg(at) : float2{-INFINITY, 0.0f};
     }
+    Partial total = {-INFINITY, 0.0f};
+#pragma unroll
+    for (int i = 0; i < kRunMax; ++i) total.peak = fmaxf(total.peak, values[i].x);
+    const float peak = total.peak == -INFINITY ? 0.0f : total.peak;
+#pragma unroll
+    for (int i = 0; i < kRunMax; ++i) total.sum += values[i].y * exp2f(values[i].x - peak);
     for (int step = 1; step < kRuns; step *= 2) total = join_lanes(total, step);
     // A head that does not exist, or sees nothing, weighs nothing.
     const bool counts = h * kTileHeads + head < n_group && total.peak > -INFINITY;
@@ -313,6 +328,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
       if ((lane == 1 || lane == 3) && block < row.place.n_blocks) best[block] = {pair_best, score.y};
     }
   }
+  leave(shared, gridDim.x);
 }
 
 template <int kHeadDim, int kHeadTiles>
@@ -338,7 +354,8 @@ cudaError_t launch_score(const ScoreBlocksParams& p, cudaStream_t stream) {
   if (room.error != cudaSuccess) return room.error;
   const int n_rows = p.rows.n_seqs * p.rows.n_queries;
   const int n_groups = n_rows * p.n_kv_heads;
-  const int n_splits = std::max(1, std::min(units_for(p.blocks.n_blocks_max), room.n_thread_blocks / n_groups));
+  const int n_splits =
+      std::max(1, std::min({units_for(p.blocks.n_blocks_max), room.n_thread_blocks / n_groups, kSplitsMax}));
   return launch(kernel, dim3(n_splits, p.n_kv_heads, n_rows), kThreads, shared_bytes, stream, p);
 }
 
@@ -360,7 +377,7 @@ size_t score_blocks_scratch_bytes(int n_rows, int n_heads, int n_kv_heads, int n
   const int n_units = units_for(n_blocks_max);
   const int n_head_tiles = head_tiles(n_heads / n_kv_heads);
   return size_t(n_rows) * n_kv_heads *
-         (kCounterBytes + partial_bytes(n_units, n_head_tiles) + logit_bytes(n_units, n_head_tiles));
+         (kCounterBytes + partial_bytes(n_head_tiles) + logit_bytes(n_units, n_head_tiles));
 }
 
 cudaError_t score_blocks(const ScoreBlocksParams& p, cudaStream_t stream) {

@@ -19,11 +19,12 @@ struct Shared {
   uint32_t wanted[kWords];  // chosen by any row of the stream
   TopScratch top;
   int scan[kSelectThreads / kWarp];
+  unsigned free_entries[kSelectThreads / kWarp];
+  unsigned missing[kSelectThreads / kWarp];
   int n_open;
   int n_forced;
-  int list[kSlotsMax];        // blocks, ascending
-  int list_slots[kSlotsMax];  // their slots
-  uint32_t ages[kSlotsMax];   // of slots
+  int list[kSlotsMax];      // blocks, ascending
+  uint32_t ages[kSlotsMax];  // of slots
   int victims[kSlotsMax];
 };
 
@@ -91,31 +92,49 @@ __device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int 
   if (i < stream.n_ranked) stream.ranked_block = blocks[i];
 }
 
-/// Open and forced blocks into s.open and s.taken, scores of the others into `keys`.
+/// Open and forced blocks into s.open and s.taken, scores of the others into `keys`, counted.
 __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream, const RowView& row, Shared& s,
                                uint32_t* keys) {
+  constexpr int kAtOnce = 4;  // blocks of a thread whose loads wait together
   const BlockInfo* info = p.blocks.info + size_t(stream.lane) * p.blocks.n_blocks_max;
   const float2* best = p.best + (size_t(row.idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
   const int window = stream.n_attended + row.window_begin;
   const int n_sink = min(p.sink_blocks, window);
   const bool scored = row.n_blocks > p.total_blocks;
-  for (int first = 0; first < row.n_blocks; first += kSelectThreads) {
-    const int b = first + threadIdx.x;
-    const bool there = b < row.n_blocks;
-    const BlockInfo of = there ? info[b] : BlockInfo{0, 0, 1, 0};
-    const float2 scores = there && scored ? best[b] : float2{0.0f, 0.0f};
-    const float before = there && scored && b > 0 ? best[b - 1].y : -INFINITY;
-    const bool open = there && of.masked == 0;
-    const bool forced = open && (b < n_sink || b >= window || of.pinned != 0);
-    const unsigned open_word = __ballot_sync(kAllLanes, open);
-    const unsigned forced_word = __ballot_sync(kAllLanes, forced);
-    if (threadIdx.x % kWarp == 0 && there) {
-      s.open[b / 32] = open_word;
-      s.taken[b / 32] = forced_word;
-      atomicAdd(&s.n_open, __popc(open_word));
-      atomicAdd(&s.n_forced, __popc(forced_word));
+  const int lane = threadIdx.x % kWarp;
+  for (int first = 0; first < row.n_blocks; first += kAtOnce * kSelectThreads) {
+    BlockInfo infos[kAtOnce];
+    float2 scores[kAtOnce];
+    float last_before[kAtOnce];  // lane 0's neighbour below is another warp's
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int b = first + i * kSelectThreads + int(threadIdx.x);
+      const bool there = b < row.n_blocks;
+      infos[i] = there ? info[b] : BlockInfo{0, 0, 1, 0};
+      scores[i] = there && scored ? best[b] : float2{-INFINITY, -INFINITY};
+      last_before[i] = there && scored && lane == 0 && b > 0 ? best[b - 1].y : -INFINITY;
     }
-    if (there && scored) keys[b] = open && !forced ? ordered(fmaxf(scores.x, before)) : 0;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int b = first + i * kSelectThreads + int(threadIdx.x);
+      if (b - lane >= row.n_blocks) break;  // the whole warp
+      const bool there = b < row.n_blocks;
+      const bool open = there && infos[i].masked == 0;
+      const bool forced = open && (b < n_sink || b >= window || infos[i].pinned != 0);
+      const unsigned open_word = __ballot_sync(kAllLanes, open);
+      const unsigned forced_word = __ballot_sync(kAllLanes, forced);
+      const float below = __shfl_up_sync(kAllLanes, scores[i].y, 1);
+      if (lane == 0) {
+        s.open[b / 32] = open_word;
+        s.taken[b / 32] = forced_word;
+        atomicAdd(&s.n_open, __popc(open_word));
+        if (forced_word != 0) atomicAdd(&s.n_forced, __popc(forced_word));
+      }
+      if (!there || !scored) continue;
+      const bool candidate = open && !forced;
+      keys[b] = candidate ? ordered(fmaxf(scores[i].x, lane == 0 ? last_before[i] : below)) : 0;
+      if (candidate) count_key(keys[b], s.top);
+    }
   }
 }
 
@@ -131,7 +150,7 @@ __device__ void take_by_eviction(const SelectBlocksParams& p, const Stream& stre
   if (n_picks <= 0) return;
   const bool is_free = int(threadIdx.x) < stream.n_ranked && !has(s.taken, stream.ranked_block);
   int total;
-  const int before = exclusive_scan<kSelectThreads>(is_free ? 1 : 0, s.scan, total);
+  const int before = exclusive_count<kSelectThreads>(is_free, s.free_entries, total);
   if (is_free && before < n_picks) add(s.taken, stream.ranked_block);
 }
 
@@ -150,6 +169,7 @@ __device__ int list_bits(const uint32_t* words, int n_blocks, int* list, int roo
 
 /// Chooses for one row, into s.taken.
 __device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s, uint32_t* keys) {
+  clear_counts(s.top);
   if (threadIdx.x == 0) s.n_open = s.n_forced = 0;
   __syncthreads();  // The counts are zero, and the row before is done with keys and bitmaps.
   look_at_blocks(p, stream, row, s, keys);
@@ -170,8 +190,15 @@ __device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowVie
   __syncthreads();  // The choice is made.
 }
 
-/// Gives every block of s.list[0 .. n) a slot, into s.list_slots, and lists what must be loaded.
-__device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, Shared& s) {
+/// Tokens of `block` that a query at own token `own` sees.
+__device__ int tokens_seen(const SelectBlocksParams& p, const Stream& stream, int own, int block) {
+  if (block < stream.n_attended) return p.blocks.info[size_t(stream.lane) * p.blocks.n_blocks_max + block].n_tokens;
+  return min(kBlockTokens, own + 1 - (block - stream.n_attended) * kBlockTokens);
+}
+
+/// Gives every block of s.list[0 .. n) a slot and lists what must be loaded. When the list is one row's, whose token is
+/// `own`, writes it to `selected` as well.
+__device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, int own, int4* selected, Shared& s) {
   int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   int32_t* block_of_slot = p.slots.block_of_slot + stream.idx * p.slots.n_slots;
   uint32_t* last_step = p.slots.last_step + stream.idx * p.slots.n_slots;
@@ -181,6 +208,7 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
   const int block = i < n ? s.list[i] : 0;
   int slot = i < n ? slot_of_block[block] : 0;
   const int page = i < n ? p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block] : 0;
+  const int n_seen = i < n ? tokens_seen(p, stream, own, block) : 0;
   if (i < p.slots.n_slots) {
     s.ages[i] = stream.block_of_slot < 0 ? 0 : stream.last_step == stream.step ? kInUse : stream.last_step + 1;
     s.victims[i] = -1;
@@ -191,14 +219,14 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
     s.ages[slot] = kInUse;
   }
   int n_missing;
-  const int missing = exclusive_scan<kSelectThreads>(slot < 0 ? 1 : 0, s.scan, n_missing);
+  const int missing = exclusive_count<kSelectThreads>(slot < 0, s.missing, n_missing);
   const size_t loads = size_t(stream.seq) * p.n_kv_heads + stream.head;
   if (i == 0) {
     p.n_loads[loads] = n_missing;
     if (n_missing > 0) atomicAdd(&p.n_loads_total[stream.lane], static_cast<unsigned long long>(n_missing));
   }
   if (n_missing > 0) {
-    // The scan's barriers came after the last age.
+    // The count's barrier came after the last age.
     const uint32_t age = i < p.slots.n_slots ? s.ages[i] : kInUse;
     if (age != kInUse) {
       int rank = 0;
@@ -222,18 +250,18 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
       }
     }
   }
-  if (i < n) s.list_slots[i] = slot;
-  __syncthreads();  // Every block of the list has its slot, in shared memory and in slot_of_block.
+  if (selected != nullptr && i < min(n, p.n_selected_max)) selected[i] = {block, slot, page, n_seen};
 }
 
-/// Writes entry `i` of a row's list.
-__device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row, size_t list, int i,
-                             int block, int slot) {
-  const size_t of_lane = size_t(stream.lane) * p.blocks.n_blocks_max + block;
-  const int page = p.blocks.pages[of_lane];
-  const int n_seen = block < stream.n_attended ? int(p.blocks.info[of_lane].n_tokens)
-                                               : min(kBlockTokens, row.own + 1 - (block - stream.n_attended) * kBlockTokens);
-  reinterpret_cast<int4*>(p.selected)[list * p.n_selected_max + i] = {block, p.slots.n_slots > 0 ? slot : page, page, n_seen};
+/// Writes entry `i` of a row's list; its slot follows when it is known.
+__device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row, int4* selected, int i,
+                             int block) {
+  const int page = p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block];
+  selected[i] = {block, p.slots.n_slots > 0 ? -1 : page, page, tokens_seen(p, stream, row.own, block)};
+}
+
+__device__ int4* selected_of(const SelectBlocksParams& p, int row, int head) {
+  return reinterpret_cast<int4*>(p.selected) + (size_t(row) * p.n_kv_heads + head) * p.n_selected_max;
 }
 
 __device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head, const RowPlace& first) {
@@ -281,7 +309,7 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     row = {seq * p.rows.n_queries + n_rows, at.own, max(0, at.own / kBlockTokens + 1 - p.window_blocks), at.n_blocks};
     choose(p, stream, row, s, keys);
     const int n = n_wanted = list_bits(s.taken, row.n_blocks, s.list, kSlotsMax, s.scan);
-    const int n_kept = min(n, p.n_selected_max);
+    const int n_kept = min(n, p.slots.n_slots > 0 ? min(p.n_selected_max, p.slots.n_slots) : p.n_selected_max);
     const size_t list = size_t(row.idx) * p.n_kv_heads + head;
     if (threadIdx.x == 0) {
       p.n_selected[list] = n_kept;
@@ -289,7 +317,8 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     }
     // One row that takes slots: its list is the stream's, and is written when they are known.
     if (p.slots.n_slots == 0 || p.rows.n_queries > 1) {
-      for (int i = threadIdx.x; i < n_kept; i += kSelectThreads) put_selected(p, stream, row, list, i, s.list[i], -1);
+      int4* selected = selected_of(p, row.idx, head);
+      for (int i = threadIdx.x; i < n_kept; i += kSelectThreads) put_selected(p, stream, row, selected, i, s.list[i]);
     }
     for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads) s.wanted[w] |= s.taken[w];
   }
@@ -300,23 +329,19 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     n_wanted = list_bits(s.wanted, row.n_blocks, s.list, kSlotsMax, s.scan);
   }
   if (n_wanted > p.slots.n_slots && threadIdx.x == 0) *p.failed = 1;
-  place(p, stream, min(n_wanted, p.slots.n_slots), s);
+  const int n_placed = min(n_wanted, p.slots.n_slots);
   if (p.rows.n_queries == 1) {
-    const size_t list = size_t(row.idx) * p.n_kv_heads + head;
-    for (int i = threadIdx.x; i < min(n_wanted, p.n_selected_max); i += kSelectThreads) {
-      const bool has_slot = i < p.slots.n_slots;
-      put_selected(p, stream, row, list, i, s.list[i], has_slot ? s.list_slots[i] : -1);
-    }
+    place(p, stream, n_placed, row.own, selected_of(p, row.idx, head), s);
     return;
   }
+  place(p, stream, n_placed, row.own, nullptr, s);
+  __syncthreads();  // Every block has its slot.
   const int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   for (int t = 0; t < n_rows; ++t) {
-    const size_t list = size_t(seq * p.rows.n_queries + t) * p.n_kv_heads + head;
-    const int n = p.n_selected[list];
-    for (int i = threadIdx.x; i < n; i += kSelectThreads) {
-      SelectedBlock& at = p.selected[list * p.n_selected_max + i];
-      at.index = slot_of_block[at.block];
-    }
+    const int row_idx = seq * p.rows.n_queries + t;
+    int4* selected = selected_of(p, row_idx, head);
+    const int n = p.n_selected[size_t(row_idx) * p.n_kv_heads + head];
+    for (int i = threadIdx.x; i < n; i += kSelectThreads) selected[i].y = slot_of_block[selected[i].x];
   }
 }
 

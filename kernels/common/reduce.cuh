@@ -53,4 +53,25 @@ __device__ int exclusive_scan(int x, int* scratch, int& total) {
   return before + inclusive - x;
 }
 
+/// How many lower-numbered threads hold true, and through `total` how many do. One barrier; `scratch`, one value a
+/// warp, must not be in use from before.
+template <int kThreads>
+__device__ int exclusive_count(bool holds, unsigned* scratch, int& total) {
+  constexpr int n_warps = kThreads / kWarp;
+  const unsigned ballot = __ballot_sync(kAllLanes, holds);
+  const int warp = threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  if (lane == 0) scratch[warp] = ballot;
+  __syncthreads();  // Every warp's ballot is there.
+  int before = __popc(ballot & ((1u << lane) - 1));
+  total = 0;
+#pragma unroll
+  for (int w = 0; w < n_warps; ++w) {
+    const int count = __popc(scratch[w]);
+    if (w < warp) before += count;
+    total += count;
+  }
+  return before;
+}
+
 }  // namespace nosa::cuda
