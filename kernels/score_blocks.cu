@@ -202,7 +202,7 @@ __device__ float2 tile_scores(const float4& logits, float low_total, float high_
 }
 
 template <int kHeadDim, int kHeadTiles>
-__global__ void __launch_bounds__(kThreads, kHeadTiles == 1 ? 4 : 1) score_blocks_kernel(ScoreBlocksParams p) {
+__global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParams p) {
   extern __shared__ float4 dynamic[];
   auto* queries = reinterpret_cast<QueryTile<kHeadDim>*>(dynamic);            // [kHeadTiles]
   auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kept_units, kWarps, ..]
