@@ -221,10 +221,14 @@ async function compileForArm() {
 async function compileForCuda() {
   const { toolkit, why } = await ensureCudaToolkit();
   if (toolkit === undefined) return { passed: 0, failed: 0, skipped: 1, note: why };
-  const what = ["nosa_cuda_library", "cuda_backend", "same_tokens", "gpu_bench"];
+  const what = ["nosa_cuda_library", "cuda_backend", "memory_plan", "same_tokens", "gpu_bench"];
   const folder = await compileCuda({ name: "cuda", toolkit, targets: ["90-real"], what });
   const hasGpu = (await versionOf("nvidia-smi", ["-L"])) !== undefined;
-  const programs = [["cuda_backend", path.join(folder, cudaLibraryName)], ...(hasGpu ? [["same_tokens"]] : [])];
+  const programs = [
+    ["memory_plan"],
+    ["cuda_backend", path.join(folder, cudaLibraryName)],
+    ...(hasGpu ? [["same_tokens"]] : []),
+  ];
   const counts = { passed: 1, failed: 0, skipped: 0, tail: "" };
   for (const [name, ...args] of programs) {
     const { code, tail } = await run(path.join(folder, "test/cuda", name), args, { log: name, allowFailure: true });

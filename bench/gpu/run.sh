@@ -17,9 +17,10 @@ generator=()
 if command -v ninja > /dev/null; then generator=(-G Ninja); fi
 cmake -S "$root" -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DNOSA_CUDA=ON -DNOSA_TESTS=OFF \
   -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_ARCHITECTURES="$target-real" > "$build.cmake.log"
-cmake --build "$build" --parallel --target nosa_cuda_library cuda_backend same_tokens gpu_bench > "$build.build.log"
+cmake --build "$build" --parallel --target nosa_cuda_library cuda_backend memory_plan same_tokens gpu_bench > "$build.build.log"
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+"$build/test/cuda/memory_plan"
 "$build/test/cuda/cuda_backend" "$build/libnosa_cuda.so"
 "$build/test/cuda/same_tokens" --steps "${NOSA_SAME_TOKENS_STEPS:-2000}"
 if [ $# -eq 0 ]; then set -- gather decode-8b many; fi
