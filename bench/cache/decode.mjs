@@ -12,7 +12,7 @@ const goals = {
   "qwen2.5-coder-0.5b-instruct": { "32k": 2.5, "128k": 6 },
 };
 
-export async function run(figures, { models, threads, llamaTokens }) {
+export async function run(figures, { models, threads, llamaTokens, repeat }) {
   const raw = [];
   for (const id of models) {
     const file = await modelFile(id);
@@ -23,6 +23,7 @@ export async function run(figures, { models, threads, llamaTokens }) {
     const curve = await llamaCurve(file, {
       threads,
       tokens: llamaTokens,
+      repeat,
       between: async () => {
         for (const tail of tails) tail.rounds.push(await decode(tail.sequence));
       },
@@ -52,7 +53,7 @@ export async function run(figures, { models, threads, llamaTokens }) {
       goal: 1.5,
       better: "lower",
     });
-    raw.push({ model: id, llama: curve.points });
+    raw.push({ model: id, llama: curve.points, llamaPromptIsReal: curve.isReal });
     for (const { context, sequence } of tails) {
       await sequence.dispose();
       await context.dispose();

@@ -7,10 +7,10 @@ import { writeRepository } from "../lib/corpus.mjs";
 
 const goals = { "32k": 3, "128k": 10 };
 
-export async function run(figures, { models, threads, llamaTokens }) {
+export async function run(figures, { models, threads, llamaTokens, repeat }) {
   const raw = [];
   for (const model of models) {
-    const curve = await llamaCurve(await modelFile(model), { threads, tokens: llamaTokens });
+    const curve = await llamaCurve(await modelFile(model), { threads, tokens: llamaTokens, repeat });
     figures.add(`${model}: llama.cpp's cost of a token, distance from a line`, 100 * curve.bend, "%");
     for (const size of Object.keys(goals)) {
       const summary = await index(model, threads, size);
@@ -21,7 +21,7 @@ export async function run(figures, { models, threads, llamaTokens }) {
       figures.add(`${model}: indexing ${size} in segments over llama.cpp`, llama / summary.seconds, "x", {
         goal: goals[size],
       });
-      raw.push({ model, size, summary, llamaSeconds: llama, curve: curve.points });
+      raw.push({ model, size, summary, llamaSeconds: llama, curve: curve.points, llamaPromptIsReal: curve.isReal });
     }
   }
   return raw;

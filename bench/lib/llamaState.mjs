@@ -8,6 +8,7 @@ import { pathToFileURL } from "node:url";
 import { getLlama } from "node-llama-cpp";
 import { cacheFolder } from "./cacheFolder.mjs";
 import { corpus, joinedText } from "./corpus.mjs";
+import { repeatState } from "./llamaRepeat.mjs";
 
 /** Tokens that are prefilled and kept. */
 export const stateTokens = 32_768;
@@ -18,7 +19,10 @@ const probeTokens = 256;
 const decodeSteps = 16;
 
 /** Opens `modelPath` with `stateTokens` tokens of real code behind it, prefilling them where no earlier run has. */
-export async function openLlamaState(modelPath, { threads, tokens = stateTokens, onNotice = () => undefined }) {
+export async function openLlamaState(
+  modelPath,
+  { threads, tokens = stateTokens, repeat = false, onNotice = () => undefined },
+) {
   const llama = await getLlama({ gpu: false, build: "never", maxThreads: threads, logLevel: "error" });
   const model = await llama.loadModel({ modelPath });
   const context = await model.createContext({
@@ -34,10 +38,13 @@ export async function openLlamaState(modelPath, { threads, tokens = stateTokens,
     const name = `${path.basename(modelPath)}-${length}-${digest(prompt.slice(0, length))}.state`;
     return path.join(cacheFolder("llama-state"), name);
   };
-  await fill(sequence, prompt, fileOf, onNotice);
+  const isWhole = existsSync(fileOf(tokens));
+  if (repeat && !isWhole) await fillByRepeating(sequence, prompt, fileOf);
+  else await fill(sequence, prompt, fileOf, onNotice);
 
   return {
-    tokenize: (words) => model.tokenize(words),
+    /** Whether what stands behind it is one prompt, and not a shorter one over and over. */
+    isReal: isWhole || !repeat,
 
     /**
      * At `position` tokens (descending from call to call, as what lies behind is dropped): milliseconds a token to process a prompt of 256 tokens there,
@@ -85,6 +92,21 @@ async function fill(sequence, prompt, fileOf, onNotice) {
     if (done > 0 && done !== stateTokens / 2) rmSync(fileOf(done), { force: true });
     done = next;
   }
+}
+
+/** The first piece of the prompt over and over (llamaRepeat.mjs). */
+async function fillByRepeating(sequence, prompt, fileOf) {
+  const piece = prompt.slice(0, pieceTokens);
+  const file = fileOf(piece.length);
+  if (!existsSync(file)) {
+    await sequence.evaluateWithoutGeneratingNewTokens(piece);
+    await sequence.saveStateToFile(file);
+    await sequence.clearHistory();
+  }
+  const repeated = `${fileOf(prompt.length)}.repeated`;
+  repeatState(file, repeated, prompt.length / piece.length);
+  await sequence.loadStateFromFile(repeated, { acceptRisk: true });
+  rmSync(repeated);
 }
 
 function digest(tokens) {
