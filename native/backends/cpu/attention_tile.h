@@ -80,6 +80,9 @@ class ScratchCursor {
     return piece;
   }
 
+  /// What was not handed out yet.
+  std::byte* rest() const { return at_; }
+
  private:
   std::byte* at_;
 };
@@ -229,12 +232,7 @@ class Attention {
   static void picks(const AttendPicks& args) {
     if (args.head_dim % 16 != 0) return ops_generic().attend_picks(args);
     const int state_size = state_floats(args.head_dim);
-    const int n_queries = args.n_tokens * args.group;
-    for (int m = 0; m < n_queries; ++m) {
-      float* state = args.states + int64_t{m} * state_size;
-      std::memset(state, 0, static_cast<size_t>(state_size) * sizeof(float));
-      state[args.head_dim] = peak_of_nothing;
-    }
+    clear_states(args.states, args.n_tokens * args.group, args.head_dim);
 
     ScratchCursor scratch(args.scratch);
     auto* queries = scratch.take<float>(int64_t{TokenLanes::tokens} * args.head_dim);
@@ -252,6 +250,7 @@ class Attention {
     auto* logits =
         scratch.take<float>(int64_t{TokenLanes::tokens} * std::max(kBlockTokens, args.head_dim));
     const TokenLanes lanes(bundle, &scratch);
+    bundle.scratch = scratch.rest();
 
     int at[attend_tokens_max];
     std::fill(at, at + args.n_tokens, args.pick_begin);
@@ -276,12 +275,19 @@ class Attention {
       view.v = ref.extent + int64_t{kBlockTokens} * args.head_dim * block_bytes(args.kv_dtype);
       view.bias = ref.token_bias;
       view.n_keys = ref.n_tokens;
-      block.read(view);
       const int n_here = n_picking * args.group;
+      if (n_here > few_queries_max) block.read(view);
       for (int first = 0; first < n_here; first += TokenLanes::tokens) {
         const int n = std::min(TokenLanes::tokens, n_here - first);
         const auto query_idx = [&](int i) {
           return picking[(first + i) / args.group] * args.group + (first + i) % args.group;
+        };
+        const auto put_states = [&] {
+          for (int i = 0; i < n; ++i) {
+            std::memcpy(args.states + int64_t{query_idx(i)} * state_size,
+                        states + int64_t{i} * state_size,
+                        static_cast<size_t>(state_size) * sizeof(float));
+          }
         };
         for (int i = 0; i < n; ++i) {
           const int query = query_idx(i);
@@ -293,6 +299,14 @@ class Attention {
                       static_cast<size_t>(state_size) * sizeof(float));
         }
         bundle.n_tokens = n;
+        if (n_here <= few_queries_max) {
+          bundle.context = {&ref, 1};
+          bundle.block_begin = 0;
+          bundle.block_end = 1;
+          add_keys_in_lanes(bundle);
+          put_states();
+          continue;
+        }
         lanes.template open<S>(bundle, logits);
         lanes.template load_states<S>(bundle, logits);
         ScratchCursor rest = scratch;
@@ -305,11 +319,7 @@ class Attention {
           block.add_values(logits, view.n_keys, correction, lanes.o_of(0) + lane);
         }
         lanes.template close<S>(bundle, logits);
-        for (int i = 0; i < n; ++i) {
-          std::memcpy(args.states + int64_t{query_idx(i)} * state_size,
-                      states + int64_t{i} * state_size,
-                      static_cast<size_t>(state_size) * sizeof(float));
-        }
+        put_states();
       }
     }
   }
@@ -319,6 +329,15 @@ class Attention {
 
   /// Above this many tokens, lanes full of tokens beat the transposing of keys.
   static constexpr int few_tokens_max = 4;
+
+  /// Up to this many queries of one block, transposing its keys costs less than lanes that are empty.
+  static constexpr int few_queries_max = 10;
+
+  static void clear_states(float* states, int n_states, int head_dim) {
+    const int64_t state_size = state_floats(head_dim);
+    std::memset(states, 0, static_cast<size_t>(n_states * state_size) * sizeof(float));
+    for (int m = 0; m < n_states; ++m) states[m * state_size + head_dim] = peak_of_nothing;
+  }
 
   static void tokens_in_lanes(const AttendRun& run) {
     ScratchCursor scratch(run.scratch);
@@ -377,18 +396,18 @@ class Attention {
   }
 
   static void keys_in_lanes(const AttendRun& run) {
+    clear_states(run.states, run.n_tokens * run.group, run.head_dim);
+    add_keys_in_lanes(run);
+  }
+
+  /// Goes on from run.states.
+  static void add_keys_in_lanes(const AttendRun& run) {
     const int n_queries = run.n_tokens * run.group;
     ScratchCursor scratch(run.scratch);
     typename Math::KeyBlock block(run, &scratch);
     auto* logits = scratch.take<float>(int64_t{kBlockTokens} * n_queries);
     auto* corrections = scratch.take<float>(n_queries);
     const int n_blocks = static_cast<int>(run.context.size() + run.own.size());
-    const int64_t state_size = state_floats(run.head_dim);
-    for (int m = 0; m < n_queries; ++m) {
-      float* state = run.states + m * state_size;
-      std::memset(state, 0, static_cast<size_t>(state_size) * sizeof(float));
-      state[run.head_dim] = peak_of_nothing;
-    }
     for (int b = run.block_begin; b < run.block_end; ++b) {
       const BlockView view = block_view(run, b);
       if (view.n_keys == 0) continue;

@@ -370,9 +370,9 @@ int64_t matmul_scratch_bytes(int64_t n_cols) {
 }
 
 int64_t attend_scratch_bytes(int group, int head_dim) {
-  // The fast files keep there, in float32: one block's keys and values; the queries, in two types,
-  // and their sums with tokens innermost; the logits; and a few vectors of peaks and sums.
-  const int64_t block = 2 * kBlockTokens * int64_t{head_dim};
+  // The fast files keep there, in float32: one block's keys and values, in two layouts; the queries, in
+  // two types, and their sums with tokens innermost; the logits; and a few vectors of peaks and sums.
+  const int64_t block = 4 * kBlockTokens * int64_t{head_dim};
   const int64_t queries = 3 * int64_t{attend_tokens_max} * group * (head_dim + 2);
   const int64_t logits = int64_t{attend_tokens_max} * kBlockTokens * group;
   return 4 * (block + queries + logits) + 4096;
