@@ -41,10 +41,11 @@ const endOfText = 256;
 const theta = 10_000;
 const epsilon = 1e-5;
 
-/** One GGUF file. The same seed gives the same bytes. */
-export function writeTinyGguf(file, { architecture = "qwen2", type = "F32", seed = 1 } = {}) {
+/** One GGUF file. The same seed gives the same bytes. More layers make it slower. */
+export function writeTinyGguf(file, options = {}) {
+  const { architecture = "qwen2", type = "F32", seed = 1, context = sizes.context, layers = sizes.layers } = options;
   const random = randomOf(seed);
-  const tensors = tensorsOf(architecture).map((tensor) => ({
+  const tensors = tensorsOf(architecture, layers).map((tensor) => ({
     ...tensor,
     type: tensor.rows === 1 ? "F32" : type,
     data: tensorData(tensor, tensor.rows === 1 ? "F32" : type, random),
@@ -52,12 +53,12 @@ export function writeTinyGguf(file, { architecture = "qwen2", type = "F32", seed
   const metadata = [
     ["general.architecture", architecture],
     ["general.name", `Tiny ${architecture} ${type}`],
-    [`${architecture}.block_count`, sizes.layers],
+    [`${architecture}.block_count`, layers],
     [`${architecture}.embedding_length`, sizes.embedding],
     [`${architecture}.feed_forward_length`, sizes.feedForward],
     [`${architecture}.attention.head_count`, sizes.heads],
     [`${architecture}.attention.head_count_kv`, sizes.kvHeads],
-    [`${architecture}.context_length`, sizes.context],
+    [`${architecture}.context_length`, context],
     [`${architecture}.attention.layer_norm_rms_epsilon`, { float: epsilon }],
     [`${architecture}.rope.freq_base`, { float: theta }],
     ["tokenizer.ggml.model", "gpt2"],
@@ -113,7 +114,7 @@ export function writeTinyFolder(folder, { architecture = "qwen2", type = "BF16",
     bytes: 0,
   }));
   const weightMap = {};
-  tensorsOf(architecture).forEach((tensor, index) => {
+  tensorsOf(architecture, sizes.layers).forEach((tensor, index) => {
     const file = files[index % shards];
     const data = tensorData(tensor, type, random);
     const name = checkpointName(tensor.name);
@@ -135,8 +136,8 @@ export function writeTinyFolder(folder, { architecture = "qwen2", type = "BF16",
 }
 
 /** Name and shape of every tensor; one row is a norm or a bias. */
-function tensorsOf(architecture) {
-  const { embedding, feedForward, heads, kvHeads, headDim, layers } = sizes;
+function tensorsOf(architecture, layers) {
+  const { embedding, feedForward, heads, kvHeads, headDim } = sizes;
   const all = [
     { name: "token_embd.weight", rows: tinyVocabulary, cols: embedding },
     { name: "output_norm.weight", rows: 1, cols: embedding },

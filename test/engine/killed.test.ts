@@ -16,22 +16,20 @@ import { bundleEngine } from "../support/engineBundle";
 import { EngineTestClient } from "../support/engineHarness";
 import { temporaryFolder, writeFiles } from "../support/folders";
 import { random, testSeed } from "../support/random";
-import { addon, greedy, ids, openOptions, tinyModels } from "../support/tinyModel";
+import { writeTinyGguf } from "../../scripts/make-tiny-model.mjs";
+import { addon, greedy, ids, openOptions } from "../support/tinyModel";
 
 const kills = Number(process.env["NOSA_TEST_KILLS"] ?? 50);
 
-let tiny: ReturnType<typeof tinyModels>;
 let engineFile: string;
 let bundles: string;
 
 beforeAll(async () => {
-  tiny = tinyModels();
   bundles = fs.mkdtempSync(path.join(process.env["TMPDIR"] ?? "/tmp", "nosa-killed-"));
   ({ engineFile } = await bundleEngine(bundles));
 }, 60_000);
 
 afterAll(() => {
-  tiny.remove();
   fs.rmSync(bundles, { recursive: true, force: true });
 });
 
@@ -71,7 +69,7 @@ function repository(): string {
   const { between } = random(testSeed());
   const line = (index: number): string => `value_${index} = ${between(0, 1e9)} * ${between(0, 1e9)}\n`;
   const file = (lines: number): string => Array.from({ length: lines }, (_, index) => line(index)).join("");
-  const files = Array.from({ length: 24 }, (_, index) => [`src/part${index}.py`, file(between(3, 120))]);
+  const files = Array.from({ length: 10 }, (_, index) => [`src/part${index}.py`, file(between(3, 300))]);
   writeFiles(root, Object.fromEntries(files));
   return root;
 }
@@ -117,7 +115,9 @@ it(
   { timeout: 900_000 },
   async () => {
     const { between, next } = random(testSeed());
-    const model = path.join(tiny.folder, "qwen2-Q8_0.gguf");
+    // Segments as long as the default model's, and slow enough to be killed in.
+    const model = path.join(bundles, "tiny.gguf");
+    writeTinyGguf(model, { type: "Q8_0", context: 32_768, layers: 6 });
     const root = repository();
     const [killed, calm] = [temporaryFolder(), temporaryFolder()];
     const pids = new Set<number>();
@@ -149,7 +149,7 @@ it(
         !reading &&
         !(await Promise.race([done, new Promise<boolean>((resolve) => setTimeout(() => resolve(false), 2))]))
       );
-      await Promise.race([done, new Promise((resolve) => setTimeout(resolve, next() ** 2 * 600))]);
+      await Promise.race([done, new Promise((resolve) => setTimeout(resolve, next() ** 2 * 3_000))]);
       kill(engine);
       await gone(engine.pid);
       if (fs.readdirSync(segmentsOf(killed)).some((name) => name.endsWith(".part"))) inTheMiddle += 1;
