@@ -18,7 +18,7 @@ namespace nosa {
 ///
 /// which is also added to the token's attention logits. Without them the ranking is training-free and
 /// nothing is added: the negated norm of the key, since keys of small norm are those that queries
-/// attend to regardless of their content (see decisions/).
+/// attend to regardless of their content (decisions/0002-training-free-ranking.md).
 class EvictionScores {
  public:
   /// The training-free ranking.
