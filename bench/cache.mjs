@@ -5,7 +5,7 @@
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
 //   --llama-tokens N tokens of the prompt that llama.cpp's state keeps (32768); its cost beyond is extrapolated from half of them on
-//   --repeat         where llama.cpp's state is missing, repeat the first 4,096 tokens of it rather than to prefill it for half an hour
+//   --repeat         where llama.cpp's state is missing, repeat the beginning that is kept (at least 4,096 tokens) rather than to prefill it for half an hour
 //   --small          everything a sixteenth as large: to try the benchmark, not for figures
 //   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
 //

@@ -94,9 +94,11 @@ async function fill(sequence, prompt, fileOf, onNotice) {
   }
 }
 
-/** The first piece of the prompt over and over (llamaRepeat.mjs). */
+/** The longest beginning of the prompt that is kept and fits into it, over and over (llamaRepeat.mjs). */
 async function fillByRepeating(sequence, prompt, fileOf) {
-  const piece = prompt.slice(0, pieceTokens);
+  let times = 2;
+  while (prompt.length / times > pieceTokens && !existsSync(fileOf(prompt.length / times))) times *= 2;
+  const piece = prompt.slice(0, prompt.length / times);
   const file = fileOf(piece.length);
   if (!existsSync(file)) {
     await sequence.evaluateWithoutGeneratingNewTokens(piece);
@@ -104,7 +106,7 @@ async function fillByRepeating(sequence, prompt, fileOf) {
     await sequence.clearHistory();
   }
   const repeated = `${fileOf(prompt.length)}.repeated`;
-  repeatState(file, repeated, prompt.length / piece.length);
+  repeatState(file, repeated, times);
   await sequence.loadStateFromFile(repeated, { acceptRisk: true });
   rmSync(repeated);
 }
