@@ -87,8 +87,9 @@ function tinyTokens() {
   return [...bytes, "<|endoftext|>", ...rest];
 }
 
-/** A folder with config.json and safetensors: one file, or shards with an index. */
-export function writeTinyFolder(folder, { architecture = "qwen2", type = "BF16", seed = 1, shards = 1 } = {}) {
+/** A folder with config.json and safetensors: one file, or shards with an index. `nosa`: with eviction heads and longrope. */
+export function writeTinyFolder(folder, options = {}) {
+  const { architecture = "qwen2", type = "BF16", seed = 1, shards = 1, nosa = false } = options;
   mkdirSync(folder, { recursive: true });
   const random = randomOf(seed);
   const config = {
@@ -105,6 +106,7 @@ export function writeTinyFolder(folder, { architecture = "qwen2", type = "BF16",
     rope_theta: theta,
     hidden_act: "silu",
     tie_word_embeddings: false,
+    ...(nosa ? { architectures: ["SparseLlamaForCausalLM"], rope_scaling: longRope } : {}),
   };
   writeFileSync(path.join(folder, "config.json"), JSON.stringify(config, undefined, 2));
   const files = Array.from({ length: shards }, (_, i) => ({
@@ -114,7 +116,7 @@ export function writeTinyFolder(folder, { architecture = "qwen2", type = "BF16",
     bytes: 0,
   }));
   const weightMap = {};
-  tensorsOf(architecture, sizes.layers).forEach((tensor, index) => {
+  [...tensorsOf(architecture, sizes.layers), ...(nosa ? evictionHeads : [])].forEach((tensor, index) => {
     const file = files[index % shards];
     const data = tensorData(tensor, type, random);
     const name = checkpointName(tensor.name);
@@ -162,6 +164,21 @@ function tensorsOf(architecture, layers) {
   return all;
 }
 
+/** As NOSA's checkpoints have them: one list of factors for every length. */
+const factors = Array.from({ length: sizes.headDim / 2 }, (_, i) => 1 + i / 2);
+const longRope = {
+  rope_type: "longrope",
+  short_factor: factors,
+  long_factor: factors,
+  attention_factor: 1,
+  original_max_position_embeddings: sizes.context,
+};
+
+const evictionHeads = Array.from({ length: sizes.layers }, (_, layer) => [
+  { name: `blk.${layer}.nosa_a`, rows: 1, cols: sizes.kvHeads },
+  { name: `blk.${layer}.nosa_delta.weight`, rows: sizes.kvHeads, cols: sizes.kvHeads * sizes.headDim },
+]).flat();
+
 const checkpointStems = {
   attn_norm: "input_layernorm",
   attn_q: "self_attn.q_proj",
@@ -172,6 +189,8 @@ const checkpointStems = {
   ffn_gate: "mlp.gate_proj",
   ffn_up: "mlp.up_proj",
   ffn_down: "mlp.down_proj",
+  nosa_a: "self_attn.A",
+  nosa_delta: "self_attn.delta",
   token_embd: "model.embed_tokens",
   output_norm: "model.norm",
   output: "lm_head",
@@ -180,7 +199,7 @@ const checkpointStems = {
 function checkpointName(name) {
   const parts = name.split(".");
   if (parts[0] !== "blk") return `${checkpointStems[parts[0]]}.${parts[1]}`;
-  return `model.layers.${parts[1]}.${checkpointStems[parts[2]]}.${parts[3]}`;
+  return ["model.layers", parts[1], checkpointStems[parts[2]], ...parts.slice(3)].join(".");
 }
 
 function tensorData({ name, rows, cols }, type, random) {
@@ -285,6 +304,7 @@ if (process.argv[1] === import.meta.filename) {
       writeTinyFolder(path.join(folder, `${architecture}-bf16`), { architecture, seed });
       writeTinyFolder(path.join(folder, `${architecture}-f32-shards`), { architecture, type: "F32", seed, shards: 3 });
     }
+    writeTinyFolder(path.join(folder, "llama-nosa"), { architecture: "llama", seed, nosa: true });
     process.stdout.write(`Tiny models of ${weightTypes.length} types and two families are in ${folder}.\n`);
   }
 }

@@ -32,6 +32,23 @@ describe("models", () => {
     }
   });
 
+  it("say where their ranking comes from, and choose by it", async () => {
+    for (const [place, selection] of [
+      ["llama-nosa", "native"],
+      ["llama-bf16", "trainingFree"],
+    ] as const) {
+      const model = await native.openModel(openOptions(path.join(tiny.folder, place)));
+      expect(model.info.selection).toBe(selection);
+      const sequence = await model.createSequence({ basePosition: 0, attends: [] });
+      const budget = { totalBlocks: 4, queryBlocks: 2, sinkBlocks: 1, windowBlocks: 1 };
+      await sequence.select({ policy: "nosa", ...budget, masked: [], pinned: [] });
+      await sequence.setTokens(ids(700));
+      const { attendedBlocks, totalBlocks } = await sequence.decode(greedy(2));
+      expect([attendedBlocks, totalBlocks]).toEqual([4, 11]);
+      await model.dispose();
+    }
+  });
+
   it("answer the same from safetensors in shards as from GGUF", async () => {
     const answers = [];
     for (const place of ["qwen2-F32.gguf", "qwen2-f32-shards"]) {
