@@ -60,6 +60,7 @@ struct DecodeStep::Buffers {
   int32_t* n_loads = nullptr;    // [n_seqs, n_kv_heads]
   unsigned long long* n_loads_total = nullptr;  // [n_lanes]
   int32_t* failed = nullptr;
+  float* linear_scratch = nullptr;
   std::byte* attention_parts = nullptr;
   std::byte* argmax_scratch = nullptr;
   // The eviction ranking, [n_layers, n_lanes, n_kv_heads, ...].
@@ -106,6 +107,10 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(n_loads_total, size_t(n_lanes));
   plan.add(failed, 1);
   plan.add(attention_parts, attention_parts_bytes(n_rows, shape.n_heads, shape.head_dim));
+  const size_t linear_scratch_most =
+      std::max({linear_scratch_bytes(n_rows, shape.q_width() + 2 * shape.kv_width()), linear_scratch_bytes(n_rows, shape.n_embd),
+                linear_scratch_bytes(n_rows, 2 * shape.n_ff), linear_scratch_bytes(n_seqs, shape.n_vocab)});
+  plan.add(linear_scratch, linear_scratch_most / sizeof(float));
   plan.add(argmax_scratch, argmax_scratch_bytes(n_seqs));
   if (!selects(options)) return plan;
   plan.add(selected, rows * heads * selected_max);
@@ -350,6 +355,7 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   qkv.targets[2] = {weights.v.weight, weights.v.bias, b.v};
   qkv.n_targets = 3;
   qkv.x = attn_in;
+  qkv.scratch = b.linear_scratch;
   NOSA_CUDA_TRY(linear(qkv, stream), computing);
 
   NOSA_TRY(enqueue_attention(layer, kind, stream));
@@ -360,17 +366,19 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   out.n_targets = 1;
   out.x = attn_out;
   out.accumulate = true;
+  out.scratch = b.linear_scratch;
   NOSA_CUDA_TRY(linear(out, stream), computing);
 
   const Operand ffn_in = operand(b.normed, weights.gate.weight.dtype, n_rows, shape.n_embd);
   NOSA_CUDA_TRY(rms_norm({b.x, weights.ffn_norm, shape.rms_eps, ffn_in, nullptr}, stream), computing);
   const Operand gated = operand(b.gated, weights.down.weight.dtype, n_rows, shape.n_ff);
-  NOSA_CUDA_TRY(gated_linear({weights.gate.weight, weights.up.weight, ffn_in, gated}, stream), computing);
+  NOSA_CUDA_TRY(gated_linear({weights.gate.weight, weights.up.weight, ffn_in, gated, b.linear_scratch}, stream), computing);
   LinearParams down = {};
   down.targets[0] = {weights.down.weight, weights.down.bias, b.x};
   down.n_targets = 1;
   down.x = gated;
   down.accumulate = true;
+  down.scratch = b.linear_scratch;
   NOSA_CUDA_TRY(linear(down, stream), computing);
   return {};
 }
@@ -512,6 +520,7 @@ Status DecodeStep::enqueue_draw(const Kind& kind, cudaStream_t stream) {
   logits.targets[0] = {model_.output(), nullptr, b.logits};
   logits.n_targets = 1;
   logits.x = in;
+  logits.scratch = b.linear_scratch;
   NOSA_CUDA_TRY(linear(logits, stream), computing);
   NOSA_CUDA_TRY(argmax({b.logits, b.drawn, b.argmax_scratch, kind.n_seqs, shape.n_vocab}, stream), computing);
   return {};

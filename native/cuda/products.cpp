@@ -40,7 +40,7 @@ Result<int> Products::add(const WeightView& weight) {
   return int(weights_.size()) - 1;
 }
 
-Status Products::reserve(size_t x_values, size_t out_values, size_t operand_bytes) {
+Status Products::reserve(size_t x_values, size_t out_values, size_t operand_bytes, size_t scratch_bytes) {
   const auto grow = [](auto& buffer, size_t bytes) -> Status {
     if (buffer.bytes() >= bytes) return {};
     auto larger = std::remove_reference_t<decltype(buffer)>::create(bytes, "activations");
@@ -52,7 +52,8 @@ Status Products::reserve(size_t x_values, size_t out_values, size_t operand_byte
   NOSA_TRY(grow(x_, x_values * sizeof(float)));
   NOSA_TRY(grow(host_out_, out_values * sizeof(float)));
   NOSA_TRY(grow(out_, out_values * sizeof(float)));
-  return grow(operand_, operand_bytes);
+  NOSA_TRY(grow(operand_, operand_bytes));
+  return grow(scratch_, scratch_bytes);
 }
 
 Status Products::run(std::span<const Target> targets, const float* x, int n_tokens) {
@@ -60,17 +61,20 @@ Status Products::run(std::span<const Target> targets, const float* x, int n_toke
   const int n_cols = weights_[size_t(targets[0].weight)].cols;
   std::vector<Part> parts;
   size_t out_values = 0;
+  int all_rows = 0;
   for (const Target& target : targets) {
     CHECK(weights_[size_t(target.weight)].cols == n_cols);
     const int first_row = target.row_begin / tile_rows * tile_rows;
     const int n_rows = target.row_begin + target.n_rows - first_row;
     parts.push_back({&target, first_row, n_rows, out_values});
+    all_rows += n_rows;
     out_values += (size_t(n_rows) * size_t(n_tokens) + 3) / 4 * 4;  // Each begins on 16 bytes.
   }
   const size_t operand_most = std::max(operand_bytes(OperandType::kQ8, kLinearRowsMax, n_cols),
                                        operand_bytes(OperandType::kF16, kLinearRowsMax, n_cols));
   const size_t x_bytes = size_t(n_tokens) * size_t(n_cols) * sizeof(float);
-  NOSA_TRY(reserve(size_t(n_tokens) * size_t(n_cols), out_values, operand_most));
+  NOSA_TRY(reserve(size_t(n_tokens) * size_t(n_cols), out_values, operand_most,
+                   linear_scratch_bytes(std::min(n_tokens, kLinearRowsMax), all_rows)));
   std::memcpy(host_x_.host(), x, x_bytes);
   NOSA_CUDA_TRY(cudaMemcpyAsync(x_.data(), host_x_.host(), x_bytes, cudaMemcpyHostToDevice, stream_), multiplying);
   for (int token = 0; token < n_tokens; token += kLinearRowsMax) {
@@ -98,6 +102,7 @@ Status Products::launch(std::span<const Part> parts, int first_token, int n_toke
     const Operand in{operand_.data(), type, n_tokens, n_cols};
     LinearParams params = {};
     params.x = in;
+    params.scratch = scratch_.as<float>();
     bool converted = false;
     const auto flush = [&]() -> Status {
       if (params.n_targets == 0) return {};

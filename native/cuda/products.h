@@ -50,7 +50,7 @@ class Products {
   };
 
   Products() = default;
-  Status reserve(size_t x_values, size_t out_values, size_t operand_bytes);
+  Status reserve(size_t x_values, size_t out_values, size_t operand_bytes, size_t scratch_bytes);
   Status launch(std::span<const Part> parts, int first_token, int n_tokens, int n_cols);
 
   cudaStream_t stream_ = nullptr;
@@ -58,7 +58,7 @@ class Products {
   std::vector<DeviceBuffer> packed_;
   std::vector<PackedWeight> weights_;
   PinnedBuffer host_x_, host_out_;
-  DeviceBuffer x_, out_, operand_;
+  DeviceBuffer x_, out_, operand_, scratch_;
 };
 
 }  // namespace nosa::cuda

@@ -96,6 +96,7 @@ int run(const std::string& library_path) {
       check(std::memcmp(rows.data(), alone.data() + first, rows.size() * sizeof(float)) == 0, name + ": rows alone differ");
     }
   }
+  check(gpu.name().find("failed") == std::string_view::npos, std::string(gpu.name()));
   std::printf(failures == 0 ? "PASS cuda_backend\n" : "FAIL cuda_backend\n");
   return failures == 0 ? 0 : 1;
 }

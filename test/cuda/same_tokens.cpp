@@ -270,6 +270,7 @@ class Walk {
 };
 
 int run(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // What was found so far is there when time runs out.
   int n_steps = 2000;
   for (int i = 1; i + 1 < argc; ++i) {
     if (std::strcmp(argv[i], "--steps") == 0) n_steps = std::atoi(argv[i + 1]);
