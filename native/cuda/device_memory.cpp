@@ -26,6 +26,8 @@ Result<DeviceBuffer> DeviceBuffer::create(size_t bytes, const char* what) {
   buffer.data_ = static_cast<std::byte*>(data);
   buffer.bytes_ = bytes;
   NOSA_CUDA_TRY(cudaMemset(data, 0, bytes), doing.c_str());
+  // The zeroes must be there before work of another stream is.
+  NOSA_CUDA_TRY(cudaStreamSynchronize(nullptr), doing.c_str());
   return buffer;
 }
 

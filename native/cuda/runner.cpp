@@ -57,8 +57,6 @@ Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const 
     NOSA_TRY(keep(Prefill::create(*runner->model_, o.chunk_tokens, o.n_blocks_max), runner->prefill_));
     runner->sequences_ = std::make_unique<Sequences>(*runner->pool_);
     runner->lane_states_.resize(size_t(o.n_lanes));
-    // The zeroes that fresh memory was given must be there before another stream writes.
-    NOSA_CUDA_TRY(cudaDeviceSynchronize(), what);
     return {};
   };
   if (Status status = open(); !status.ok()) return status;

@@ -25,8 +25,6 @@ Result<PackedUpload> upload_packed(const WeightView& weight, const DeviceBuffer&
   }
   Result<DeviceBuffer> packed = DeviceBuffer::create(bytes, "weights");
   if (!packed.ok()) return packed.status();
-  // The zeroes that fresh memory is given come from another stream.
-  NOSA_CUDA_TRY(cudaDeviceSynchronize(), "Uploading the weights");
 
   const size_t row_bytes = size_t(weight.row_bytes());
   const int run_rows = std::max<int>(tile_rows, int(staging.bytes() / row_bytes) / tile_rows * tile_rows);
