@@ -24,7 +24,7 @@ export interface EngineOptions {
   readonly paths: DataPaths;
   readonly version: string;
   readonly log: Log;
-  readonly registry: Pick<ModelRegistry, "entries" | "resolve" | "knownId">;
+  readonly registry: Pick<ModelRegistry, "entries" | "resolve" | "knownId" | "delete">;
   readonly download: typeof downloadModel;
   readonly openSession: (resolved: ResolvedModel, choice: ModelChoice, store: ContextStore) => Promise<Session>;
   /** Absolute paths of files that any client has open. */

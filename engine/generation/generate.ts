@@ -110,7 +110,9 @@ class Run {
     const { scheduler, job, sequence, tokensMax, sampling, stopIds, bannedIds, masses } = this.#options;
     for (let command = 0; this.#ids.length < tokensMax; command++) {
       const steps = Math.min(decodeSteps(command), tokensMax - this.#ids.length);
-      const result = await scheduler.run(job, () => sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses }));
+      const result = await scheduler.run(job, () =>
+        sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses }),
+      );
       if (this.#firstTokenAt === 0 && result.steps.length > 0) this.#firstTokenAt = performance.now();
       this.#count(result);
       const ended = this.#show(result);

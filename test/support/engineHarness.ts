@@ -74,7 +74,13 @@ export class EngineHarness {
     const paths = dataPaths(folder);
     const workshop = new Workshop();
     const segmentTokensMax = options.segmentTokensMax ?? 4_096;
-    const resolved = options.resolved ?? { id: "copy", name: "Copy", path: "/models/copy.gguf", segmentTokensMax, sha256: "" };
+    const resolved = options.resolved ?? {
+      id: "copy",
+      name: "Copy",
+      path: "/models/copy.gguf",
+      segmentTokensMax,
+      sha256: "",
+    };
     const engine = await Engine.create({
       paths,
       version: "1.0.0",
@@ -84,6 +90,7 @@ export class EngineHarness {
       registry: {
         entries: async () => [],
         knownId: (wanted) => (wanted === "copy" || wanted === "" ? "copy" : undefined),
+        delete: async () => 0,
         resolve: async () => {
           if (options.modelFailure !== undefined) throw options.modelFailure;
           return resolved;

@@ -104,7 +104,8 @@ export class FakeEngine {
         const [params, token] = received;
         if (received.length !== 2 || !CancellationToken.is(token))
           throw failure("badRequest", `${method}: one object.`);
-        if (this.#options.record !== "") appendFileSync(this.#options.record, `${JSON.stringify({ method, params })}\n`);
+        if (this.#options.record !== "")
+          appendFileSync(this.#options.record, `${JSON.stringify({ method, params })}\n`);
         return handle(params as P, token);
       });
     on<{ initializationOptions: ClientHello }>("initialize", ({ initializationOptions }) => {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
+import type { ContextStatus } from "../../../engine/protocol";
 import { mostRead } from "../../../extension/roots";
 
-function context(root: string, tokens: number) {
+function context(root: string, tokens: number): ContextStatus {
   return {
     root,
     tokens,

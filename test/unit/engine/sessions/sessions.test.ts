@@ -13,7 +13,9 @@ function setUp(options: { readonly openMs?: number; readonly failure?: Error } =
   const opened: FakeSession[] = [];
   let failure = options.failure;
   const sessions = new Sessions({
-    registry: { resolve: async (wanted) => ({ id: wanted, name: wanted, path: `/${wanted}`, segmentTokensMax: 64, sha256: "" }) },
+    registry: {
+      resolve: async (wanted) => ({ id: wanted, name: wanted, path: `/${wanted}`, segmentTokensMax: 64, sha256: "" }),
+    },
     open: async ({ path, ...rest }) => {
       await new Promise((resolve) => setTimeout(resolve, options.openMs ?? 5));
       if (failure !== undefined) throw failure;
