@@ -31,7 +31,9 @@ if(NOSA_SANITIZE)
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${NOSA_SANITIZE}>
     $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>
     $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>
-    $<$<COMPILE_LANGUAGE:CXX>:-g>)
+    $<$<COMPILE_LANGUAGE:CXX>:-g1>
+    # At -O3 the files for an instruction set take minutes each with sanitizers.
+    $<$<COMPILE_LANGUAGE:CXX>:-O1>)
   add_link_options(-fsanitize=${NOSA_SANITIZE})
 endif()
 
