@@ -76,7 +76,8 @@ void fill_random(std::byte* memory, size_t bytes);
 Ceilings measure_ceilings(Figures& figures);
 void gather(Figures& figures, const Ceilings& ceilings);
 void decode_8b(Figures& figures, const Settings& settings, const Ceilings& ceilings);
-void decode_model(Figures& figures, const Settings& settings, const Ceilings& ceilings);
+/// What it finds of misses is what many() forces afterwards.
+void decode_model(Figures& figures, Settings& settings, const Ceilings& ceilings);
 void engine_session(Figures& figures, const Settings& settings);
 void many(Figures& figures, const Settings& settings, const Ceilings& ceilings);
 

@@ -103,7 +103,7 @@ void decode_8b(Figures& figures, const Settings& settings, const Ceilings& ceili
   }
 }
 
-void decode_model(Figures& figures, const Settings& settings, const Ceilings& ceilings) {
+void decode_model(Figures& figures, Settings& settings, const Ceilings& ceilings) {
   if (settings.model.empty() || settings.tokens.empty()) fail("decode-model needs --model and --tokens");
   auto weights = must(Weights::open(settings.model), "opening the model");
   const ModelConfig config = must(read_model_config(*weights), "reading the model");
@@ -119,13 +119,14 @@ void decode_model(Figures& figures, const Settings& settings, const Ceilings& ce
     Policy policy;
     bool resident;
     int n_slots;
+    double* misses;  // Where the number of misses goes, or null.
   };
-  const ModelCase cases[] = {{"nosa, resident", Policy::kNosa, true, 128},
-                             {"nosa, 128 slots", Policy::kNosa, false, 128},
-                             {"nosa, 64 slots", Policy::kNosa, false, 64},
-                             {"infllmv2, 128 slots", Policy::kInfLlmV2, false, 128},
-                             {"infllmv2, 64 slots", Policy::kInfLlmV2, false, 64},
-                             {"full, resident", Policy::kFull, true, 0}};
+  const ModelCase cases[] = {{"nosa, resident", Policy::kNosa, true, 128, nullptr},
+                             {"nosa, 128 slots", Policy::kNosa, false, 128, &settings.nosa_misses},
+                             {"nosa, 64 slots", Policy::kNosa, false, 64, &settings.exact_misses},
+                             {"infllmv2, 128 slots", Policy::kInfLlmV2, false, 128, &settings.infllm_misses},
+                             {"infllmv2, 64 slots", Policy::kInfLlmV2, false, 64, &settings.infllm_exact_misses},
+                             {"full, resident", Policy::kFull, true, 0, nullptr}};
   cuda::RunnerShared shared;
   double resident_seconds = 0;
   for (const ModelCase& c : cases) {
@@ -161,6 +162,7 @@ void decode_model(Figures& figures, const Settings& settings, const Ceilings& ce
     must(runner->decode({{&key, 1}, settings.steps, given}, drawn), "decoding");
     const double step_seconds = seconds_since(start) / settings.steps;
     const double misses = (loads(*runner) - before) / settings.steps / runner->shape().n_streams();
+    if (c.misses != nullptr) *c.misses = misses;
     if (c.resident && c.policy == Policy::kNosa) resident_seconds = step_seconds;
     const int n_attended = c.policy == Policy::kFull ? settings.context / 64 : std::min(64, settings.context / 64);
     const double limit = step_bytes(*runner, source->source(), 1, settings.context, n_attended) / ceilings.device_copy;
