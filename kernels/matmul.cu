@@ -1,6 +1,5 @@
-// A block of 4 or 8 warps makes 128 or 256 weight rows x kTokens (64 or 128) activation rows; a warp 32 x kTokens, so
-// that what it reads of the activations serves two products. The second-level cache is what limits large products: 8
-// warps share activations that would else be fetched twice. Each warp's weights are its own: their packed records come
+// A block of 4 warps makes 128 weight rows x kTokens (32, 64 or 128) activation rows; a warp 32 x kTokens, so that
+// what it reads of the activations serves two products. Each warp's weights are its own: their packed records come
 // into shared memory a record ahead, and become 16-bit fragments in registers. Activations come 64 columns at a
 // time, some stages ahead, shared by the warps. Sums over the columns are in order, whatever the shape of the grid.
 //
@@ -20,11 +19,12 @@
 namespace nosa::cuda {
 namespace {
 
+constexpr int kWarps = 4;
 constexpr int kWarpTiles = 2;
+constexpr int kBlockTiles = kWarps * kWarpTiles;
+constexpr int kThreads = 32 * kWarps;
 constexpr int kRowChunks = kUnitCols * 2 / kCopyBytes;
-
-/// Shared memory of a block: what every target has, and what large GPUs have.
-constexpr int shared_max(int n_warps) { return n_warps == 8 ? 160 * 1024 : 99 * 1024; }
+constexpr size_t kSharedMax = 99 * 1024;  // that every target has
 
 struct Work {
   PackedWeight weights[kMatmulTargetsMax];
@@ -43,10 +43,8 @@ __device__ inline int chunk_place(int token, int chunk) { return token * kRowChu
 template <DType kType>
 using Value = std::conditional_t<kType == DType::kBF16, __nv_bfloat16, __half>;
 
-template <DType kType, int kTokens, int kWarps>
+template <DType kType, int kTokens>
 struct Plan {
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kBlockTiles = kWarps * kWarpTiles;
   static constexpr PackedFormat kFormat = packed_format(kType);
   static constexpr int kUnits = kFormat.cols / kUnitCols;
   static constexpr int kRecordBytes = kFormat.bytes();
@@ -54,7 +52,7 @@ struct Plan {
   /// Stages of activations, and records of a tile, that are in flight or in use.
   static constexpr int stages() {
     for (int n = 4; n > 2; --n) {
-      if (bytes(n) <= shared_max(kWarps)) return n;
+      if (bytes(n) <= int(kSharedMax)) return n;
     }
     return 2;
   }
@@ -66,7 +64,7 @@ struct Plan {
   static constexpr int kSlots = slots(kStages);
   static constexpr int kBytes = bytes(kStages);
   static_assert(kStages - 1 <= (kSlots - 1) * kUnits, "a record's slot is free when its successor comes");
-  static_assert(kBytes <= shared_max(kWarps));
+  static_assert(kBytes <= int(kSharedMax));
 };
 
 /// The warp's two tiles.
@@ -74,9 +72,9 @@ struct WarpTiles {
   const std::byte* records[kWarpTiles];
 };
 
-template <DType kType, int kTokens, int kWarps>
+template <DType kType, int kTokens>
 struct Product {
-  using P = Plan<kType, kTokens, kWarps>;
+  using P = Plan<kType, kTokens>;
   static constexpr int kColumnTiles = kTokens / 8;
   static constexpr int kTogether = 4;  // column tiles whose products are interleaved
 
@@ -84,7 +82,7 @@ struct Product {
 
   __device__ void run(const WarpTiles& tiles, const Operand& x, int first_token, std::byte* shared) {
     std::byte* own_records = shared + P::kStages * P::kStageBytes + threadIdx.x / 32 * kWarpTiles * P::kRecordBytes;
-    constexpr int kSlotBytes = P::kBlockTiles * P::kRecordBytes;
+    constexpr int kSlotBytes = kBlockTiles * P::kRecordBytes;
     const int lane = threadIdx.x % 32;
     const int n_units = x.cols / kUnitCols;
 
@@ -92,8 +90,8 @@ struct Product {
       if (unit < n_units) {
         std::byte* stage = shared + unit % P::kStages * P::kStageBytes;
 #pragma unroll
-        for (int i = 0; i < kTokens * kRowChunks / P::kThreads; ++i) {
-          const int token = (i * P::kThreads + threadIdx.x) / kRowChunks;
+        for (int i = 0; i < kTokens * kRowChunks / kThreads; ++i) {
+          const int token = (i * kThreads + threadIdx.x) / kRowChunks;
           const int chunk = threadIdx.x % kRowChunks;
           const bool valid = first_token + token < x.n_rows;
           const size_t row = valid ? size_t(first_token + token) : 0;
@@ -186,17 +184,17 @@ __device__ inline const std::byte* tile_records(const PackedWeight& weight, int 
   return weight.data + size_t(min(tile, last)) * (weight.cols / kFormat.cols) * kFormat.bytes();
 }
 
-template <DType kType, int kTokens, int kWarps>
-__global__ void __launch_bounds__(32 * kWarps, 8 / kWarps) matmul_kernel(const __grid_constant__ Work work) {
+template <DType kType, int kTokens>
+__global__ void __launch_bounds__(kThreads, 2) matmul_kernel(const __grid_constant__ Work work) {
   begin_kernel();
   extern __shared__ __align__(128) std::byte shared[];
   int target = 0;
   while (target + 1 < kMatmulTargetsMax && int(blockIdx.y) >= work.first_block[target + 1]) ++target;
   const PackedWeight& weight = work.weights[target];
   const int first_tile =
-      (int(blockIdx.y) - work.first_block[target]) * kWarps * kWarpTiles + threadIdx.x / 32 * kWarpTiles;
+      (int(blockIdx.y) - work.first_block[target]) * kBlockTiles + threadIdx.x / 32 * kWarpTiles;
   const int first_token = blockIdx.x * kTokens;
-  Product<kType, kTokens, kWarps> product;
+  Product<kType, kTokens> product;
   product.run({tile_records<kType>(weight, first_tile), tile_records<kType>(weight, first_tile + 1)}, work.x,
               first_token, shared);
 
@@ -223,13 +221,13 @@ __global__ void __launch_bounds__(32 * kWarps, 8 / kWarps) matmul_kernel(const _
   }
 }
 
-template <DType kType, int kTokens, int kWarps>
-__global__ void __launch_bounds__(32 * kWarps, 8 / kWarps) gated_matmul_kernel(const __grid_constant__ Work work) {
+template <DType kType, int kTokens>
+__global__ void __launch_bounds__(kThreads, 2) gated_matmul_kernel(const __grid_constant__ Work work) {
   begin_kernel();
   extern __shared__ __align__(128) std::byte shared[];
   const int tile = blockIdx.y * kWarps + threadIdx.x / 32;
   const int first_token = blockIdx.x * kTokens;
-  Product<kType, kTokens, kWarps> product;
+  Product<kType, kTokens> product;
   product.run({tile_records<kType>(work.weights[0], tile), tile_records<kType>(work.weights[1], tile)}, work.x,
               first_token, shared);
 
@@ -253,61 +251,26 @@ __global__ void __launch_bounds__(32 * kWarps, 8 / kWarps) gated_matmul_kernel(c
   }
 }
 
-/// Blocks of weight rows: in `matmul` each target's are its own, and in the gated form a warp has 16 rows of each half.
-int row_blocks(const Work& work, bool is_gated, int n_warps) {
-  const int block_rows = n_warps * (is_gated ? 1 : kWarpTiles) * kTileRows;
-  int n = 0;
-  for (const PackedWeight& weight : work.weights) n += (weight.rows + block_rows - 1) / block_rows;
-  return is_gated ? n / 2 : n;
-}
-
-template <DType kType, int kTokens, int kWarps, bool kGated>
-cudaError_t start(Work work, cudaStream_t stream) {
-  using P = Plan<kType, kTokens, kWarps>;
-  const auto kernel = kGated ? gated_matmul_kernel<kType, kTokens, kWarps> : matmul_kernel<kType, kTokens, kWarps>;
+template <DType kType, int kTokens, bool kGated>
+cudaError_t start(const Work& work, int n_blocks, cudaStream_t stream) {
+  using P = Plan<kType, kTokens>;
+  const auto kernel = kGated ? gated_matmul_kernel<kType, kTokens> : matmul_kernel<kType, kTokens>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes);
       error != cudaSuccess) {
     return error;
   }
-  for (int i = 0; i < kMatmulTargetsMax; ++i) {
-    Work until = work;
-    for (int later = i; later < kMatmulTargetsMax; ++later) until.weights[later].rows = 0;
-    work.first_block[i] = row_blocks(until, false, kWarps);
-  }
-  work.first_block[kMatmulTargetsMax] = row_blocks(work, false, kWarps);
-  const dim3 grid((work.x.n_rows + kTokens - 1) / kTokens, row_blocks(work, kGated, kWarps));
-  return launch(kernel, grid, P::kThreads, P::kBytes, stream, work);
+  const dim3 grid((work.x.n_rows + kTokens - 1) / kTokens, n_blocks);
+  return launch(kernel, grid, kThreads, P::kBytes, stream, work);
 }
 
-/// Multiprocessors of the device, if a block of 8 warps fits one; else 0.
-int multiprocessors_for_large() {
-  int device = 0;
-  int shared = 0;
-  int n = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-    return 0;
-  }
-  return shared >= shared_max(8) ? n : 0;
-}
-
-/// The largest shape that still keeps the multiprocessors busy. None of them changes a result.
+/// The widest tile of tokens that still gives a large GPU two blocks a multiprocessor.
 template <DType kType, bool kGated>
-cudaError_t start_for(const Work& work, cudaStream_t stream) {
-  constexpr int kBlocksWanted = 240;  // of 4 warps: two a multiprocessor on a large GPU
-  const auto blocks = [&](int tokens, int n_warps) {
-    return (work.x.n_rows + tokens - 1) / tokens * row_blocks(work, kGated, n_warps);
-  };
-  const int n_large = multiprocessors_for_large();
-  if (n_large > 0 && work.x.n_rows > 64) {
-    // At least four fifths of the last round of blocks has work.
-    const int n_blocks = blocks(128, 8);
-    const int n_rounds = (n_blocks + n_large - 1) / n_large;
-    if (5 * n_blocks >= 4 * n_rounds * n_large) return start<kType, 128, 8, kGated>(work, stream);
-  }
-  if (work.x.n_rows > 64 && blocks(128, 4) >= kBlocksWanted) return start<kType, 128, 4, kGated>(work, stream);
-  return start<kType, 64, 4, kGated>(work, stream);
+cudaError_t start_for(const Work& work, int n_blocks, cudaStream_t stream) {
+  constexpr int kBlocksWanted = 240;
+  const auto blocks = [&](int tokens) { return (work.x.n_rows + tokens - 1) / tokens * n_blocks; };
+  if (work.x.n_rows > 64 && blocks(128) >= kBlocksWanted) return start<kType, 128, kGated>(work, n_blocks, stream);
+  if (work.x.n_rows > 32 && blocks(64) >= kBlocksWanted / 2) return start<kType, 64, kGated>(work, n_blocks, stream);
+  return start<kType, 32, kGated>(work, n_blocks, stream);
 }
 
 bool weight_fits(const PackedWeight& weight, const Operand& x) {
@@ -330,16 +293,20 @@ cudaError_t matmul(const MatmulParams& p, cudaStream_t stream) {
     const DType dtype = p.targets[first].weight.dtype;
     Work work = {.x = p.x, .accumulate = p.accumulate};
     int n = 0;
+    int n_blocks = 0;
     for (int i = first; i < p.n_targets; ++i) {
       if (p.targets[i].weight.dtype != dtype) continue;
       done[i] = true;
       work.weights[n] = p.targets[i].weight;
       work.biases[n] = p.targets[i].bias;
-      work.outs[n++] = p.targets[i].out;
+      work.outs[n] = p.targets[i].out;
+      work.first_block[n++] = n_blocks;
+      n_blocks += (p.targets[i].weight.rows + kBlockTiles * kTileRows - 1) / (kBlockTiles * kTileRows);
     }
+    for (; n <= kMatmulTargetsMax; ++n) work.first_block[n] = n_blocks;
     cudaError_t error = cudaErrorInvalidValue;
     with_packed_type(dtype, [&](auto type) {
-      error = start_for<decltype(type)::value, false>(work, stream);
+      error = start_for<decltype(type)::value, false>(work, n_blocks, stream);
     });
     if (error != cudaSuccess) return error;
   }
@@ -354,9 +321,10 @@ cudaError_t gated_matmul(const GatedMatmulParams& p, cudaStream_t stream) {
   }
   if (p.x.n_rows == 0) return cudaSuccess;
   const Work work = {.weights = {p.gate, p.up}, .x = p.x, .gated_out = p.out};
+  const int n_blocks = (p.gate.rows + kWarps * kTileRows - 1) / (kWarps * kTileRows);
   cudaError_t error = cudaErrorInvalidValue;
   with_packed_type(p.gate.dtype, [&](auto type) {
-    error = start_for<decltype(type)::value, true>(work, stream);
+    error = start_for<decltype(type)::value, true>(work, n_blocks, stream);
   });
   return error;
 }

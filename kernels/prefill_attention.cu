@@ -1,4 +1,4 @@
-// A block of 8 warps takes 128 rows of one KV head, a row being one query head of one token: the heads of a group lie
+// A block of 4 warps takes 64 rows of one KV head, a row being one query head of one token: the heads of a group lie
 // together, so that few tokens are in a block, what is causal ends early and lists of blocks have much in common. A warp
 // has 16 rows; their queries, sums and running maxima stay in its registers. The keys and values of one cache block at
 // a time come into shared memory, the next one's on their way meanwhile.
@@ -22,7 +22,7 @@
 namespace nosa::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kWarpRows = 16;
 constexpr int kRows = kWarps * kWarpRows;
@@ -112,7 +112,7 @@ struct ListWalk {
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 2 : 1) prefill_attention_kernel(const __grid_constant__ Work w) {
+__global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2) prefill_attention_kernel(const __grid_constant__ Work w) {
   begin_kernel();
   constexpr int kRowChunks = kHeadDim / 8;
   constexpr int kTileBytes = kBlockTokens * kHeadDim * 2;  // keys or values of a block
