@@ -133,12 +133,13 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
   __shared__ float key[kHeadDimMax];
   __shared__ float scratch[kThreads / kWarp];
   __shared__ int tail_index;
-  begin_kernel();
   const int head = blockIdx.x;
   const int n_pairs = p.n_rotated / 2;
+  RowPlace place = read_place(p.rows, blockIdx.y * p.rows.n_queries);
+  begin_kernel();
   for (int t = 0; t < p.rows.n_queries; ++t) {
     const int row = blockIdx.y * p.rows.n_queries + t;
-    const RowPlace place = read_place(p.rows, row);
+    if (t > 0) place = read_place(p.rows, row);
     if (place.lane < 0) return;
     const Stream stream = stream_of(p, place.lane, head);
     const int own = place.own;

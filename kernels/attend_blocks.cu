@@ -51,6 +51,7 @@ struct Entry {
   int index;
   int page;
   int n_tokens;
+  bool fetch;  // from the host's page into the slot
 };
 
 /// Entry i, one that counts for nothing beyond the last. What is listed is read before it is known how much there is.
@@ -59,46 +60,75 @@ __device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i) {
     const size_t list = size_t(row.idx) * p.n_kv_heads + row.head;
     const int4 of = reinterpret_cast<const int4*>(p.selected)[list * p.n_selected_max + min(i, p.n_selected_max - 1)];
     const bool counts = i < p.n_selected[list] && of.y >= 0;
-    return {counts ? of.y : 0, counts ? of.z : 0, counts ? of.w : 0};
+    const bool fetch = counts && of.w >= kToFetch;
+    return {counts ? of.y : 0, counts ? of.z : 0, counts ? of.w % kToFetch : 0, fetch && p.pages.base != nullptr};
   }
-  if (row.place.lane < 0 || i >= row.place.n_blocks) return {0, 0, 0};
+  if (row.place.lane < 0 || i >= row.place.n_blocks) return {0, 0, 0, false};
   const size_t of_lane = size_t(row.place.lane) * p.blocks.n_blocks_max + i;
   const int page = p.blocks.pages[of_lane];
   const BlockInfo info = p.blocks.info[of_lane];
   const int n_own = row.place.own + 1 - (i - row.place.n_attended) * kBlockTokens;
   const int n_tokens = i < row.place.n_attended ? int(info.n_tokens) : min(n_own, kBlockTokens);
-  return {page, page, info.masked != 0 ? 0 : n_tokens};
+  return {page, page, info.masked != 0 ? 0 : n_tokens, false};
 }
 
 __device__ Entry broadcast(const Entry& entry, int lane) {
   return {__shfl_sync(kAllLanes, entry.index, lane), __shfl_sync(kAllLanes, entry.page, lane),
-          __shfl_sync(kAllLanes, entry.n_tokens, lane)};
+          __shfl_sync(kAllLanes, entry.n_tokens, lane), __shfl_sync(kAllLanes, int(entry.fetch), lane) != 0};
 }
 
 /// Where one warp's unit lies.
 struct UnitPlace {
   const __half* keys;
+  __half* slot;         // to be filled with what is read, or null
   const float* biases;  // or null
   int first;            // of its keys within the block
   int n_tokens;         // of the block that count
 };
 
 __device__ UnitPlace place_of_unit(const AttendBlocksParams& p, const Row& row, const Entry& entry, int first) {
-  return {reinterpret_cast<const __half*>(extent_at(p.pool, row.place.lane, row.head, entry.index)),
+  auto* extent = reinterpret_cast<__half*>(extent_at(p.pool, row.place.lane, row.head, entry.index));
+  const auto* page = reinterpret_cast<const __half*>(extent_at(p.pages, 0, row.head, entry.page));
+  return {entry.fetch ? page : extent, entry.fetch ? extent : nullptr,
           p.token_bias != nullptr ? p.token_bias + (size_t(row.head) * p.n_pages + entry.page) * kBlockTokens : nullptr, first,
           entry.n_tokens};
+}
+
+/// Where this lane's 16 bytes of a unit lie within the block, in units of 16 bytes: of its key of tile `tile`, and of
+/// the value of its i-th key. One key more is kHeadDim / 8 further.
+template <int kHeadDim>
+__device__ int key_offset(int first, int tile, int j) {
+  const int lane = threadIdx.x % kWarp;
+  return (first + tile * 8 + lane / 4) * (kHeadDim / 8) + lane % 4 + j * 4;
+}
+template <int kHeadDim>
+__device__ int value_offset(int first, int i, int j) {
+  const int lane = threadIdx.x % kWarp;
+  return (kBlockTokens + first + 2 * (lane % 4) + i % 2 + i / 2 * 8) * (kHeadDim / 8) + lane / 4 + j * 8;
+}
+
+/// A load that bypasses the caches: host memory may have changed since they were filled.
+__device__ uint4 load_host(const uint4* at) {
+  uint4 value;
+  asm volatile("ld.global.cv.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "l"(at));
+  return value;
 }
 
 /// Starts the loads of a unit's keys and biases. Keys that are not there count as zeros.
 template <int kHeadDim>
 __device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
+  const auto* from = reinterpret_cast<const uint4*>(at.keys);
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
-    const int key = at.first + tile * 8 + lane / 4;
-    const auto* from = reinterpret_cast<const uint4*>(at.keys + size_t(key) * kHeadDim) + lane % 4;
+    const bool there = at.first + tile * 8 + lane / 4 < at.n_tokens;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 32; ++j) unit.keys[tile][j] = key < at.n_tokens ? from[j * 4] : uint4{0, 0, 0, 0};
+    for (int j = 0; j < kHeadDim / 32; ++j) {
+      unit.keys[tile][j] = {0, 0, 0, 0};
+      const uint4* piece = from + key_offset<kHeadDim>(at.first, tile, j);
+      if (there) unit.keys[tile][j] = at.slot != nullptr ? load_host(piece) : *piece;
+    }
   }
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
@@ -113,12 +143,36 @@ __device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
 template <int kHeadDim>
 __device__ void load_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
+  const auto* from = reinterpret_cast<const uint4*>(at.keys);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int key = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8;
-    const auto* from = reinterpret_cast<const uint4*>(at.keys + size_t(kBlockTokens + key) * kHeadDim) + lane / 4;
+    const bool there = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8 < at.n_tokens;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 64; ++j) unit.values[i][j] = key < at.n_tokens ? from[j * 8] : uint4{0, 0, 0, 0};
+    for (int j = 0; j < kHeadDim / 64; ++j) {
+      unit.values[i][j] = {0, 0, 0, 0};
+      const uint4* piece = from + value_offset<kHeadDim>(at.first, i, j);
+      if (there) unit.values[i][j] = at.slot != nullptr ? load_host(piece) : *piece;
+    }
+  }
+}
+
+/// Puts what was fetched into its slot.
+template <int kHeadDim>
+__device__ void store_keys(const UnitPlace& at, const Unit<kHeadDim>& unit) {
+  auto* to = reinterpret_cast<uint4*>(at.slot);
+#pragma unroll
+  for (int tile = 0; tile < 2; ++tile) {
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 32; ++j) to[key_offset<kHeadDim>(at.first, tile, j)] = unit.keys[tile][j];
+  }
+}
+template <int kHeadDim>
+__device__ void store_values(const UnitPlace& at, const Unit<kHeadDim>& unit) {
+  auto* to = reinterpret_cast<uint4*>(at.slot);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 64; ++j) to[value_offset<kHeadDim>(at.first, i, j)] = unit.values[i][j];
   }
 }
 
@@ -234,8 +288,6 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   __shared__ QueryTile<kHeadDim> queries;
   extern __shared__ float4 dynamic[];
   auto& all = *reinterpret_cast<WarpSums<kHeadDim>*>(dynamic);
-  begin_kernel();
-
   const int n_group = p.n_heads / p.n_kv_heads;
   const int n_tiles = (n_group + kTileHeads - 1) / kTileHeads;
   const int first_head = blockIdx.y % n_tiles * kTileHeads;
@@ -244,6 +296,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   row.idx = blockIdx.z;
   row.head = blockIdx.y / n_tiles;
   row.place = read_place(p.rows, row.idx);
+  begin_kernel();
   const int n_entries =
       p.selected != nullptr ? p.n_selected[row.idx * p.n_kv_heads + row.head] : row.place.n_blocks;
 
@@ -270,6 +323,10 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
     float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
     multiply<kHeadDim, 2>(queries, unit.keys, logits);
     const uint4 weights = take_logits<kHeadDim>(logits, unit, p.scale * kLog2E, state);
+    if (at.slot != nullptr) {
+      store_keys<kHeadDim>(at, unit);
+      store_values<kHeadDim>(at, unit);
+    }
     // The next unit's keys come while this one's values are weighed, its values while its keys are multiplied.
     const int next = i + 1;
     if (next < n_mine) {
@@ -354,6 +411,7 @@ cudaError_t attend_blocks(const AttendBlocksParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (p.q_stride % 2 != 0 || (p.selected == nullptr) != (p.n_selected == nullptr)) return cudaErrorInvalidValue;
+  if (p.pages.base != nullptr && p.rows.n_queries > 1) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   switch (p.head_dim) {
     case 64: return launch_attend<64>(p, stream);

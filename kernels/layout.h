@@ -9,6 +9,10 @@
 //
 // An extent is K [64, head_dim], then V [64, head_dim], f16, K post-RoPE, as in native/kv/block.h.
 // All lengths live in device memory, so that one captured graph serves every step.
+//
+// Places, block tables, the side-cars of attended blocks, slot maps and rankings are read before begin_kernel() (see
+// common/launch.cuh): nothing that writes them may be the kernel directly before one that reads them. In a step they
+// are written by rope_angles, which is its first kernel, and by append_kv and select_blocks, one after the other.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -73,8 +77,11 @@ struct alignas(16) SelectedBlock {
   int32_t block;
   int32_t index;     // of its extent in the pool; -1: nowhere, left out
   int32_t page;      // of its side-car
-  int32_t n_tokens;  // that the row sees
+  int32_t n_tokens;  // that the row sees; plus kToFetch when the slot is still to be filled from the page
 };
+
+/// Added to SelectedBlock::n_tokens.
+inline constexpr int32_t kToFetch = 1 << 16;
 
 /// Extents of one layer: byte address = base + lane lane_stride + head head_stride + index index_stride.
 /// Offloaded, an index is a slot of its stream; resident, it is a page and lane_stride is 0.

@@ -21,8 +21,9 @@ template <int kHeadDim, int kParts>
 __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams p, int n_parts) {
   constexpr int kHeadLanes = kHeadDim / 4;  // threads of a head
   constexpr int kWarpHeads = kWarp / kHeadLanes;
-  begin_kernel();
   const int row = blockIdx.y;
+  const bool idle = read_place(p.rows, row).lane < 0;
+  begin_kernel();
   const int quad = blockIdx.x * kThreads + threadIdx.x;
   const int lane = threadIdx.x % kWarp;
   const bool there = quad < p.n_heads * kHeadLanes;
@@ -30,7 +31,7 @@ __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams 
   const PartsView parts(const_cast<std::byte*>(p.parts), int(gridDim.y), p.n_heads);
   const size_t first_part = (size_t(row) * p.n_heads + head) * kPartsMax;
 
-  // An idle row's parts are read like any other, not to wait for its place, and thrown away.
+  // An idle row's parts are read like any other, and thrown away.
   const auto* sums = reinterpret_cast<const float4*>(parts.sums + first_part * kHeadDim) + quad % kHeadLanes;
   float4 values[kParts];
 #pragma unroll
@@ -39,7 +40,6 @@ __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams 
     if (i < n_parts) values[i] = sums[size_t(i) * kHeadLanes];
   }
   __syncthreads();  // Keeps the compiler from moving the loads down to where they are used, one after the other.
-  const bool idle = read_place(p.rows, row).lane < 0;
   float weights[kWarpHeads];  // of part `lane`, for each head of the warp
   float totals[kWarpHeads];
 #pragma unroll

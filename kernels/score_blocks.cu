@@ -208,14 +208,15 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kept_units, kWarps, ..]
   __shared__ Partial of_warp[kWarps][kHeadTiles * kTileHeads];
   __shared__ float log_total[kHeadTiles * kTileHeads];  // log2 of the softmax's denominator
-  begin_kernel();
-
   const int row_idx = blockIdx.z;
   Row row;
   row.place = read_place(p.rows, row_idx);
   row.head = blockIdx.y;
   row.n_own_windows = windows_in(row.place.own + 1);
-  if (row.place.lane < 0 || row.place.n_blocks <= p.total_blocks) return;
+  if (row.place.lane < 0 || row.place.n_blocks <= p.total_blocks) {
+    begin_kernel();
+    return;
+  }
 
   const Shared shared = shared_of(p, row_idx, row.head, kHeadTiles);
   const int n_units = units_for(row.place.n_blocks);
@@ -227,8 +228,13 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
     return base + (warp * kHeadTiles + head_tile) * kWarpTiles * kWarp + lane;
   };
 
-  // A thread block beyond the units has nothing to load, and says so with empty sums.
-  Tiles<kHeadDim> tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
+  // A thread block beyond the units has nothing to load, and says so with empty sums. The keys of attended blocks are
+  // as they were; of own ones the kernel before may be writing the last.
+  Tiles<kHeadDim> tiles;
+  const bool attended = (int(blockIdx.x) + 1) * kUnitBlocks <= row.place.n_attended;
+  if (attended) tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
+  begin_kernel();
+  if (!attended) tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
   const int n_group = p.n_heads / p.n_kv_heads;
   const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
   for (int h = 0; h < kHeadTiles; ++h) {

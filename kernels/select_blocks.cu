@@ -219,7 +219,8 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
     s.ages[slot] = kInUse;
   }
   int n_missing;
-  const int missing = exclusive_count<kSelectThreads>(slot < 0, s.missing, n_missing);
+  const bool fetch = slot < 0;
+  const int missing = exclusive_count<kSelectThreads>(fetch, s.missing, n_missing);
   const size_t loads = size_t(stream.seq) * p.n_kv_heads + stream.head;
   if (i == 0) {
     p.n_loads[loads] = n_missing;
@@ -237,7 +238,7 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
       }
     }
     __syncthreads();  // The victims are known.
-    if (slot < 0) {
+    if (fetch) {
       slot = missing < p.slots.n_slots ? s.victims[missing] : -1;
       if (slot >= 0) {
         block_of_slot[slot] = block;
@@ -250,7 +251,7 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
       }
     }
   }
-  if (selected != nullptr && i < min(n, p.n_selected_max)) selected[i] = {block, slot, page, n_seen};
+  if (selected != nullptr && i < min(n, p.n_selected_max)) selected[i] = {block, slot, page, n_seen + (fetch ? kToFetch : 0)};
 }
 
 /// Writes entry `i` of a row's list; its slot follows when it is known.
@@ -271,16 +272,17 @@ __device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head, co
   stream.head = head;
   stream.n_attended = first.n_attended;
   stream.idx = size_t(first.lane) * p.n_kv_heads + head;
-  stream.step = *p.step;
+  stream.step = __ldcg(p.step);
   const int i = threadIdx.x;
+  // All past the first-level cache, which may hold what a step before left.
   if (p.by_eviction) {
-    stream.n_own_ranked = p.ranking.n_own[stream.idx];
-    stream.n_ranked = p.ranking.n_entries[stream.idx];
-    if (i < p.ranking.capacity) stream.ranked_block = p.ranking.blocks[stream.idx * p.ranking.capacity + i];
+    stream.n_own_ranked = __ldcg(p.ranking.n_own + stream.idx);
+    stream.n_ranked = __ldcg(p.ranking.n_entries + stream.idx);
+    if (i < p.ranking.capacity) stream.ranked_block = __ldcg(p.ranking.blocks + stream.idx * p.ranking.capacity + i);
   }
   if (i < p.slots.n_slots) {
-    stream.block_of_slot = p.slots.block_of_slot[stream.idx * p.slots.n_slots + i];
-    stream.last_step = p.slots.last_step[stream.idx * p.slots.n_slots + i];
+    stream.block_of_slot = __ldcg(p.slots.block_of_slot + stream.idx * p.slots.n_slots + i);
+    stream.last_step = __ldcg(p.slots.last_step + stream.idx * p.slots.n_slots + i);
   }
   return stream;
 }
@@ -289,15 +291,16 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
   extern __shared__ uint32_t dynamic[];
   auto& s = *reinterpret_cast<Shared*>(dynamic);
   uint32_t* keys = dynamic + sizeof(Shared) / sizeof(uint32_t);  // [n_blocks_max]
-  begin_kernel();
   const int seq = blockIdx.y;
   const int head = blockIdx.x;
   const RowPlace first = read_place(p.rows, seq * p.rows.n_queries);
+  Stream stream = {};
+  if (first.lane >= 0) stream = load_stream(p, seq, head, first);
+  begin_kernel();
   if (first.lane < 0) {
     if (threadIdx.x == 0 && p.slots.n_slots > 0) p.n_loads[seq * p.n_kv_heads + head] = 0;
     return;
   }
-  Stream stream = load_stream(p, seq, head, first);
   for (int w = threadIdx.x; w < kWords; w += kSelectThreads) s.wanted[w] = 0;
 
   RowView row = {};

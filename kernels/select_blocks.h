@@ -13,7 +13,8 @@ namespace nosa::cuda {
 /// go to the higher index. An own block that has left a row's window joins the ranking first.
 ///
 /// Slots: blocks of all rows of a stream that are in a slot stay, stamped with this step; each other takes an empty
-/// slot, else the one longest unused, and is listed for gather_blocks.
+/// slot, else the one longest unused, and is listed for gather_blocks. With one query a sequence it is also flagged in `selected`
+/// (kToFetch), so that attend_blocks can fetch it instead.
 struct SelectBlocksParams {
   StepRows rows;
   LaneBlocks blocks;

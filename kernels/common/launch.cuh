@@ -6,8 +6,11 @@
 namespace nosa::cuda {
 
 /// Waits until everything that earlier kernels of the stream wrote is visible, and lets the next
-/// kernel start to be placed. The first statement of every kernel that `launch` starts: what a
-/// kernel may rely on holds only if none in the chain leaves it out.
+/// kernel start to be placed. Every kernel that `launch` starts calls it once: what a kernel may rely
+/// on holds only if none in the chain leaves it out.
+///
+/// Before it, a kernel may read constants and what was written at least two kernels earlier: the
+/// kernel directly before it is past this call, so all before that one are done.
 __device__ inline void begin_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -5,8 +5,9 @@
 
 namespace nosa::cuda {
 
+/// Past the first-level cache, which may hold the place of a step before.
 __device__ inline RowPlace read_place(const StepRows& rows, int row) {
-  const int4 place = *reinterpret_cast<const int4*>(rows.places + row);
+  const int4 place = __ldcg(reinterpret_cast<const int4*>(rows.places + row));
   return {place.x, place.y, place.z, place.w};
 }
 

@@ -97,6 +97,7 @@ class AppendTest {
     r.n_rotated = c_.n_rotated;
     r.magnitude = 1.25f;
     MUST(cuda::rope_angles(r, nullptr));
+    MUST(cudaDeviceSynchronize());  // In a step other kernels lie between the two, as append_kv's early reads want.
 
     cuda::AppendKvParams p = {};
     p.rows = f_.rows();
