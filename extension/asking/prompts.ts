@@ -13,6 +13,8 @@ export interface Subject {
   readonly path: string;
   /** From 1; null for the whole file or folder. */
   readonly lines: { readonly from: number; readonly to: number } | null;
+  /** What the lines declare, such as "storageFee"; "" for a whole file, and where they declare nothing. */
+  readonly name: string;
   /** The first line with something in it, which says which part is meant; "" for a whole file. */
   readonly opening: string;
   /** Shown to the model when its context does not hold this text; "" when it does. */
@@ -90,12 +92,14 @@ function taskText(question: Question): string {
   }
 }
 
-/** "`function storageFee(…` in src/fees.ts (lines 14-19) and src/config.ts". */
+/**
+ * "`storageFee` in src/fees.ts and src/config.ts". A small model knows names; told of lines by their numbers, which no
+ * file holds, it answers that they do not exist.
+ */
 function subjectsText(subjects: readonly Subject[]): string {
-  const names = subjects.map(({ path, lines, opening, text }) => {
-    const place = lines === null ? path : `${path} (lines ${lines.from}-${lines.to})`;
-    if (text !== "" || opening === "") return place;
-    return `the code in ${place} that begins with \`${opening}\``;
+  const names = subjects.map(({ path, name, opening, text }) => {
+    if (name !== "") return `\`${name}\` in ${path}`;
+    return text !== "" || opening === "" ? path : `the code in ${path} that begins with \`${opening}\``;
   });
   const last = names.at(-1) ?? "";
   return names.length < 2 ? last : `${names.slice(0, -1).join(", ")} and ${last}`;

@@ -1,6 +1,7 @@
 import { Location, Range, Uri, languages, workspace, DiagnosticSeverity, type TextDocument, type WorkspaceFolder } from "vscode";
 import * as path from "node:path";
 import type { Place } from "../../engine/protocol";
+import { declaredNames } from "../apply/placement";
 import type { Subject } from "./prompts";
 
 /** Something a person attached to a question: what the model is told of it, and what is pinned for it. */
@@ -56,7 +57,7 @@ const folderFlag = 2;
 
 function folderAttachment(uri: Uri, inside: string): Attachment {
   const name = inside === "" ? "the repository" : `${inside}/`;
-  const subject: Subject = { path: name, lines: null, opening: "", text: "", languageId: "" };
+  const subject: Subject = { path: name, lines: null, name: "", opening: "", text: "", languageId: "" };
   const pin = inside === "" ? null : { path: `${inside}/`, startLine: 0, endLine: 0 };
   return { subject, pin, uri, label: name, isFolder: true };
 }
@@ -70,10 +71,11 @@ function fileAttachment(
   const lines = range === undefined ? null : { from: range.start.line + 1, to: range.end.line + 1 };
   const shownPath = inside ?? workspace.asRelativePath(document.uri, false);
   const text = isInContext ? "" : document.getText(range);
-  const opening = range === undefined ? "" : firstLine(document.getText(range));
+  const shown = range === undefined ? "" : document.getText(range);
+  const [name = ""] = declaredNames(shown.split(/\r?\n/));
   const pin = isInContext ? { path: shownPath, startLine: lines?.from ?? 0, endLine: lines?.to ?? 0 } : null;
   const label = lines === null ? shownPath : `${shownPath}:${lines.from === lines.to ? lines.from : `${lines.from}-${lines.to}`}`;
-  const subject = { path: shownPath, lines, opening, text, languageId: document.languageId };
+  const subject = { path: shownPath, lines, name, opening: firstLine(shown), text, languageId: document.languageId };
   return { subject, pin, uri: document.uri, label, isFolder: false };
 }
 

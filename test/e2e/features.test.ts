@@ -113,7 +113,7 @@ describe.sequential("beside asking", () => {
     await answered();
     const { messages, pins } = lastChat();
     expect(pins).toContainEqual({ path: "src/fees.ts", startLine: 22, endLine: 24 });
-    expect(messages.at(-1)?.content).toContain("`export function formatCents(cents: number): string {`");
+    expect(messages.at(-1)?.content).toContain("`formatCents` in src/fees.ts");
     await editor.webview().getByRole("button", { name: "Preview the change" }).last().click();
     await editor.page.locator(".tab", { hasText: "change from Nosa" }).waitFor();
     await editor.page.locator(".diff-editor .line-insert, .editor.modified .view-line", { hasText: "whole units" }).first().waitFor();

@@ -212,9 +212,9 @@ export class FakeEngine {
     const tokensTotal = tokensOf(files);
     try {
       for (let step = 0; step <= steps; step += 1) {
-        await this.#step(token);
+        await this.#step(token, 3);
         const share = step / steps;
-        const secondsLeft = ((steps - step) * this.#options.stepMs) / 1000;
+        const secondsLeft = (3 * (steps - step) * this.#options.stepMs) / 1000;
         const tokensPerSecond = 351;
         this.#tell("nosa/indexProgress", {
           root,

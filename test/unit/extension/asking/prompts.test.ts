@@ -9,8 +9,9 @@ import {
 } from "../../../../extension/asking/prompts";
 import { parseAsked, slashNames } from "../../../../extension/asking/slash";
 
-const read: Subject = { path: "src/fees.ts", lines: null, opening: "", text: "", languageId: "typescript" };
-const selected: Subject = { ...read, lines: { from: 22, to: 24 }, opening: "export function formatCents(" };
+const read: Subject = { path: "src/fees.ts", lines: null, name: "", opening: "", text: "", languageId: "typescript" };
+const opening = "export function formatCents(";
+const selected: Subject = { ...read, lines: { from: 22, to: 24 }, name: "formatCents", opening };
 const foreign: Subject = { ...read, path: "notes.md", text: "a\n```\nb", languageId: "markdown" };
 
 function prompt(question: Partial<Question>): string {
@@ -24,7 +25,9 @@ describe("what the model is asked", () => {
 
   it("names what the context holds, and does not repeat it", () => {
     const text = prompt({ command: "explain", subjects: [selected] });
-    expect(text).toContain("the code in src/fees.ts (lines 22-24) that begins with `export function formatCents(`");
+    expect(text).toContain("Explain `formatCents` in src/fees.ts.");
+    const nameless = prompt({ command: "explain", subjects: [{ ...selected, name: "" }] });
+    expect(nameless).toContain("the code in src/fees.ts that begins with `export function formatCents(`");
     expect(text).not.toContain("```");
   });
 
@@ -55,7 +58,7 @@ describe("what the model is asked", () => {
 
   it("joins several subjects in one sentence", () => {
     expect(prompt({ command: "explain", subjects: [read, { ...read, path: "src/a.ts" }, selected] })).toContain(
-      "Explain src/fees.ts, src/a.ts and the code in src/fees.ts (lines 22-24)",
+      "Explain src/fees.ts, src/a.ts and `formatCents` in src/fees.ts.",
     );
   });
 });
