@@ -46,20 +46,20 @@ __device__ void store_lane(const Operand& out, int row, int block, int lane, flo
 template <typename C>
 __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     gated_linear_kernel(const __grid_constant__ GatedLinearParams p, int n_splits) {
-  extern __shared__ __align__(128) std::byte rings[];  // [kTiles, splits, kRingBytes]
+  extern __shared__ __align__(128) std::byte rings[];  // [kTiles, splits, C::kRingBytes]
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
   tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
-                             rings + warp * kRingBytes);
+                             rings + warp * C::kRingBytes);
   __syncthreads();  // Every warp's partial sums are there.
 
   for (int column = warp; column < p.x.n_rows; column += blockDim.x / 32) {
     const auto sum_of = [&](int first_tile) {
-      const std::byte* ring = rings + (first_tile + lane / kTileRows) * n_splits * kRingBytes;
+      const std::byte* ring = rings + (first_tile + lane / kTileRows) * n_splits * C::kRingBytes;
       float sum = 0.0f;
       for (int split = 0; split < n_splits; ++split) {
-        sum += reinterpret_cast<const float*>(ring + split * kRingBytes)[column * kPartialStride + lane % kTileRows];
+        sum += reinterpret_cast<const float*>(ring + split * C::kRingBytes)[column * kPartialStride + lane % kTileRows];
       }
       return sum;
     };
@@ -72,11 +72,11 @@ cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream)
   const int n_warps = kTiles * n_splits;
   const auto kernel = gated_linear_kernel<C>;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTiles * kSplitsMax * kRingBytes);
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTiles * kSplitsMax * C::kRingBytes);
       error != cudaSuccess) {
     return error;
   }
-  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, p, n_splits);
+  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * C::kRingBytes, stream, p, n_splits);
 }
 
 constexpr int kJoinThreads = 256;

@@ -25,7 +25,7 @@ struct Work {
 template <typename C>
 __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     linear_kernel(const __grid_constant__ Work work) {
-  extern __shared__ __align__(128) std::byte rings[];  // [warps, kRingBytes]
+  extern __shared__ __align__(128) std::byte rings[];  // [warps, C::kRingBytes]
   const int warp = threadIdx.x / 32;
   const auto target_of = [&](int tile) {
     int target = 0;
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
     tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
-                               work.n_splits, work.x, rings + warp * kRingBytes);
+                               work.n_splits, work.x, rings + warp * C::kRingBytes);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
@@ -51,10 +51,10 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     const LinearTarget& target = work.targets[target_of(tile)];
     const int row = (tile - work.first_tile[target_of(tile)]) * kTileRows + r;
     if (row >= target.weight.rows) continue;
-    const std::byte* ring = rings + block_tile * work.n_splits * kRingBytes;
+    const std::byte* ring = rings + block_tile * work.n_splits * C::kRingBytes;
     float sum = 0.0f;
     for (int split = 0; split < work.n_splits; ++split) {
-      sum += reinterpret_cast<const float*>(ring + split * kRingBytes)[column * kPartialStride + r];
+      sum += reinterpret_cast<const float*>(ring + split * C::kRingBytes)[column * kPartialStride + r];
     }
     if (target.bias != nullptr) sum += target.bias[row];
     float* out = target.out + size_t(column) * target.weight.rows + row;
@@ -68,12 +68,12 @@ cudaError_t start(const Work& work, cudaStream_t stream) {
   const int n_warps = work.tiles_per_block * work.n_splits;
   const auto kernel = linear_kernel<C>;
   if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSplitsMax * kRingBytes);
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSplitsMax * C::kRingBytes);
       error != cudaSuccess) {
     return error;
   }
   const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
-  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * kRingBytes, stream, work);
+  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * C::kRingBytes, stream, work);
 }
 
 constexpr int kJoinThreads = 256;

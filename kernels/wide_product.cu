@@ -14,6 +14,7 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kStages = 4;
+constexpr int kRingBytes = 7168;  // of a warp's weights
 constexpr int kUnitCols = 64;
 constexpr int kUnitBlocks = kUnitCols / 32;
 constexpr int kRowBytes16 = kUnitCols * 2;  // of a row of 16-bit values in a stage
