@@ -18,7 +18,17 @@ __device__ inline void begin_kernel() {
 #endif
 }
 
-/// Starts `kernel` on `stream` as a programmatic dependent of what is before it there.
+/// Whether the GPU can place a kernel before its predecessor ends; asked once.
+inline bool places_early() {
+  static const bool value = [] {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+  }();
+  return value;
+}
+
+/// Starts `kernel` on `stream` as a programmatic dependent of what is before it there, where the GPU knows that.
 template <typename... Params, typename... Args>
 cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    Args... args) {
@@ -31,7 +41,7 @@ cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = places_early() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 
