@@ -111,23 +111,27 @@ struct Row {
 };
 
 __device__ int windows_of(const LaneBlocks& blocks, const Row& row, int block) {
-  if (block >= row.place.n_blocks) return 0;
   if (block < row.place.n_attended) return blocks.info[size_t(row.place.lane) * blocks.n_blocks_max + block].n_windows;
   return min(max(row.n_own_windows - kBlockWindows * (block - row.place.n_attended), 0), kBlockWindows);
 }
 
-/// Loads the windows of this warp's 8 blocks of `unit`, 16 bytes at a time, all before any is used.
-template <int kHeadDim>
-__device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row, int unit) {
+/// One block of this warp's 8 of a unit, looked up by lanes 0 to 7.
+struct Lookup {
+  int page;
+  int n_windows;
+};
+
+__device__ Lookup look_up(const ScoreBlocksParams& p, const Row& row, int unit) {
   const int lane = threadIdx.x % kWarp;
-  const int first = unit * kUnitBlocks + threadIdx.x / kWarp * kWarpBlocks;
-  // Lanes 0 to 7 look up one block each.
-  int page = 0, n_windows = 0;
-  if (lane < kWarpBlocks) {
-    n_windows = windows_of(p.blocks, row, first + lane);
-    const int block = min(first + lane, row.place.n_blocks - 1);
-    page = p.blocks.pages[size_t(row.place.lane) * p.blocks.n_blocks_max + block];
-  }
+  const int block = unit * kUnitBlocks + int(threadIdx.x) / kWarp * kWarpBlocks + lane;
+  if (lane >= kWarpBlocks || block >= row.place.n_blocks) return {0, 0};
+  return {p.blocks.pages[size_t(row.place.lane) * p.blocks.n_blocks_max + block], windows_of(p.blocks, row, block)};
+}
+
+/// Loads the windows of this warp's 8 blocks, 16 bytes at a time, all before any is used.
+template <int kHeadDim>
+__device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row, const Lookup& mine) {
+  const int lane = threadIdx.x % kWarp;
   Tiles<kHeadDim> tiles;
   tiles.valid = 0;
   const int key_window = lane / 4;
@@ -135,16 +139,16 @@ __device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
     const int from = i * kTileBlocks + key_window / kBlockWindows;
-    const int key_page = __shfl_sync(kAllLanes, page, from);
-    const bool has_key = key_window % kBlockWindows < __shfl_sync(kAllLanes, n_windows, from);
+    const int key_page = __shfl_sync(kAllLanes, mine.page, from);
+    const bool has_key = key_window % kBlockWindows < __shfl_sync(kAllLanes, mine.n_windows, from);
     const auto* key = reinterpret_cast<const uint4*>(
         base + (size_t(key_page) * kBlockWindows + key_window % kBlockWindows) * kHeadDim);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 32; ++j) {
-      tiles.keys[i][j] = has_key ? __ldg(key + j * 4 + lane % 4) : uint4{0, 0, 0, 0};
+      tiles.keys[i][j] = has_key ? key[j * 4 + lane % 4] : uint4{0, 0, 0, 0};
     }
     const int column = 2 * (lane % 4);
-    const int n = __shfl_sync(kAllLanes, n_windows, i * kTileBlocks + column / kBlockWindows);
+    const int n = __shfl_sync(kAllLanes, mine.n_windows, i * kTileBlocks + column / kBlockWindows);
     tiles.valid |= unsigned(column % kBlockWindows < n) << (2 * i);
     tiles.valid |= unsigned(column % kBlockWindows + 1 < n) << (2 * i + 1);
   }
@@ -230,11 +234,14 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 
   // A thread block beyond the units has nothing to load, and says so with empty sums. The keys of attended blocks are
   // as they were; of own ones the kernel before may be writing the last.
+  const int pitch = gridDim.x;
+  Lookup ahead = look_up(p, row, blockIdx.x);
   Tiles<kHeadDim> tiles;
   const bool attended = (int(blockIdx.x) + 1) * kUnitBlocks <= row.place.n_attended;
-  if (attended) tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
+  if (attended) tiles = load_tiles<kHeadDim>(p, row, ahead);
   begin_kernel();
-  if (!attended) tiles = load_tiles<kHeadDim>(p, row, blockIdx.x);
+  if (!attended) tiles = load_tiles<kHeadDim>(p, row, ahead);
+  if (int(blockIdx.x) + pitch < n_units) ahead = look_up(p, row, int(blockIdx.x) + pitch);
   const int n_group = p.n_heads / p.n_kv_heads;
   const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
   for (int h = 0; h < kHeadTiles; ++h) {
@@ -246,9 +253,11 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 #pragma unroll
   for (int h = 0; h < kHeadTiles; ++h) low[h] = high[h] = {-INFINITY, 0.0f};
   int nth = 0;
-  for (int unit = blockIdx.x; unit < n_units; unit += gridDim.x, ++nth) {
+  for (int unit = blockIdx.x; unit < n_units; unit += pitch, ++nth) {
+    // The next unit's keys, and where those of the one after it are.
     Tiles<kHeadDim> next;
-    if (unit + int(gridDim.x) < n_units) next = load_tiles<kHeadDim>(p, row, unit + int(gridDim.x));
+    if (unit + pitch < n_units) next = load_tiles<kHeadDim>(p, row, ahead);
+    if (unit + 2 * pitch < n_units) ahead = look_up(p, row, unit + 2 * pitch);
 #pragma unroll
     for (int h = 0; h < kHeadTiles; ++h) {
       float4 logits[kWarpTiles];
@@ -310,7 +319,7 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 
   float2* best = p.best + (size_t(row_idx) * p.n_kv_heads + row.head) * p.blocks.n_blocks_max;
   nth = 0;
-  for (int unit = blockIdx.x; unit < n_units; unit += gridDim.x, ++nth) {
+  for (int unit = blockIdx.x; unit < n_units; unit += pitch, ++nth) {
 #pragma unroll
     for (int i = 0; i < kWarpTiles; ++i) {
       float2 score = {0.0f, 0.0f};
