@@ -14,7 +14,13 @@ const kind = (name: string, include: string[], timeoutMs: number) => ({
     // Tests that hold a model or a browser run one after the other: two cores are all there is.
     ...(name === "unit"
       ? {}
-      : { fileParallelism: false, pool: "forks" as const, poolOptions: { forks: { singleFork: true } } }),
+      : {
+          // What is waited for comes from other processes.
+          expect: { poll: { interval: 50, timeout: 15_000 } },
+          fileParallelism: false,
+          pool: "forks" as const,
+          poolOptions: { forks: { singleFork: true } },
+        }),
   },
 });
 

@@ -231,7 +231,9 @@ describe.sequential("beside asking", () => {
       await editor.theme(theme);
       await editor.command("Nosa: Show Context Map");
       await page(".map .file.is-lit").first().waitFor();
-      expect(await contrastOf(page(".map .file.is-lit .file-name").first())).toBeGreaterThan(4.5);
+      for (const name of await page(".map .file.is-lit :is(.file-name, .file-share)").all()) {
+        expect(await contrastOf(name)).toBeGreaterThan(4.5);
+      }
       expect(await contrastOf(page(".map .file:not(.is-lit) .file-name").first())).toBeGreaterThan(4.5);
       expect(await contrastOf(editor.webview().locator(".turn-body p").last())).toBeGreaterThan(4.5);
       expect(await contrastOf(editor.webview().locator(".reference-label").last())).toBeGreaterThan(4.5);
