@@ -298,6 +298,11 @@ Result<cudaGraphExec_t> DecodeStep::graph(const Kind& kind, cudaStream_t stream)
   return exec;
 }
 
+// With one query a lane, attention itself fetches what is not in a slot: the first bytes arrive while the rest is read.
+bool DecodeStep::attend_fetches(const Kind& kind) const {
+  return !resident() && selects(options_) && kind.n_queries == 1;
+}
+
 StepRows DecodeStep::rows(const Kind& kind) const {
   return {buffers_->lanes, lanes_.n_tokens(), kind.n_queries > 1 ? buffers_->n_new : nullptr, buffers_->places,
           kind.n_seqs, kind.n_queries};
@@ -426,6 +431,7 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.pool = pool;
   attend.q = b.q;
   attend.q_stride = size_t(shape.q_width());
+  attend.pages = attend_fetches(kind) ? pool_.extents(layer) : KvPool{};
   attend.selected = b.selected;  // Null without a selection: everything.
   attend.n_selected = b.n_selected;
   attend.token_bias = model_.additive() ? side_car.token_scores : nullptr;
@@ -494,7 +500,7 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
   select.window_blocks = budget.window_blocks;
   select.by_eviction = options_.policy == Policy::kNosa;
   NOSA_CUDA_TRY(select_blocks(select, stream), computing);
-  if (resident()) return {};
+  if (resident() || attend_fetches(kind)) return {};
 
   GatherBlocksParams gather = {};
   gather.lanes = b.lanes;

@@ -92,6 +92,7 @@ class DecodeStep {
   Status enqueue_selection(int layer, const Kind& kind, cudaStream_t stream);
   Status enqueue_draw(const Kind& kind, cudaStream_t stream);
   Status set_rows(std::span<const int32_t> lanes, std::span<const int32_t> ids, cudaStream_t stream);
+  bool attend_fetches(const Kind& kind) const;
   StepRows rows(const Kind& kind) const;
   EvictionRanking ranking(int layer) const;
   Operand operand(std::byte* data, DType weight, int n_rows, int cols) const;
