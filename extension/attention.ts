@@ -17,12 +17,19 @@ export class Attention implements Disposable {
   readonly #changed = this.#scope.add(new EventEmitter<void>());
   readonly onDidChange = this.#changed.event;
   readonly #last = new Map<string, Attended>();
+  #lastRoot = "";
 
   learn(root: string, question: string, result: ChatResult): void {
     if (root === "") return;
     const lines = (result.attention ?? result.references).filter(isInside);
     this.#last.set(root, { root, question, lines });
+    this.#lastRoot = root;
     this.#changed.fire();
+  }
+
+  /** Of the last answer; "" before the first. */
+  get lastRoot(): string {
+    return this.#lastRoot;
   }
 
   of(root: string): Attended | undefined {

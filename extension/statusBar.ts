@@ -10,7 +10,8 @@ import {
 import type { Activity, ContextStatus, EngineStatus } from "../engine/protocol";
 import type { ConnectionState, Engine } from "./client";
 import { failureView } from "./errors";
-import { bytesText, countText, durationText, filesText } from "./util/format";
+import { gauges } from "./meter";
+import { countText, durationText, filesText } from "./util/format";
 import { Scope } from "./util/disposables";
 
 export interface StatusInput {
@@ -102,7 +103,9 @@ function tooltipLines(input: StatusInput, status: EngineStatus): readonly string
   if (status.device !== "") lines.push(l10n.t("**Device** {0}", status.device));
   if (status.deviceNote !== undefined && status.deviceNote !== "") lines.push(status.deviceNote);
   for (const context of openContexts(status, input.roots)) lines.push(contextLine(context));
-  if (status.kvBytes > 0) lines.push(l10n.t("**Memory of what was read** {0}", bytesText(status.kvBytes)));
+  for (const { label, text } of gauges(status, input.roots, 0).filter(({ id }) => id !== "tokens")) {
+    lines.push(`**${label}** ${text}`);
+  }
   lines.push(input.completionsEnabled ? l10n.t("**Completions** on") : l10n.t("**Completions** off"));
   lines.push(l10n.t("**Windows** {0}, engine {1}", status.clients, status.engineVersion));
   return lines;
@@ -115,6 +118,7 @@ function contextLine(context: ContextStatus): string {
   if (context.totalBlocks > 0) {
     const [attended, total] = [countText(context.attendedBlocks), countText(context.totalBlocks)];
     parts.push(l10n.t("the last request attended to {0} of {1} blocks", attended, total));
+    if (context.blocksRead > 0) parts.push(l10n.t("{0} of them fetched from disk", countText(context.blocksRead)));
   }
   return parts.join(" · ");
 }

@@ -126,7 +126,7 @@ async function targetOf(what: CodeToApply, folder: WorkspaceFolder | undefined):
     const leaves = normal.startsWith("../") || path.posix.isAbsolute(normal);
     if (!leaves) {
       const named = Uri.joinPath(folder.uri, normal);
-      if (about !== undefined && about.path.endsWith(`/${normal}`)) return about;
+      if (about !== undefined && (about.path.endsWith(`/${normal}`) || stemOf(about.path) === stemOf(normal))) return about;
       if (normal.includes("/") || (await openedOrNone(named)) !== undefined) return named;
       const [found] = await workspace.findFiles(`**/${normal}`, "**/node_modules/**", 2);
       if (found !== undefined) return found;
@@ -137,6 +137,11 @@ async function targetOf(what: CodeToApply, folder: WorkspaceFolder | undefined):
   return editor?.document.uri.scheme === "file" || editor?.document.uri.scheme === "untitled"
     ? editor.document.uri
     : undefined;
+}
+
+/** "fees" of "src/fees.js": models get the ends of names wrong. */
+function stemOf(file: string): string {
+  return path.posix.basename(file).replace(/\.\w+$/, "");
 }
 
 async function openedOrNone(uri: Uri): Promise<TextDocument | undefined> {

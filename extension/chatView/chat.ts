@@ -123,12 +123,14 @@ export class Chat implements Disposable {
 
   /** A new, empty conversation; the old one is kept. */
   clear(): void {
-    this.show(emptyChat(this.#options.history.nextId, this.#options.nowMs()));
+    this.show(emptyChat(this.#freshId(), this.#options.nowMs()));
   }
 
   /** Goes on with a conversation that was kept. */
   show(chat: KeptChat): void {
     this.stop();
+    // An answer that was under way ends here, and is kept as far as it came.
+    if (this.busy) void this.#options.history.keep({ ...this.#chat, conversation: after(this.conversation, { kind: "stopped" }) });
     // Ids go on counting: nothing of an answer that is still under way finds a turn of the new conversation.
     const nextId = Math.max(chat.conversation.nextId, this.conversation.nextId);
     this.#chat = { ...chat, conversation: { ...chat.conversation, nextId } };
@@ -139,14 +141,17 @@ export class Chat implements Disposable {
   fork(turnId: string): string {
     const question = this.conversation.turns.find(({ id, role }) => id === turnId && role === "user");
     if (question === undefined) return "";
-    const id = Math.max(this.#options.history.nextId, this.#chat.id + 1);
-    this.show({ id, atMs: this.#options.nowMs(), conversation: before(this.conversation, turnId) });
+    this.show({ id: this.#freshId(), atMs: this.#options.nowMs(), conversation: before(this.conversation, turnId) });
     return question.markdown;
   }
 
   dispose(): void {
     this.stop();
     this.#scope.dispose();
+  }
+
+  #freshId(): number {
+    return Math.max(this.#options.history.nextId, this.#chat.id + 1);
   }
 
   async #answer(

@@ -104,13 +104,6 @@ export class ChatViewProvider implements WebviewViewProvider, Disposable {
     await this.#options.chat.ask(text);
   }
 
-  /** Puts text where the question is written. */
-  async write(text: string): Promise<void> {
-    this.#draft = text;
-    await this.focus();
-    this.#tell({ kind: "draft", text });
-  }
-
   async focus(): Promise<void> {
     await commands.executeCommand(`${ChatViewProvider.viewId}.focus`);
   }

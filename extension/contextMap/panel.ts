@@ -41,7 +41,7 @@ export class ContextMap implements Disposable {
 
   constructor(options: ContextMapOptions) {
     this.#options = options;
-    this.#scope.add(options.attention.onDidChange(() => this.#draw()));
+    this.#scope.add(options.attention.onDidChange(() => this.#drawLast()));
     this.#scope.add(options.pins.onDidChange(() => this.#draw()));
     this.#scope.add(options.engine.onDidChange(() => this.#follow()));
   }
@@ -111,6 +111,13 @@ export class ContextMap implements Disposable {
     const contexts = JSON.stringify(status.contexts.map(({ root, files, tokens }) => [root, files, tokens]));
     if (contexts === this.#lastContext || status.activity.kind === "indexing") return;
     this.#lastContext = contexts;
+    this.#draw();
+  }
+
+  /** The repository that the last answer was about, where there are several. */
+  #drawLast(): void {
+    const { attention } = this.#options;
+    this.#folder = folders().find((folder) => rootOf(folder) === attention.lastRoot) ?? this.#folder;
     this.#draw();
   }
 

@@ -24,6 +24,7 @@ export class Composer {
   readonly #menu: SlashMenu;
   readonly #options: ComposerOptions;
   #busy = false;
+  #attached = 0;
 
   constructor(options: ComposerOptions) {
     this.#options = options;
@@ -72,6 +73,9 @@ export class Composer {
 
   showAttachments(attachments: readonly ViewAttachment[]): void {
     const { words, onDetach } = this.#options;
+    const { value } = this.#input;
+    if (attachments.length > this.#attached && value.endsWith("#")) this.write(value.slice(0, -1));
+    this.#attached = attachments.length;
     const chips = attachments.map(({ id, label }) => {
       const onClick = (): void => {
         onDetach(id);
@@ -117,7 +121,7 @@ export class Composer {
       event.preventDefault();
       this.#submit();
     } else if (event.key === "#" && this.#atWordStart()) {
-      event.preventDefault();
+      // The sign stays for whoever turns away from the list; what is chosen takes its place.
       this.#options.onAttach();
     } else if (event.key === "ArrowUp" && this.#input.value === "") {
       event.preventDefault();

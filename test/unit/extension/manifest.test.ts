@@ -1,10 +1,14 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { slashNames } from "../../../extension/asking/slash";
+import { repoToolName } from "../../../extension/repoTool";
 
 interface Manifest {
   readonly icon: string;
   readonly contributes: {
     readonly commands: readonly { readonly command: string }[];
+    readonly chatParticipants: readonly { readonly commands: readonly { readonly name: string }[] }[];
+    readonly languageModelTools: readonly { readonly name: string; readonly when: string }[];
     readonly walkthroughs: readonly { readonly steps: readonly { readonly media: { readonly image: string } }[] }[];
     readonly views: Readonly<Record<string, readonly { readonly id: string }[]>>;
     readonly viewsContainers: { readonly activitybar: readonly { readonly icon: string }[] };
@@ -35,6 +39,17 @@ describe("the manifest", () => {
     const png = readFileSync(manifest.icon);
     expect(png.subarray(1, 4).toString("latin1")).toBe("PNG");
     expect(png.readUInt32BE(16)).toBeGreaterThanOrEqual(128);
+  });
+
+  it("offers the slash commands of our own view in the editor's chat too, and no other", () => {
+    const [participant] = manifest.contributes.chatParticipants;
+    expect(participant?.commands.map(({ name }) => name)).toEqual(slashNames);
+  });
+
+  it("names the tool that is registered, which asks for a question and is for trusted workspaces", () => {
+    const [tool] = manifest.contributes.languageModelTools;
+    expect(tool).toMatchObject({ name: repoToolName, toolReferenceName: "repo", inputSchema: { required: ["question"] } });
+    expect(tool?.when).toContain("isWorkspaceTrusted");
   });
 
   it("links in texts only to commands there are", () => {

@@ -108,6 +108,23 @@ describe("the chat of the view", () => {
     expect(chat.fork("t9")).toBe("");
   });
 
+  it("keeps an answer that is left under way, as far as it came", async () => {
+    const { chat, history, calls, asked } = setUp();
+    const answer = chat.ask("one");
+    await asked(1);
+    calls[0]?.onDelta({ kind: "text", text: "Half" });
+    chat.clear();
+    await answer;
+    expect(chat.conversation.turns).toEqual([]);
+    expect(history.chats.map(({ conversation }) => conversation.turns.map(({ markdown, state }) => [markdown, state]))).toEqual([
+      [
+        ["one", "done"],
+        ["Half", "stopped"],
+      ],
+    ]);
+    expect(chat.id).not.toBe(history.chats[0]?.id);
+  });
+
   it("hands code of an answer over with the path the answer gives for it", async () => {
     const { chat, calls, asked } = setUp();
     const answer = chat.ask("Change it.");
