@@ -37,7 +37,7 @@ describe("windows", () => {
     for (const { files: own, live, lookups } of found) {
       expect(own).not.toContainEqual(live);
       expect(lookups.length).toBe(6);
-      for (const { path } of lookups) expect(own.map((file) => file.path)).toContain(path);
+      for (const { path } of lookups) expect(own.map((file: { readonly path: string }) => file.path)).toContain(path);
     }
   });
 
