@@ -11,19 +11,29 @@ interface BudgetItem extends QuickPickItem {
 /** Asks which budget, then how much. The engine takes it at once. */
 export async function setBudgets(engine: Engine): Promise<void> {
   const section = workspace.getConfiguration("nosa");
-  const picked = await window.showQuickPick(budgetItems(engine, (name) => section.get<number>(name, 0)), {
-    placeHolder: l10n.t("Which budget?"),
-  });
+  const picked = await window.showQuickPick(
+    budgetItems(engine, (name) => section.get<number>(name, 0)),
+    {
+      placeHolder: l10n.t("Which budget?"),
+    },
+  );
   if (picked === undefined) return;
   const typed = await window.showInputBox({
     title: picked.label.replace(/^\$\([\w-]+\) /, ""),
-    prompt: picked.name === "contextTokensMax" ? l10n.t("Tokens, such as 200000") : l10n.t("Gigabytes, such as 4; 0 lets Nosa choose"),
+    prompt:
+      picked.name === "contextTokensMax"
+        ? l10n.t("Tokens, such as 200000")
+        : l10n.t("Gigabytes, such as 4; 0 lets Nosa choose"),
     value: String(section.get<number>(picked.name, 0)),
     validateInput: (text) => budgetProblem(picked.name, text),
   });
   if (typed === undefined) return;
   const inWorkspace = section.inspect(picked.name)?.workspaceValue !== undefined;
-  await section.update(picked.name, Number(typed), inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
+  await section.update(
+    picked.name,
+    Number(typed),
+    inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global,
+  );
 }
 
 /** Undefined when the text is a budget; else what is wrong with it. Pure. */

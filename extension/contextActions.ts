@@ -32,7 +32,10 @@ export class ContextActions {
   async pin(what: unknown): Promise<void> {
     const { root, path } = await chosenPlace(what);
     if (await this.#options.pins.add(root, path)) return;
-    throw new Failure("badRequest", l10n.t("{0} files and folders are pinned, which is the most. Unpin one first.", pinsMax));
+    throw new Failure(
+      "badRequest",
+      l10n.t("{0} files and folders are pinned, which is the most. Unpin one first.", pinsMax),
+    );
   }
 
   async unpin(what: unknown): Promise<void> {

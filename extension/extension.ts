@@ -9,13 +9,7 @@ import { ChatViewProvider } from "./chatView/provider";
 import { EngineClient } from "./client";
 import { CodeActions } from "./codeActions";
 import { registerCommands } from "./commands";
-import {
-  hintOfOthers,
-  LastAnswer,
-  snoozeCompletions,
-  toggleCompletions,
-  toggleLanguage,
-} from "./completions/commands";
+import { hintOfOthers, LastAnswer, snoozeCompletions, toggleCompletions, toggleLanguage } from "./completions/commands";
 import { CompletionMiddleware } from "./completions/middleware";
 import { Snooze } from "./completions/snooze";
 import { ContextActions } from "./contextActions";

@@ -62,7 +62,9 @@ export class Indexing {
   /** Reads what changed, with progress in the status bar alone: part of something else that was asked for. */
   async indexQuietly(folder: WorkspaceFolder, reread: readonly string[]): Promise<void> {
     const location = { location: ProgressLocation.Window, title: l10n.t("Reading {0}", folder.name) };
-    const summary = await window.withProgress(location, (progress, token) => this.#read(folder, reread, progress, token));
+    const summary = await window.withProgress(location, (progress, token) =>
+      this.#read(folder, reread, progress, token),
+    );
     this.#log.info(summaryText(folder.name, summary));
   }
 

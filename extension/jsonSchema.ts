@@ -40,7 +40,7 @@ function isOfType(value: unknown, type: string): boolean {
 }
 
 function choiceProblem(schema: Schema, value: unknown, at: string): string | undefined {
-  const choices = "const" in schema ? [schema["const"]] : schema["enum"];
+  const choices: unknown = "const" in schema ? [schema["const"]] : schema["enum"];
   if (!Array.isArray(choices)) return undefined;
   const texts = choices.map((choice) => JSON.stringify(choice));
   return texts.includes(JSON.stringify(value)) ? undefined : `${at} must be one of ${texts.join(", ")}`;
@@ -48,8 +48,7 @@ function choiceProblem(schema: Schema, value: unknown, at: string): string | und
 
 function objectProblem(schema: Schema, value: unknown, at: string): string | undefined {
   if (!isRecord(value)) return undefined;
-  const required = Array.isArray(schema["required"]) ? schema["required"] : [];
-  const missing = required.find((name) => typeof name === "string" && !(name in value));
+  const missing = listOf(schema["required"]).find((name) => typeof name === "string" && !(name in value));
   if (typeof missing === "string") return `${at}.${missing} is missing`;
   const properties = isRecord(schema["properties"]) ? schema["properties"] : {};
   for (const [name, inner] of Object.entries(value)) {

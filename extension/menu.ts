@@ -25,7 +25,11 @@ export function menuTitle(input: StatusInput): string {
 export function menuItems(input: StatusInput): readonly MenuItem[] {
   const { status, roots, completionsEnabled } = input;
   const ask = item("comment-discussion", l10n.t("Ask Nosa"), "nosa.ask");
-  const index = item("book", isRead(status, roots) ? l10n.t("Read What Changed") : l10n.t("Index Repository"), "nosa.indexRepository");
+  const index = item(
+    "book",
+    isRead(status, roots) ? l10n.t("Read What Changed") : l10n.t("Index Repository"),
+    "nosa.indexRepository",
+  );
   const model = item("package", l10n.t("Select Model"), "nosa.selectModel", status?.model?.name);
   const toggle = item(
     completionsEnabled ? "circle-slash" : "sparkle",

@@ -88,7 +88,10 @@ async function spanOf(root: Uri, reference: Reference): Promise<Span> {
   const label = referenceLabel(reference);
   try {
     const document = await workspace.openTextDocument(Uri.joinPath(root, reference.path));
-    const lines = document.getText().split(/\r?\n/).slice(reference.startLine - 1, reference.endLine);
+    const lines = document
+      .getText()
+      .split(/\r?\n/)
+      .slice(reference.startLine - 1, reference.endLine);
     return { label, text: lines.join("\n") };
   } catch {
     return { label, text: "" };

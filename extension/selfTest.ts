@@ -46,7 +46,9 @@ async function runChecks(engine: Engine): Promise<readonly Check[]> {
   await run(l10n.t("A model is there"), async () => {
     const models = await engine.request("nosa/models", {});
     const there = models.filter(({ onDisk }) => onDisk).map(({ name }) => name);
-    return [engine.status?.model?.name ?? "", ...there].filter((name, at, all) => all.indexOf(name) === at && name !== "").join(", ");
+    return [engine.status?.model?.name ?? "", ...there]
+      .filter((name, at, all) => all.indexOf(name) === at && name !== "")
+      .join(", ");
   });
   await run(l10n.t("The model answers"), async () => answerText(await shortAnswer(engine)));
   await run(l10n.t("What was read is there"), async () => {
@@ -79,10 +81,14 @@ function answerText({ answerTokens, millis }: Usage): string {
 /** Markdown of what was found; nothing in it tells of the user's files. Pure. */
 export function reportText(checks: readonly Check[], status: EngineStatus | null): string {
   const failed = checks.filter(({ passed }) => !passed).length;
-  const verdict = failed === 0 ? l10n.t("Everything works.") : l10n.t("{0} of {1} checks failed.", failed, checks.length);
+  const verdict =
+    failed === 0 ? l10n.t("Everything works.") : l10n.t("{0} of {1} checks failed.", failed, checks.length);
   const device = status === null || status.device === "" ? [] : [`- ${l10n.t("Device")}: ${status.device}`];
-  const model = status?.model === undefined || status.model === null ? [] : [`- ${l10n.t("Model")}: ${status.model.name}`];
-  const rows = checks.map(({ name, passed, detail }) => `| ${passed ? "✓" : "✗"} | ${name} | ${detail.replaceAll("|", "\\|")} |`);
+  const model =
+    status?.model === undefined || status.model === null ? [] : [`- ${l10n.t("Model")}: ${status.model.name}`];
+  const rows = checks.map(
+    ({ name, passed, detail }) => `| ${passed ? "✓" : "✗"} | ${name} | ${detail.replaceAll("|", "\\|")} |`,
+  );
   const table = [`| | ${l10n.t("Check")} | ${l10n.t("Result")} |`, "| --- | --- | --- |", ...rows];
   return [`# ${l10n.t("Nosa: Self-Test")}`, "", verdict, "", ...device, ...model, "", ...table, ""].join("\n");
 }

@@ -72,11 +72,7 @@ function trimmedCode(code: string): readonly string[] {
 }
 
 /** Code that imports, and declares what the file declares, is the file anew. */
-function isWholeFile(
-  code: readonly string[],
-  declarations: readonly Declaration[],
-  names: readonly string[],
-): boolean {
+function isWholeFile(code: readonly string[], declarations: readonly Declaration[], names: readonly string[]): boolean {
   if (declarations.length === 0) return false;
   const outer = declarations.filter((each) => !declarations.some((other) => other !== each && contains(other, each)));
   const kept = outer.filter(({ name }) => names.includes(name)).length;
@@ -112,11 +108,7 @@ function isComment(line: string): boolean {
 }
 
 /** The lines of a range give way to code, indented as they were. */
-function replaced(
-  lines: readonly string[],
-  { from, to }: Lines,
-  code: readonly string[],
-): readonly string[] {
+function replaced(lines: readonly string[], { from, to }: Lines, code: readonly string[]): readonly string[] {
   const old = lines.slice(from, to + 1).find((line) => line.trim() !== "") ?? "";
   const indent = /^\s*/.exec(old)?.[0] ?? "";
   return [...lines.slice(0, from), ...reindented(code, indent), ...lines.slice(to + 1)];
@@ -126,7 +118,10 @@ function reindented(code: readonly string[], indent: string): readonly string[] 
   const own = code
     .filter((line) => line.trim() !== "")
     .map((line) => /^\s*/.exec(line)?.[0] ?? "")
-    .reduce<string | undefined>((least, each) => (least === undefined || each.length < least.length ? each : least), undefined);
+    .reduce<string | undefined>(
+      (least, each) => (least === undefined || each.length < least.length ? each : least),
+      undefined,
+    );
   if (own === undefined || own === indent) return code;
   return code.map((line) => (line.trim() === "" ? "" : indent + line.slice(own.length)));
 }

@@ -79,7 +79,8 @@ export class Proposals implements TextDocumentContentProvider, Disposable {
     this.#open.set(proposed.toString(), { target, before: document?.getText() ?? null, after });
     const left = document?.uri ?? Uri.from({ scheme, path: target.path, query: "nothing" });
     const name = workspace.asRelativePath(target, false);
-    const title = document === undefined ? l10n.t("{0} (new, from Nosa)", name) : l10n.t("{0} (change from Nosa)", name);
+    const title =
+      document === undefined ? l10n.t("{0} (new, from Nosa)", name) : l10n.t("{0} (change from Nosa)", name);
     await commands.executeCommand("vscode.diff", left, proposed, title, { preview: true });
   }
 
@@ -126,14 +127,16 @@ async function targetOf(what: CodeToApply, folder: WorkspaceFolder | undefined):
     const leaves = normal.startsWith("../") || path.posix.isAbsolute(normal);
     if (!leaves) {
       const named = Uri.joinPath(folder.uri, normal);
-      if (about !== undefined && (about.path.endsWith(`/${normal}`) || stemOf(about.path) === stemOf(normal))) return about;
+      if (about !== undefined && (about.path.endsWith(`/${normal}`) || stemOf(about.path) === stemOf(normal)))
+        return about;
       if (normal.includes("/") || (await openedOrNone(named)) !== undefined) return named;
       const [found] = await workspace.findFiles(`**/${normal}`, "**/node_modules/**", 2);
       if (found !== undefined) return found;
     }
   }
   if (about !== undefined) return about;
-  const editor = window.activeTextEditor ?? window.visibleTextEditors.find(({ document }) => document.uri.scheme === "file");
+  const editor =
+    window.activeTextEditor ?? window.visibleTextEditors.find(({ document }) => document.uri.scheme === "file");
   return editor?.document.uri.scheme === "file" || editor?.document.uri.scheme === "untitled"
     ? editor.document.uri
     : undefined;

@@ -1,11 +1,11 @@
 import {
   Location,
-  Range,
   Uri,
   commands,
   window,
   workspace,
   type DocumentSymbol,
+  type Range,
   type TextEditor,
   type WorkspaceFolder,
 } from "vscode";
@@ -48,7 +48,8 @@ export async function prepare({ engine, pins }: Asking, input: Input): Promise<P
   const folder = workspace.isTrusted ? folderOf(engine, input.references) : undefined;
   const root = folder === undefined ? "" : rootOf(folder);
   const readPaths = await pathsInContext(engine, root);
-  const named = folder === undefined ? [] : pathsIn(input.text, readPaths).map((path) => Uri.joinPath(folder.uri, path));
+  const named =
+    folder === undefined ? [] : pathsIn(input.text, readPaths).map((path) => Uri.joinPath(folder.uri, path));
   const places = [...input.references.filter((each) => typeof each !== "string"), ...named];
   const chosen = places.length > 0 || !wantsSubject(input) ? places : await subjectAtCursor(input);
   const found = await Promise.all(chosen.map((place) => attach(place, folder, (path) => readPaths.has(path))));
@@ -167,4 +168,3 @@ function unique(attachments: readonly Attachment[]): readonly Attachment[] {
   const seen = new Set<string>();
   return attachments.filter(({ label }) => !seen.has(label) && seen.add(label) !== undefined);
 }
-

@@ -14,7 +14,13 @@ export function parseAsked(input: string): Asked {
   const found = /^\/(\w+)(?=\s|$)/.exec(input.trim());
   const command = slashNamed(found?.[1]);
   if (command === undefined) return { command, text: input.trim() };
-  return { command, text: input.trim().slice(command.length + 1).trim() };
+  return {
+    command,
+    text: input
+      .trim()
+      .slice(command.length + 1)
+      .trim(),
+  };
 }
 
 export function slashNamed(name: string | undefined): SlashName | undefined {

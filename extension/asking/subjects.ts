@@ -1,4 +1,13 @@
-import { Location, Range, Uri, languages, workspace, DiagnosticSeverity, type TextDocument, type WorkspaceFolder } from "vscode";
+import {
+  DiagnosticSeverity,
+  Location,
+  Range,
+  languages,
+  workspace,
+  type TextDocument,
+  type Uri,
+  type WorkspaceFolder,
+} from "vscode";
 import * as path from "node:path";
 import type { Place } from "../../engine/protocol";
 import { declaredNames } from "../apply/placement";
@@ -74,7 +83,8 @@ function fileAttachment(
   const shown = range === undefined ? "" : document.getText(range);
   const [name = ""] = declaredNames(shown.split(/\r?\n/));
   const pin = isInContext ? { path: shownPath, startLine: lines?.from ?? 0, endLine: lines?.to ?? 0 } : null;
-  const label = lines === null ? shownPath : `${shownPath}:${lines.from === lines.to ? lines.from : `${lines.from}-${lines.to}`}`;
+  const label =
+    lines === null ? shownPath : `${shownPath}:${lines.from === lines.to ? lines.from : `${lines.from}-${lines.to}`}`;
   const subject = { path: shownPath, lines, name, opening: firstLine(shown), text, languageId: document.languageId };
   return { subject, pin, uri: document.uri, label, isFolder: false };
 }

@@ -13,7 +13,15 @@ export interface WorkingDiff {
 
 /** What the working tree of a repository changes against its last commit, staged or not. Throws what git says. */
 export async function workingDiff(root: string): Promise<WorkingDiff> {
-  const whole = await git(root, ["diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--relative", "--unified=3"]);
+  const whole = await git(root, [
+    "diff",
+    "HEAD",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--relative",
+    "--unified=3",
+  ]);
   const paths = [...whole.matchAll(/^\+\+\+ b\/([^\t\n]+)/gm)].map((match) => match[1] ?? "");
   return { ...cutAtFile(whole, diffCharactersMax), paths };
 }

@@ -48,5 +48,8 @@ function folderBanner(status: EngineStatus, folder: { name: string; root: string
   const read = `${folder.name}: ${filesText(context.files)}, ${tokens} · ${model}`;
   return context.complete
     ? { text: read, action: null }
-    : { text: `${read} · ${l10n.t("not finished")}`, action: { label: l10n.t("Go On Reading"), command: "nosa.indexRepository" } };
+    : {
+        text: `${read} · ${l10n.t("not finished")}`,
+        action: { label: l10n.t("Go On Reading"), command: "nosa.indexRepository" },
+      };
 }

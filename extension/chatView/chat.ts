@@ -1,10 +1,10 @@
 import {
   CancellationTokenSource,
   EventEmitter,
-  Location,
-  Uri,
   type Disposable,
+  type Location,
   type LogOutputChannel,
+  type Uri,
   type WorkspaceFolder,
 } from "vscode";
 import { codeBlocks } from "../apply/codeBlocks";
@@ -77,7 +77,10 @@ export class Chat implements Disposable {
   }
 
   /** Code of an answer with where it may go; undefined for a turn that is not there. */
-  codeOf(turnId: string, code: string): { readonly what: CodeToApply; readonly folder: WorkspaceFolder | undefined } | undefined {
+  codeOf(
+    turnId: string,
+    code: string,
+  ): { readonly what: CodeToApply; readonly folder: WorkspaceFolder | undefined } | undefined {
     const turn = this.conversation.turns.find(({ id }) => id === turnId);
     if (turn === undefined) return undefined;
     const block = codeBlocks(turn.markdown).find((each) => each.code.trim() === code.trim());
@@ -130,7 +133,8 @@ export class Chat implements Disposable {
   show(chat: KeptChat): void {
     this.stop();
     // An answer that was under way ends here, and is kept as far as it came.
-    if (this.busy) void this.#options.history.keep({ ...this.#chat, conversation: after(this.conversation, { kind: "stopped" }) });
+    if (this.busy)
+      void this.#options.history.keep({ ...this.#chat, conversation: after(this.conversation, { kind: "stopped" }) });
     // Ids go on counting: nothing of an answer that is still under way finds a turn of the new conversation.
     const nextId = Math.max(chat.conversation.nextId, this.conversation.nextId);
     this.#chat = { ...chat, conversation: { ...chat.conversation, nextId } };

@@ -43,7 +43,10 @@ function selectionItems(): readonly PlaceItem[] {
 
 /** "src/fees.ts:14-19". */
 export function selectionLabel({ uri, range }: Location): string {
-  const [first, last] = [range.start.line + 1, range.end.line + (range.end.character === 0 && !range.isSingleLine ? 0 : 1)];
+  const [first, last] = [
+    range.start.line + 1,
+    range.end.line + (range.end.character === 0 && !range.isSingleLine ? 0 : 1),
+  ];
   const path = workspace.asRelativePath(uri, false);
   return first === last ? `${path}:${first}` : `${path}:${first}-${last}`;
 }

@@ -136,7 +136,9 @@ function answered(turn: Turn, result: ChatResult): Turn {
     markdown: result.text,
     places,
     references: viewReferences(turn.id, places),
-    footnote: [result.finish === "cancelled" ? l10n.t("Stopped") : cut, usage].filter((part) => part !== "").join(" · "),
+    footnote: [result.finish === "cancelled" ? l10n.t("Stopped") : cut, usage]
+      .filter((part) => part !== "")
+      .join(" · "),
     state: result.finish === "cancelled" ? "stopped" : "done",
   };
 }

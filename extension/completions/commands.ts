@@ -20,7 +20,9 @@ export async function toggleLanguage(): Promise<void> {
   const languages = workspace.getConfiguration("nosa").get<Record<string, boolean>>("completions.languages", {});
   const on = languages[languageId] ?? languages["*"] ?? true;
   await update("completions.languages", { ...languages, [languageId]: !on });
-  const text = on ? l10n.t("No completions in {0} files.", languageId) : l10n.t("Completions in {0} files.", languageId);
+  const text = on
+    ? l10n.t("No completions in {0} files.", languageId)
+    : l10n.t("Completions in {0} files.", languageId);
   window.setStatusBarMessage(text, 3_000);
 }
 
@@ -42,7 +44,9 @@ export class LastAnswer {
 
   keep(stats: CompletionStats | undefined, totalMs: number): void {
     this.#text =
-      stats === undefined ? l10n.t("Nothing was offered, after {0} ms.", Math.round(totalMs)) : statsText(stats, totalMs);
+      stats === undefined
+        ? l10n.t("Nothing was offered, after {0} ms.", Math.round(totalMs))
+        : statsText(stats, totalMs);
   }
 
   show(): void {

@@ -33,7 +33,8 @@ export type ToMap =
   | { readonly kind: "gauges"; readonly gauges: readonly MapGauge[] };
 
 /** Page → extension. */
-export type FromMap = { readonly kind: "ready" } | { readonly kind: "open"; readonly path: string; readonly line: number };
+export type FromMap =
+  { readonly kind: "ready" } | { readonly kind: "open"; readonly path: string; readonly line: number };
 
 /** The page's own words, in the editor's language. */
 export interface MapWords {

@@ -81,7 +81,13 @@ export class Composer {
         onDetach(id);
         this.#input.focus();
       };
-      const remove = button({ className: "quiet", label: filled(words.detach, label), icon: "close", iconOnly: true, onClick });
+      const remove = button({
+        className: "quiet",
+        label: filled(words.detach, label),
+        icon: "close",
+        iconOnly: true,
+        onClick,
+      });
       return element("li", "chip", element("span", "chip-label", label), remove);
     });
     this.#chips.replaceChildren(...chips);

@@ -52,7 +52,9 @@ export class TurnElement {
       return;
     }
     if (turn.markdown === "") {
-      this.#body.replaceChildren(...(turn.state === "streaming" ? [waiting(stage === "" ? this.#words.thinking : stage)] : []));
+      this.#body.replaceChildren(
+        ...(turn.state === "streaming" ? [waiting(stage === "" ? this.#words.thinking : stage)] : []),
+      );
       return;
     }
     this.#body.innerHTML = markdownHtml(turn.markdown);

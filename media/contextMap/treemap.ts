@@ -13,7 +13,13 @@ export interface Sized {
 }
 
 export type Box<F extends Sized> =
-  | { readonly kind: "folder"; readonly path: string; readonly name: string; readonly rect: Rect; readonly hasTitle: boolean }
+  | {
+      readonly kind: "folder";
+      readonly path: string;
+      readonly name: string;
+      readonly rect: Rect;
+      readonly hasTitle: boolean;
+    }
   | { readonly kind: "file"; readonly file: F; readonly name: string; readonly rect: Rect };
 
 interface Folder<F extends Sized> {
@@ -35,7 +41,11 @@ const leastPx = 3;
 
 /** Folders come before what is in them, so that drawing in order is right. */
 export function layout<F extends Sized>(files: readonly F[], area: Rect): readonly Box<F>[] {
-  const root = folderOf("", "", files.map((file) => ({ parts: file.path.split("/"), file })));
+  const root = folderOf(
+    "",
+    "",
+    files.map((file) => ({ parts: file.path.split("/"), file })),
+  );
   return inside(root, area);
 }
 
@@ -106,7 +116,8 @@ export function squarified(values: readonly number[], area: Rect): readonly Rect
   while (start < areas.length) {
     const side = Math.min(free.width, free.height);
     let end = start + 1;
-    while (end < areas.length && worst(areas.slice(start, end + 1), side) <= worst(areas.slice(start, end), side)) end += 1;
+    while (end < areas.length && worst(areas.slice(start, end + 1), side) <= worst(areas.slice(start, end), side))
+      end += 1;
     const row = rowIn(free, areas.slice(start, end));
     rects.push(...row.rects);
     free = row.free;

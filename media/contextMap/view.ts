@@ -35,7 +35,11 @@ export class MapView {
     this.#map.setAttribute("aria-label", `${words.map}. ${words.help}`);
     this.#map.addEventListener("keydown", (event) => this.#keyDown(event));
     this.#about.textContent = words.help;
-    root.append(element("header", "map-header", element("div", "", this.#title, this.#caption), this.#gauges), this.#map, this.#about);
+    root.append(
+      element("header", "map-header", element("div", "", this.#title, this.#caption), this.#gauges),
+      this.#map,
+      this.#about,
+    );
     new ResizeObserver(() => this.#draw()).observe(this.#map);
   }
 
@@ -98,7 +102,9 @@ export class MapView {
     const about = (): void => void (this.#about.textContent = this.#aboutText(file));
     made.addEventListener("pointerenter", about);
     made.addEventListener("focus", about);
-    made.addEventListener("click", () => this.#send({ kind: "open", path: file.path, line: Math.max(1, file.startLine) }));
+    made.addEventListener("click", () =>
+      this.#send({ kind: "open", path: file.path, line: Math.max(1, file.startLine) }),
+    );
     return made;
   }
 

@@ -67,11 +67,20 @@ afterEach(async ({ task }) => {
 describe.sequential("beside asking", () => {
   test("indexing is paused and resumed by commands", async () => {
     await editor.command("Nosa: Index Repository");
-    await editor.notification(/Reading parcel-desk/).first().waitFor();
+    await editor
+      .notification(/Reading parcel-desk/)
+      .first()
+      .waitFor();
     await editor.command("Nosa: Pause Indexing");
-    await editor.notification(/Paused\. What was read of parcel-desk is kept/).first().waitFor();
+    await editor
+      .notification(/Paused\. What was read of parcel-desk is kept/)
+      .first()
+      .waitFor();
     await editor.command("Nosa: Resume Indexing");
-    await editor.notification(/Nosa has read parcel-desk/).first().waitFor();
+    await editor
+      .notification(/Nosa has read parcel-desk/)
+      .first()
+      .waitFor();
     await editor.statusBarItem(/k tokens/).waitFor();
     await clearNotifications();
   });
@@ -116,10 +125,16 @@ describe.sequential("beside asking", () => {
     expect(messages.at(-1)?.content).toContain("`formatCents` in src/fees.ts");
     await editor.webview().getByRole("button", { name: "Preview the change" }).last().click();
     await editor.page.locator(".tab", { hasText: "change from Nosa" }).waitFor();
-    await editor.page.locator(".diff-editor .line-insert, .editor.modified .view-line", { hasText: "whole units" }).first().waitFor();
+    await editor.page
+      .locator(".diff-editor .line-insert, .editor.modified .view-line", { hasText: "whole units" })
+      .first()
+      .waitFor();
     await editor.shot("difference");
     expect(editor.readFile("src/fees.ts")).not.toContain("whole units");
-    await editor.page.getByRole("button", { name: /^Apply Change/ }).first().click();
+    await editor.page
+      .getByRole("button", { name: /^Apply Change/ })
+      .first()
+      .click();
     await editor.page.locator(".tab", { hasText: "change from Nosa" }).waitFor({ state: "detached" });
     await editor.page.keyboard.press("Control+S");
     await expect.poll(() => editor.readFile("src/fees.ts")).toContain("whole units stand before the point");
@@ -136,7 +151,10 @@ describe.sequential("beside asking", () => {
     await answered();
     await editor.webview().getByRole("button", { name: "Preview the change" }).last().click();
     await editor.page.locator(".tab", { hasText: "new, from Nosa" }).waitFor();
-    await editor.page.getByRole("button", { name: /^Apply Change/ }).first().click();
+    await editor.page
+      .getByRole("button", { name: /^Apply Change/ })
+      .first()
+      .click();
     await expect.poll(() => existsSync(path.join(workspace, "test/fees.test.ts"))).toBe(true);
     expect(editor.readFile("test/fees.test.ts")).toContain("formatCents(375)");
   });
@@ -152,7 +170,10 @@ describe.sequential("beside asking", () => {
   test("a question is asked differently in a chat of its own, and the old one is kept", async () => {
     const questions = editor.webview().locator(".turn-user");
     const before = await questions.count();
-    await questions.nth(1).getByRole("button", { name: /Ask differently/ }).click();
+    await questions
+      .nth(1)
+      .getByRole("button", { name: /Ask differently/ })
+      .click();
     await expect.poll(() => questions.count()).toBe(1);
     expect(await questionBox().inputValue()).toBe("/docs");
     await ask("And the other one?");
@@ -254,7 +275,10 @@ describe.sequential("beside asking", () => {
     await large.hover();
     await large.getByRole("button", { name: "Delete from this machine" }).click();
     await editor.page.locator(".monaco-dialog-box").getByRole("button", { name: "Delete" }).click();
-    await editor.notification(/1\.5B is deleted; .* freed/).first().waitFor();
+    await editor
+      .notification(/1\.5B is deleted; .* freed/)
+      .first()
+      .waitFor();
     await clearNotifications();
   });
 
@@ -361,7 +385,9 @@ interface Recorded {
 
 function requests(method: string): readonly Recorded[] {
   const lines = readFileSync(record, "utf8").split("\n");
-  return lines.flatMap((line) => (line === "" ? [] : [JSON.parse(line) as Recorded])).filter((each) => each.method === method);
+  return lines
+    .flatMap((line) => (line === "" ? [] : [JSON.parse(line) as Recorded]))
+    .filter((each) => each.method === method);
 }
 
 function lastChat(): ChatParams {

@@ -79,21 +79,33 @@ describe.sequential("workspaces and other extensions", () => {
     await ask("What is a parcel?");
     expect(lastChat().root).toBe("");
     await editor.command("Caller: Call Repo");
-    await expect.poll(result).toMatchObject({ error: expect.stringMatching(/trust|not found|unknown|disabled/i) as string });
+    await expect
+      .poll(result)
+      .toMatchObject({ error: expect.stringMatching(/trust|not found|unknown|disabled/i) as string });
     expect(requests("nosa/index")).toEqual([]);
     await editor.shot("restricted");
   });
 
   test("once trusted, every folder of the workspace is read and shown", async () => {
     await editor.webview().getByRole("button", { name: "Manage Workspace Trust" }).click();
-    await editor.page.locator(".workspace-trust-editor").getByRole("button", { name: "Trust", exact: true }).first().click();
+    await editor.page
+      .locator(".workspace-trust-editor")
+      .getByRole("button", { name: "Trust", exact: true })
+      .first()
+      .click();
     await editor.page.getByText("You trust this workspace").first().waitFor();
     // The page lies over the window: the topmost of the buttons that close something is its own.
-    await editor.page.getByRole("button", { name: /^Close/ }).last().click();
+    await editor.page
+      .getByRole("button", { name: /^Close/ })
+      .last()
+      .click();
     await editor.page.getByText("You trust this workspace").first().waitFor({ state: "detached" });
     await editor.command("Nosa: Index Repository");
     await editor.page.locator(".quick-input-widget:visible .monaco-list-row", { hasText: "All folders" }).click();
-    await editor.notification(/Nosa has read notes/).first().waitFor();
+    await editor
+      .notification(/Nosa has read notes/)
+      .first()
+      .waitFor();
     const roots = requests("nosa/index").map(({ params }) => (params as { root: string }).root);
     expect(roots.toSorted()).toEqual([notes, desk].toSorted());
     await editor.command("Nosa: Focus on Context View");
@@ -124,7 +136,9 @@ describe.sequential("workspaces and other extensions", () => {
     await editor.command("Caller: Call Model");
     const allow = editor.page.locator(".monaco-dialog-box").getByRole("button", { name: /Allow/ });
     await allow.click({ timeout: 10_000 }).catch(() => undefined);
-    await expect.poll(() => result()["calls"], { timeout: 30_000 }).toEqual([{ name: "read", input: { path: "src/fees.ts" } }]);
+    await expect
+      .poll(() => result()["calls"], { timeout: 30_000 })
+      .toEqual([{ name: "read", input: { path: "src/fees.ts" } }]);
     expect(result()["text"]).toContain("I look.");
     const chats = requests("nosa/chat").map(({ params }) => params as ChatParams);
     const [asked, corrected] = chats.slice(-2);

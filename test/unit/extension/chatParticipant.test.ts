@@ -141,8 +141,7 @@ describe("@nosa", () => {
   });
 
   it("offers the code of an answer after everything else, with where it may go", async () => {
-    engine.answer = () =>
-      Promise.resolve({ files: [{ path: "src/a.ts", tokens: 3, state: { kind: "fresh" } }] });
+    engine.answer = () => Promise.resolve({ files: [{ path: "src/a.ts", tokens: 3, state: { kind: "fresh" } }] });
     vi.spyOn(vscode.workspace, "openTextDocument").mockImplementation((async (uri: vscode.Uri) => ({
       uri,
       isDirty: false,

@@ -10,7 +10,9 @@ const schema = {
     line: { type: "integer" },
     mode: { enum: ["read", "write"] },
     tags: { type: "array", items: { type: "string" } },
-    range: { anyOf: [{ type: "null" }, { type: "object", required: ["from"], properties: { from: { type: "number" } } }] },
+    range: {
+      anyOf: [{ type: "null" }, { type: "object", required: ["from"], properties: { from: { type: "number" } } }],
+    },
   },
 };
 
@@ -35,7 +37,8 @@ describe("arguments of a tool", () => {
   ])("that do not: %j", (value, problem) => expect(schemaProblem(schema, value)).toBe(problem));
 
   it("asks nothing where the schema asks nothing", () => {
-    for (const nothing of [undefined, true, {}, { description: "any" }]) expect(schemaProblem(nothing, [1])).toBeUndefined();
+    for (const nothing of [undefined, true, {}, { description: "any" }])
+      expect(schemaProblem(nothing, [1])).toBeUndefined();
     expect(schemaProblem(false, 1)).toBe("arguments must not be given");
     expect(schemaProblem({ type: ["string", "null"] }, 3)).toBe("arguments must be string or null");
     expect(schemaProblem({ allOf: [{ type: "object" }, { required: ["a"] }] }, {})).toBe("arguments.a is missing");

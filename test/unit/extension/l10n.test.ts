@@ -21,10 +21,13 @@ describe("the words of the extension", () => {
   });
 
   it("keep their holes in German, and are not left in English", () => {
-    for (const [english, german] of Object.entries(bundle)) expect([english, holes(german)]).toEqual([english, holes(english)]);
+    for (const [english, german] of Object.entries(bundle))
+      expect([english, holes(german)]).toEqual([english, holes(english)]);
     const same = Object.entries(bundle).filter(([english, german]) => english === german && /[a-z]{4}/.test(english));
     // Words that are the same in both languages.
-    expect(same.map(([english]) => english).filter((text) => !/^(Version|Code|Chat)\b|^version/i.test(text))).toEqual([]);
+    expect(same.map(([english]) => english).filter((text) => !/^(Version|Code|Chat)\b|^version/i.test(text))).toEqual(
+      [],
+    );
   });
 
   it("are looked up by a literal each, so that a program can find them", () => {
@@ -32,7 +35,8 @@ describe("the words of the extension", () => {
   });
 
   it("reach the editor's messages and pickers through the bundle alone", () => {
-    const raw = /\b(?:show(?:Information|Warning|Error)Message|setStatusBarMessage)\(\s*["`]|(?:placeHolder|placeholder|title|prompt|openLabel|tooltip): ["`](?=[^"`$]*[A-Za-z]{3})/;
+    const raw =
+      /\b(?:show(?:Information|Warning|Error)Message|setStatusBarMessage)\(\s*["`]|(?:placeHolder|placeholder|title|prompt|openLabel|tooltip): ["`](?=[^"`$]*[A-Za-z]{3})/;
     const found = sources.flatMap(({ name, text }) =>
       text.split("\n").flatMap((line) => (raw.test(line) ? [`${name}: ${line.trim()}`] : [])),
     );
@@ -44,7 +48,9 @@ describe("the words of the extension", () => {
     const english = JSON.parse(readFileSync("package.nls.json", "utf8")) as Record<string, string>;
     const german = JSON.parse(readFileSync("package.nls.de.json", "utf8")) as Record<string, string>;
     expect(Object.keys(german).toSorted()).toEqual(Object.keys(english).toSorted());
-    const commandsIn = (text: string): readonly string[] => [...text.matchAll(/\(command:([\w.]+)\)/g)].map((match) => match[1] ?? "");
-    for (const [key, text] of Object.entries(english)) expect([key, commandsIn(german[key] ?? "")]).toEqual([key, commandsIn(text)]);
+    const commandsIn = (text: string): readonly string[] =>
+      [...text.matchAll(/\(command:([\w.]+)\)/g)].map((match) => match[1] ?? "");
+    for (const [key, text] of Object.entries(english))
+      expect([key, commandsIn(german[key] ?? "")]).toEqual([key, commandsIn(text)]);
   });
 });

@@ -48,7 +48,11 @@ describe("the manifest", () => {
 
   it("names the tool that is registered, which asks for a question and is for trusted workspaces", () => {
     const [tool] = manifest.contributes.languageModelTools;
-    expect(tool).toMatchObject({ name: repoToolName, toolReferenceName: "repo", inputSchema: { required: ["question"] } });
+    expect(tool).toMatchObject({
+      name: repoToolName,
+      toolReferenceName: "repo",
+      inputSchema: { required: ["question"] },
+    });
     expect(tool?.when).toContain("isWorkspaceTrusted");
   });
 

@@ -49,7 +49,8 @@ describe("the meter", () => {
 describe("a budget", () => {
   it("is a number, and tokens are whole and enough", () => {
     for (const text of ["4", "0", " 1.5 "]) expect(budgetProblem("memoryGigabytes", text)).toBeUndefined();
-    for (const text of ["", "four", "-1", "Infinity"]) expect(budgetProblem("diskGigabytes", text)).toBe("A number, please.");
+    for (const text of ["", "four", "-1", "Infinity"])
+      expect(budgetProblem("diskGigabytes", text)).toBe("A number, please.");
     expect(budgetProblem("contextTokensMax", "2000")).toBeUndefined();
     for (const text of ["100", "2000.5"]) expect(budgetProblem("contextTokensMax", text)).toBe("At least 1024 tokens.");
   });
@@ -99,7 +100,9 @@ describe("what another model gets", () => {
   ];
 
   it("is the answer and the lines, best first", () => {
-    expect(recallText({ text: " In a.\n" }, spans, 1_000)).toBe("In a.\n\na.ts:1-2\none\ntwo\n\nb.ts:3\nthree\n\ngone.ts:9");
+    expect(recallText({ text: " In a.\n" }, spans, 1_000)).toBe(
+      "In a.\n\na.ts:1-2\none\ntwo\n\nb.ts:3\nthree\n\ngone.ts:9",
+    );
   });
 
   it("never exceeds what was asked for, and holds whole pieces", () => {

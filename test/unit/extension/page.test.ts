@@ -8,7 +8,7 @@ const options = {
   nonce: "bm9uY2U",
   title: "Nosa",
   language: "de",
-  data: { words: "a \"quoted\" <b>word</b> & more" },
+  data: { words: 'a "quoted" <b>word</b> & more' },
 };
 
 function policyOf(page: string): Map<string, string> {
@@ -42,7 +42,11 @@ describe("a page of ours", () => {
   it("hands its data over as it is, in the editor's language", () => {
     const html = page(options);
     const data = /data-page="([^"]*)"/.exec(html)?.[1] ?? "";
-    const plain = data.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&quot;", '"').replaceAll("&amp;", "&");
+    const plain = data
+      .replaceAll("&lt;", "<")
+      .replaceAll("&gt;", ">")
+      .replaceAll("&quot;", '"')
+      .replaceAll("&amp;", "&");
     expect(JSON.parse(plain)).toEqual(options.data);
     expect(html).toContain('<html lang="de">');
   });

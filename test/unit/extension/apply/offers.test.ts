@@ -43,7 +43,12 @@ describe("code blocks of an answer", () => {
 
   it("go where new files belong when they are new", () => {
     const hint = { about: "file:///x", lines: null, path: "test/fees.test.ts" };
-    expect(codeToApply("t();", "src/fees.js", hint)).toEqual({ code: "t();", path: "test/fees.test.ts", about: "", lines: null });
+    expect(codeToApply("t();", "src/fees.js", hint)).toEqual({
+      code: "t();",
+      path: "test/fees.test.ts",
+      about: "",
+      lines: null,
+    });
   });
 });
 

@@ -44,7 +44,9 @@ const plain = { command: undefined, text: "", references: [] } as const;
 
 describe("preparing a question", () => {
   it("pins what the context holds, and shows the rest", async () => {
-    const references = ["/code/shop/src/fees.ts", "/code/shop/src/old.ts", "/elsewhere/x.ts"].map((path) => vscode.Uri.file(path));
+    const references = ["/code/shop/src/fees.ts", "/code/shop/src/old.ts", "/elsewhere/x.ts"].map((path) =>
+      vscode.Uri.file(path),
+    );
     const prepared = await prepare({ engine, pins }, { ...plain, text: "Compare.", references });
     expect(prepared.pins).toEqual([{ path: "src/fees.ts", startLine: 0, endLine: 0 }]);
     const { content } = prepared.message;
@@ -89,7 +91,9 @@ describe("preparing a question", () => {
     const prepared = await prepare({ engine, pins }, { ...plain, text: "Why?" });
     expect(prepared).toMatchObject({ root: "", pins: [], folder: undefined });
     expect(engine.requests).toEqual([]);
-    await expect(prepare({ engine, pins }, { ...plain, command: "review" })).rejects.toMatchObject({ kind: "untrusted" });
+    await expect(prepare({ engine, pins }, { ...plain, command: "review" })).rejects.toMatchObject({
+      kind: "untrusted",
+    });
   });
 
   it("can be asked before anything was read; the engine says what is missing", async () => {
@@ -98,14 +102,19 @@ describe("preparing a question", () => {
   });
 
   it("says so when a command has nothing to be about", async () => {
-    await expect(prepare({ engine, pins }, { ...plain, command: "fix" })).rejects.toMatchObject({ kind: "nothingNamed" });
+    await expect(prepare({ engine, pins }, { ...plain, command: "fix" })).rejects.toMatchObject({
+      kind: "nothingNamed",
+    });
   });
 });
 
 describe("helpers", () => {
   it("finds paths among words, whatever stands around them", () => {
     const known = new Set(["src/a.ts", "README.md"]);
-    expect(pathsIn("Compare #src/a.ts with `README.md`, (src/a.ts) and src/b.ts.", known)).toEqual(["src/a.ts", "README.md"]);
+    expect(pathsIn("Compare #src/a.ts with `README.md`, (src/a.ts) and src/b.ts.", known)).toEqual([
+      "src/a.ts",
+      "README.md",
+    ]);
     expect(pathsIn("", known)).toEqual([]);
   });
 

@@ -41,7 +41,11 @@ describe("what the model is asked", () => {
   });
 
   it.each(slashNames)("has a task for /%s with a subject, with words alone, and with both", (command) => {
-    for (const question of [{ subjects: [read] }, { text: "the retry limit" }, { subjects: [read], text: "Be brief." }]) {
+    for (const question of [
+      { subjects: [read] },
+      { text: "the retry limit" },
+      { subjects: [read], text: "Be brief." },
+    ]) {
       const text = prompt({ command, diff: "-a\n+b", ...question });
       expect(text.length).toBeGreaterThan(40);
       expect(text).not.toMatch(/undefined|\s\.(?=\s|$)|(?<!`)``(?!`)/m);

@@ -116,7 +116,9 @@ describe("the chat of the view", () => {
     chat.clear();
     await answer;
     expect(chat.conversation.turns).toEqual([]);
-    expect(history.chats.map(({ conversation }) => conversation.turns.map(({ markdown, state }) => [markdown, state]))).toEqual([
+    expect(
+      history.chats.map(({ conversation }) => conversation.turns.map(({ markdown, state }) => [markdown, state])),
+    ).toEqual([
       [
         ["one", "done"],
         ["Half", "stopped"],

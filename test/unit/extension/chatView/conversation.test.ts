@@ -136,12 +136,10 @@ describe("the conversation", () => {
   });
 
   it("forks before a question, and leaves the conversation as it was", () => {
-    const whole = told(
-      ask("one"),
-      { kind: "answered", result: result("1") },
-      ask("two"),
-      { kind: "answered", result: result("2") },
-    );
+    const whole = told(ask("one"), { kind: "answered", result: result("1") }, ask("two"), {
+      kind: "answered",
+      result: result("2"),
+    });
     const [, , second] = whole.turns;
     expect(before(whole, second?.id ?? "").turns.map(({ markdown }) => markdown)).toEqual(["one", "1"]);
     expect(before(whole, "t1").turns).toEqual([]);

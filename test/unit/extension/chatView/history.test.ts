@@ -31,7 +31,9 @@ describe("chats that are kept", () => {
     const again = new ChatHistory(store);
     expect(again.chats).toEqual(history.chats);
     expect(again.chats.map(titleOf)).toEqual(["one more", "two"]);
-    expect(again.chats[0]?.conversation.turns[1]?.references).toEqual([{ id: "t2/0", label: "src/a.ts:1-2", share: 0.5 }]);
+    expect(again.chats[0]?.conversation.turns[1]?.references).toEqual([
+      { id: "t2/0", label: "src/a.ts:1-2", share: 0.5 },
+    ]);
     expect(again.open?.id).toBe(2);
     expect(again.nextId).toBe(3);
     await again.remove(2);
@@ -47,7 +49,8 @@ describe("chats that are kept", () => {
 
   it("are let go beyond the maximum, the oldest first, and an empty one is none", async () => {
     const history = new ChatHistory(memento());
-    for (let id = 1; id <= chatsMax + 3; id += 1) await history.keep({ id, atMs: id, conversation: talk(`q${id}`, "a") });
+    for (let id = 1; id <= chatsMax + 3; id += 1)
+      await history.keep({ id, atMs: id, conversation: talk(`q${id}`, "a") });
     await history.keep({ id: 99, atMs: 99, conversation: emptyConversation });
     expect(history.chats).toHaveLength(chatsMax);
     expect(history.chats[0]?.id).toBe(chatsMax + 3);

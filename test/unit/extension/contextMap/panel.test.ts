@@ -2,7 +2,11 @@ import { describe, expect, it } from "vitest";
 import type { ContextFile } from "../../../../engine/protocol";
 import { mapFiles, parseFromMap } from "../../../../extension/contextMap/panel";
 
-const file = (path: string, tokens: number, kind: "fresh" | "stale" = "fresh"): ContextFile => ({ path, tokens, state: { kind } });
+const file = (path: string, tokens: number, kind: "fresh" | "stale" = "fresh"): ContextFile => ({
+  path,
+  tokens,
+  state: { kind },
+});
 
 describe("the context map", () => {
   it("draws what was read, and adds up the attention of each file's lines", () => {
@@ -25,11 +29,22 @@ describe("the context map", () => {
   });
 
   it("opens nothing outside of the repository", () => {
-    expect(parseFromMap({ kind: "open", path: "src/a.ts", line: 3 })).toEqual({ kind: "open", path: "src/a.ts", line: 3 });
+    expect(parseFromMap({ kind: "open", path: "src/a.ts", line: 3 })).toEqual({
+      kind: "open",
+      path: "src/a.ts",
+      line: 3,
+    });
     for (const path of ["/etc/passwd", "../x", "a/../../x", 5]) {
       expect(parseFromMap({ kind: "open", path, line: 1 })).toBeUndefined();
     }
-    for (const value of [null, "ready", {}, { kind: "run" }, { kind: "open", path: "a" }, { kind: "open", path: "a", line: 0.5 }]) {
+    for (const value of [
+      null,
+      "ready",
+      {},
+      { kind: "run" },
+      { kind: "open", path: "a" },
+      { kind: "open", path: "a", line: 0.5 },
+    ]) {
       expect(parseFromMap(value)).toBeUndefined();
     }
     expect(parseFromMap({ kind: "ready", more: 1 })).toEqual({ kind: "ready" });

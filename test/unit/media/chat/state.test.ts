@@ -52,7 +52,7 @@ describe("the page's state", () => {
 
   it("is replaced whole by a state, and keeps the conversation under a new banner", () => {
     const banner = { text: "ready", action: null };
-    const state = after({ kind: "state", turns: [question], banner, busy: false });
+    const state = after({ kind: "state", turns: [question], banner, attachments: [], busy: false });
     expect(state.turns).toEqual([question]);
     expect(received(state, { kind: "banner", banner: { text: "other", action: null } }).turns).toBe(state.turns);
   });
