@@ -157,6 +157,10 @@ describe.sequential("beside asking", () => {
       .click();
     await expect.poll(() => existsSync(path.join(workspace, "test/fees.test.ts"))).toBe(true);
     expect(editor.readFile("test/fees.test.ts")).toContain("formatCents(375)");
+    await editor.page
+      .locator('.editor-instance .monaco-editor.focused[data-uri$="/test/fees.test.ts"]')
+      .first()
+      .waitFor();
   });
 
   test("the working diff is reviewed, with what it changes pinned", async () => {

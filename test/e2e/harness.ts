@@ -11,6 +11,9 @@ import { freePort, installExtension, installHost, prepareProfile, startHost } fr
 import { findChromium } from "../../scripts/lib/chromium.mjs";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 
+/** How long a list of the editor may take to show what was typed. */
+const pickMs = 10_000;
+
 /** Settings that keep the editor still: nothing moves on its own while a test looks. */
 const quietSettings = {
   "workbench.startupEditor": "none",
@@ -234,10 +237,19 @@ export class Editor {
 
   async #pick(key: string, text: string, label: string): Promise<void> {
     const widget = this.page.locator(".quick-input-widget:visible");
-    await this.page.keyboard.press(key);
-    await widget.locator("input.input").first().waitFor();
-    await widget.locator("input.input").first().fill(text);
-    await widget.locator(".monaco-list-row.focused", { hasText: label }).first().waitFor();
+    const input = widget.locator("input.input").first();
+    // An editor that opens late takes the focus, and the list closes: a person presses the key again.
+    for (let triesLeft = 3; ; triesLeft -= 1) {
+      try {
+        await this.page.keyboard.press(key);
+        await input.fill(text, { timeout: pickMs });
+        await widget.locator(".monaco-list-row.focused", { hasText: label }).first().waitFor({ timeout: pickMs });
+        return;
+      } catch (error) {
+        if (triesLeft === 0) throw error;
+        await this.page.keyboard.press("Escape");
+      }
+    }
   }
 }
 
