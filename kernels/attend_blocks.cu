@@ -115,9 +115,9 @@ __device__ uint4 load_host(const uint4* at) {
   return value;
 }
 
-/// Starts the loads of a unit's keys and biases. Keys that are not there count as zeros.
-template <int kHeadDim>
-__device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
+/// Starts the loads of a unit's keys. Keys that are not there count as zeros.
+template <int kHeadDim, bool kFromHost>
+__device__ void start_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
   const auto* from = reinterpret_cast<const uint4*>(at.keys);
 #pragma unroll
@@ -127,9 +127,37 @@ __device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
     for (int j = 0; j < kHeadDim / 32; ++j) {
       unit.keys[tile][j] = {0, 0, 0, 0};
       const uint4* piece = from + key_offset<kHeadDim>(at.first, tile, j);
-      if (there) unit.keys[tile][j] = at.slot != nullptr ? load_host(piece) : *piece;
+      if (there) unit.keys[tile][j] = kFromHost ? load_host(piece) : *piece;
     }
   }
+}
+
+template <int kHeadDim, bool kFromHost>
+__device__ void start_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
+  const int lane = threadIdx.x % kWarp;
+  const auto* from = reinterpret_cast<const uint4*>(at.keys);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const bool there = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8 < at.n_tokens;
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 64; ++j) {
+      unit.values[i][j] = {0, 0, 0, 0};
+      const uint4* piece = from + value_offset<kHeadDim>(at.first, i, j);
+      if (there) unit.values[i][j] = kFromHost ? load_host(piece) : *piece;
+    }
+  }
+}
+
+/// Starts the loads of a unit's keys and biases.
+template <int kHeadDim, bool kFetches>
+__device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
+  // One branch of the whole warp, not one a load.
+  if (kFetches && at.slot != nullptr) {
+    start_keys<kHeadDim, true>(at, unit);
+  } else {
+    start_keys<kHeadDim, false>(at, unit);
+  }
+  const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
     const int key = at.first + tile * 8 + 2 * (lane % 4);
@@ -140,19 +168,12 @@ __device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   }
 }
 
-template <int kHeadDim>
+template <int kHeadDim, bool kFetches>
 __device__ void load_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
-  const int lane = threadIdx.x % kWarp;
-  const auto* from = reinterpret_cast<const uint4*>(at.keys);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const bool there = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8 < at.n_tokens;
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 64; ++j) {
-      unit.values[i][j] = {0, 0, 0, 0};
-      const uint4* piece = from + value_offset<kHeadDim>(at.first, i, j);
-      if (there) unit.values[i][j] = at.slot != nullptr ? load_host(piece) : *piece;
-    }
+  if (kFetches && at.slot != nullptr) {
+    start_values<kHeadDim, true>(at, unit);
+  } else {
+    start_values<kHeadDim, false>(at, unit);
   }
 }
 
@@ -283,7 +304,8 @@ __device__ void put_state(State<kHeadDim>& state, WarpSums<kHeadDim>& all) {
   }
 }
 
-template <int kHeadDim>
+/// kFetches: some blocks of the list may have to come from the host.
+template <int kHeadDim, bool kFetches>
 __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocksParams p) {
   __shared__ QueryTile<kHeadDim> queries;
   extern __shared__ float4 dynamic[];
@@ -310,8 +332,8 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   if (row.place.lane < 0) return;  // Not before the list is on its way.
   Unit<kHeadDim> unit;
   UnitPlace at = place_of_unit(p, row, broadcast(mine, 0), first_key);
-  load_keys<kHeadDim>(at, unit);
-  load_values<kHeadDim>(at, unit);
+  load_keys<kHeadDim, kFetches>(at, unit);
+  load_values<kHeadDim, kFetches>(at, unit);
   load_queries<kHeadDim, kThreads>(queries, p.q + row.idx * p.q_stride + (size_t(row.head) * n_group + first_head) * kHeadDim,
                                    n_heads);
   __syncthreads();  // The queries are in place.
@@ -323,7 +345,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
     float4 logits[2] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
     multiply<kHeadDim, 2>(queries, unit.keys, logits);
     const uint4 weights = take_logits<kHeadDim>(logits, unit, p.scale * kLog2E, state);
-    if (at.slot != nullptr) {
+    if (kFetches && at.slot != nullptr) {
       store_keys<kHeadDim>(at, unit);
       store_values<kHeadDim>(at, unit);
     }
@@ -332,10 +354,10 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
     if (next < n_mine) {
       if (next % kWarp == 0) mine = entry_at(p, row, base + pitch * (next + lane));
       at = place_of_unit(p, row, broadcast(mine, next % kWarp), first_key);
-      load_keys<kHeadDim>(at, unit);
+      load_keys<kHeadDim, kFetches>(at, unit);
     }
     weigh<kHeadDim>(weights, unit, state);
-    if (next < n_mine) load_values<kHeadDim>(at, unit);
+    if (next < n_mine) load_values<kHeadDim, kFetches>(at, unit);
   }
   put_state<kHeadDim>(state, all);
   __syncthreads();  // All warps' sums are there.
@@ -367,9 +389,9 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   }
 }
 
-template <int kHeadDim>
+template <int kHeadDim, bool kFetches>
 cudaError_t launch_attend(const AttendBlocksParams& p, cudaStream_t stream) {
-  const auto kernel = attend_blocks_kernel<kHeadDim>;
+  const auto kernel = attend_blocks_kernel<kHeadDim, kFetches>;
   constexpr size_t shared_bytes = sizeof(WarpSums<kHeadDim>);
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
@@ -413,9 +435,10 @@ cudaError_t attend_blocks(const AttendBlocksParams& p, cudaStream_t stream) {
   if (p.q_stride % 2 != 0 || (p.selected == nullptr) != (p.n_selected == nullptr)) return cudaErrorInvalidValue;
   if (p.pages.base != nullptr && p.rows.n_queries > 1) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
+  const bool fetches = p.pages.base != nullptr;
   switch (p.head_dim) {
-    case 64: return launch_attend<64>(p, stream);
-    case 128: return launch_attend<128>(p, stream);
+    case 64: return fetches ? launch_attend<64, true>(p, stream) : launch_attend<64, false>(p, stream);
+    case 128: return fetches ? launch_attend<128, true>(p, stream) : launch_attend<128, false>(p, stream);
     default: return cudaErrorInvalidValue;
   }
 }
