@@ -3,9 +3,9 @@
 // Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their way
 // before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record is
 // unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many are
-// used as x has rows; the others cost nothing, since memory is what limits. Up to 8 rows of x travel through the ring
-// beside the weights that they meet: read at the point of use they would cost every warp the second-level cache's latency,
-// block after block, since all warps want the same new line at the same time. A block of 32 columns gives 16 x 8 exact
+// used as x has rows; the others cost nothing, since memory is what limits. A single row of levels travels through the
+// ring beside the weights that it meets: read at the point of use it would cost every warp the second-level cache's
+// latency, block after block, since all warps want the same new line at the same time. A block of 32 columns gives 16 x 8 exact
 // integer sums, which are then scaled and added in float32, block after block: the same order whatever the number of
 // rows.
 #pragma once
@@ -33,12 +33,11 @@ struct Columns {
   static constexpr int kTiles = kTilesOf;       // of 8
   static constexpr int kCount = kTiles * kColumnTile;
   static constexpr int kPadded = kPaddedTo;     // rows_padded() of x
-  static constexpr bool kOneRow = kOnly;        // x has a single row, which saves scaling sums that nobody wants
-  static constexpr bool kStaged = kTiles == 1;  // x comes through the ring
-  static constexpr int kStagedRows = kOneRow ? 1 : kColumnTile;
-  /// Bytes of a warp's ring: at least two records and their x. 16 warps have some times as much under way as a
+  /// x is a single row of levels: it comes through the ring, and sums that nobody wants are not scaled.
+  static constexpr bool kOneRow = kOnly;
+  /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times as much under way as a
   /// multiprocessor needs to draw its share of the memory's bandwidth. The same bytes hold the warp's sums in the end.
-  static constexpr int kRingBytes = !kStaged || kOneRow ? 8320 : 11904;
+  static constexpr int kRingBytes = kOneRow ? 8320 : 7168;
   static_assert(kCount * kPartialStride * sizeof(float) <= kRingBytes);
   /// Threads of a multiprocessor for which registers are set aside: with few columns twice what fills it, so that the
   /// next product's first weights are on their way while this one ends.
@@ -50,7 +49,7 @@ inline constexpr int kNarrowRowsMax = 16;
 
 template <OperandType kOperand, typename F>
 cudaError_t with_columns(int n_rows, F&& f) {
-  if (n_rows == 1) return f(Columns<kOperand, 1, 8, true>());
+  if (n_rows == 1 && kOperand == OperandType::kQ8) return f(Columns<kOperand, 1, 8, kOperand == OperandType::kQ8>());
   if (n_rows <= 8) return f(Columns<kOperand, 1, 8, false>());
   return f(Columns<kOperand, 2, 16, false>());
 }
@@ -170,100 +169,66 @@ __device__ inline void copy_record(const std::byte* record, std::byte* slot, int
 template <DType kType>
 using Value16 = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
 
-/// The columns of x that one record meets, in the warp's ring behind it.
-template <typename C, DType kType>
-struct StagedColumns {
-  static constexpr int kCols = packed_format(kType).cols;
-  static constexpr int kBlocks = kCols / 32;
-  static constexpr bool kQ8 = C::kOperand == OperandType::kQ8;
-  static constexpr int kLevelPieces = C::kStagedRows * 2;                // of 16 bytes, of a block
-  static constexpr int kScalePieces = (C::kStagedRows * 8 + 15) / 16;    // likewise; at least two rows'
-  static constexpr int kRowPieces = kCols * 2 / kCopyBytes;              // of a row of 16-bit values
-  static constexpr int kPieces = kQ8 ? kBlocks * (kLevelPieces + kScalePieces) : C::kStagedRows * kRowPieces;
+/// What a record of kBlocks blocks meets of a single row of levels, in the warp's ring behind it: all lanes share it.
+template <typename C, int kBlocks>
+struct StagedRow {
+  static constexpr int kLevelPieces = kBlocks * 2;  // of 16 bytes
+  static constexpr int kPieces = kLevelPieces + kBlocks;  // a scale's piece holds those of two rows
   static constexpr int kBytes = kPieces * kCopyBytes;
+  static_assert(kPieces <= 32, "a piece a lane");
 
   const std::byte* at;
-  int row, t;  // row is 0 of a single one, which all lanes then share
-
-  __device__ StagedColumns(const std::byte* staged, int lane) : at(staged), row(C::kOneRow ? 0 : lane / 4), t(lane % 4) {}
-
-  /// Odd rows have their halves swapped, so that two rows' pieces of one block are in different banks.
-  __device__ static int place(int row, int piece) { return (row * kRowPieces + (piece ^ (row % 2 * 4))) * kCopyBytes; }
+  int t;
 
   /// One lane's share of copying what record `record` meets.
   __device__ static void fetch(const Operand& x, int record, std::byte* staged, int lane) {
-    const std::byte* data = static_cast<const std::byte*>(x.data);
-    if constexpr (kQ8) {
-      const std::byte* levels = data + size_t(record) * kBlocks * (C::kPadded * 32);
-      const std::byte* scales = data + size_t(x.cols) * C::kPadded + size_t(record) * kBlocks * (C::kPadded * 8);
-#pragma unroll
-      for (int first = 0; first < kPieces; first += 32) {
-        const int i = first + lane;
-        const int scale = i - kBlocks * kLevelPieces;
-        const std::byte* from =
-            scale < 0 ? levels + i / kLevelPieces * (C::kPadded * 32) + i % kLevelPieces * kCopyBytes
-                      : scales + scale / kScalePieces * (C::kPadded * 8) + scale % kScalePieces * kCopyBytes;
-        if (i < kPieces) copy_async(staged + i * kCopyBytes, from, true);
-      }
-    } else {
-#pragma unroll
-      for (int first = 0; first < kPieces; first += 32) {
-        const int i = first + lane;
-        const int row = i / kRowPieces;
-        const int piece = i % kRowPieces;
-        const bool valid = row < x.n_rows;
-        const std::byte* from = data + (size_t(valid ? row : 0) * x.cols + record * kCols) * 2 + piece * kCopyBytes;
-        if (i < kPieces) copy_async(staged + place(row, piece), from, valid);
-      }
-    }
+    const std::byte* levels = static_cast<const std::byte*>(x.data);
+    const std::byte* scales = levels + size_t(x.cols) * C::kPadded;
+    const int scale = lane - kLevelPieces;
+    const size_t first_block = size_t(record) * kBlocks;
+    const std::byte* from = scale < 0 ? levels + (first_block + lane / 2) * (C::kPadded * 32) + lane % 2 * kCopyBytes
+                                      : scales + (first_block + scale) * (C::kPadded * 8);
+    if (lane < kPieces) copy_async(staged + lane * kCopyBytes, from, true);
   }
 
   __device__ uint2 levels_of(int, int block) const {
-    return *reinterpret_cast<const uint2*>(at + (block * C::kStagedRows + row) * 32 + t * 8);
+    return *reinterpret_cast<const uint2*>(at + block * 32 + t * 8);
   }
   __device__ float4 scales_of(int, int block) const {
-    const int pair = block * kScalePieces + (C::kOneRow ? 0 : t);
-    return *reinterpret_cast<const float4*>(at + kBlocks * kLevelPieces * kCopyBytes + pair * 16);
-  }
-  __device__ uint4 values_of(int, int block) const {
-    return *reinterpret_cast<const uint4*>(at + place(row, 4 * block + t));
+    return *reinterpret_cast<const float4*>(at + (kLevelPieces + block) * kCopyBytes);
   }
 };
-
-/// Asks for a warp's weights beyond its ring to be brought into the second-level cache.
-__device__ inline void prefetch_run(const std::byte* run, int64_t n_bytes, int lane) {
-  constexpr int64_t kLine = 128;
-  constexpr int64_t kBytesMax = 16384;
-  for (int64_t at = lane * kLine; at < min(n_bytes, kBytesMax); at += 32 * kLine) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(run + at));
-  }
-}
 
 /// Records from .. to - 1 of a tile. Calls begin_kernel() once the first weights are on their way.
 template <typename C, DType kType>
 __device__ void tile_sums(const std::byte* tile, int from, int to, const Operand& x, int lane, std::byte* ring,
                           float (&acc)[C::kTiles][4]) {
   constexpr PackedFormat kFormat = packed_format(kType);
-  using Staged = StagedColumns<C, kType>;
+  using Staged = StagedRow<C, kFormat.cols / 32>;
   constexpr int kBytes = kFormat.bytes();
-  constexpr int kSlotBytes = kBytes + (C::kStaged ? Staged::kBytes : 0);
+  constexpr int kSlotBytes = kBytes + (C::kOneRow ? Staged::kBytes : 0);
   constexpr int kSlots = C::kRingBytes / kSlotBytes;
   static_assert(kSlots >= 2);
   const auto fetch_weights = [&](int record, std::byte* slot) {
     if (record < to) copy_record<kBytes>(tile + size_t(record) * kBytes, slot, lane);
   };
   const auto fetch_x = [&](int record, std::byte* slot) {
-    if constexpr (C::kStaged) {
+    if constexpr (C::kOneRow) {
       if (record < to) Staged::fetch(x, record, slot + kBytes, lane);
     }
     commit_copies();  // An empty group too: the count of groups is what is waited for.
   };
 #pragma unroll
-  for (int i = 0; i < kSlots; ++i) fetch_weights(from + i, ring + i * kSlotBytes);
-  prefetch_run(tile + size_t(from + kSlots) * kBytes, int64_t(to - from - kSlots) * kBytes, lane);
+  for (int i = 0; i < kSlots; ++i) {
+    fetch_weights(from + i, ring + i * kSlotBytes);
+    if constexpr (!C::kOneRow) commit_copies();
+  }
   begin_kernel();
+  if constexpr (C::kOneRow) {
+    // The weights of all slots are in the first group.
 #pragma unroll
-  for (int i = 0; i < kSlots; ++i) fetch_x(from + i, ring + i * kSlotBytes);
+    for (int i = 0; i < kSlots; ++i) fetch_x(from + i, ring + i * kSlotBytes);
+  }
 
   const LaneColumns<C> columns(x, lane);
   std::byte* slot = ring;
@@ -281,8 +246,8 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const Operand
         add_blocks_16bit<Value16<kType>>(chunk, lane_x, first_block, acc);
       }
     };
-    if constexpr (C::kStaged) {
-      add(Staged(slot + kBytes, lane), 0);
+    if constexpr (C::kOneRow) {
+      add(Staged{slot + kBytes, lane % 4}, 0);
     } else {
       add(columns, record * kFormat.cols / 32);
     }
