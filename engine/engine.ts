@@ -16,6 +16,7 @@ import type { ModelRegistry, ResolvedModel } from "./models/registry";
 import { nothingAttended, type Attended } from "./generation/generate";
 import type { DataPaths } from "./paths";
 import type { Activity, ContextStatus, ContextView, EngineSettings, EngineStatus, MemoryStatus } from "./protocol";
+import { loadChatBase } from "./sessions/prepareChats";
 import type { Session } from "./sessions/session";
 import { Sessions, type ModelChoice } from "./sessions/sessions";
 import { ThrottledEvent } from "./util/events";
@@ -149,6 +150,23 @@ export class Engine {
     this.#attended.delete(canonical);
     this.changed.fire();
     return freed;
+  }
+
+  /**
+   * Loads ahead what the first question of a window needs: the model and what was read of its first folder. Nothing where
+   * nothing was read. What goes wrong is told to whoever asks.
+   */
+  async warm(folders: readonly string[], settings: EngineSettings): Promise<void> {
+    const known = new Set(this.knownRoots());
+    const roots = await Promise.all(folders.map((folder) => this.roots.canonicalOrGone(folder)));
+    const root = roots.find((each) => known.has(each));
+    if (root === undefined) return;
+    const { signal } = new AbortController();
+    await this.#sessions.use(settings, signal, async (session) => {
+      const context = await session.context(root);
+      await context.restore();
+      await loadChatBase(session, context);
+    });
   }
 
   /** Roots of which something is kept, canonical. */

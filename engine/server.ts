@@ -303,6 +303,7 @@ class Client {
     const folders = params.workspaceFolders?.map(({ uri }) => filePath(uri)) ?? [];
     this.#folders = folders.filter((folder) => folder !== undefined);
     this.#options.log.info(`A ${hello.client} client connected`);
+    if (hello.client === "vscode") this.#warm(hello.settings);
     return {
       serverInfo: { name: "nosa", version: this.#options.version },
       capabilities: {
@@ -311,6 +312,13 @@ class Client {
         workspace: { workspaceFolders: { supported: true, changeNotifications: true } },
       },
     };
+  }
+
+  #warm(settings: EngineSettings): void {
+    const { engine, log } = this.#options;
+    engine
+      .then((built) => built.warm(this.#folders, settings))
+      .catch((error: unknown) => log.info(`Nothing was loaded ahead: ${toEngineError(error).message}`));
   }
 
   get #mySettings(): EngineSettings {

@@ -68,7 +68,7 @@ export class Conversations {
     const present = { messages, attends: undefined, hidden: [] };
     const fresh: Turn = { ...present, memory: { beganAt: changes.now, toldAt: changes.now, notices: [] } };
     if (known === undefined || since === undefined || news === undefined) return fresh;
-    if (known.attends === this.#context.attends) return { ...fresh, memory: { ...fresh.memory, notices: [] } };
+    if (known.attends === this.#context.attends) return fresh;
     if (this.#grewBeyond(known, since)) return fresh;
     const texts = this.#texts(news);
     if (texts === undefined) return fresh;

@@ -190,7 +190,8 @@ export class RepositoryContext {
     const current = withScope(view.attends, focus);
     const wanted = attends !== undefined && pool.segmentsOf(attends) !== undefined ? attends : current;
     const tail = await pool.acquire(wanted, tokens, () => this.#newTail(view, current));
-    return this.#focused(pool, tail, focus);
+    // Lines of another state would hide the wrong ones.
+    return this.#focused(pool, tail, tail.attends === wanted ? focus : { ...focus, hidden: [] });
   }
 
   /** Forgets KV that is to be computed anew. */
@@ -242,6 +243,7 @@ export class RepositoryContext {
     this.chatTails.close();
     this.completionTails.close();
     for (const key of this.#loaded.keys()) this.#unload(key);
+    this.#changed();
     const header = await this.#header?.catch(() => undefined);
     if (header !== undefined) free(this.#scheduler, header);
     this.#header = undefined;

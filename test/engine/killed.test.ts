@@ -11,7 +11,7 @@ import { connectToEngine } from "../../engine/connect";
 import { parseRecord, type ContextRecord } from "../../engine/contexts/context";
 import { selectionFor, noFocus } from "../../engine/contexts/selection";
 import { dataPaths } from "../../engine/paths";
-import { protocolVersion, type IndexSummary } from "../../engine/protocol";
+import { protocolVersion } from "../../engine/protocol";
 import { bundleEngine } from "../support/engineBundle";
 import { EngineTestClient } from "../support/engineHarness";
 import { temporaryFolder, writeFiles } from "../support/folders";
@@ -53,8 +53,17 @@ function kill({ pid, client }: Running): void {
   client.dispose();
 }
 
+/** Fails when nothing happens for so long. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`Nothing happened for ${ms / 1000} s`)), ms);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
 async function gone(pid: number): Promise<void> {
-  for (;;) {
+  for (const until = Date.now() + 30_000; Date.now() < until;) {
     try {
       process.kill(pid, 0);
     } catch {
@@ -62,6 +71,7 @@ async function gone(pid: number): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+  throw new Error(`The engine ${pid} did not go.`);
 }
 
 function repository(): string {
@@ -112,12 +122,12 @@ async function answer(folder: string, model: string, threads: number) {
 
 it(
   `is killed ${kills} times while it reads, goes on each time, and saves what an undisturbed engine saves`,
-  { timeout: 900_000 },
+  { timeout: 300_000 },
   async () => {
     const { between, next } = random(testSeed());
     // Segments as long as the default model's, and slow enough to be killed in.
     const model = path.join(bundles, "tiny.gguf");
-    writeTinyGguf(model, { type: "Q8_0", context: 32_768, layers: 6 });
+    writeTinyGguf(model, { type: "Q8_0", context: 32_768, layers: 4 });
     const root = repository();
     const [killed, calm] = [temporaryFolder(), temporaryFolder()];
     const pids = new Set<number>();
@@ -138,18 +148,16 @@ it(
       pids.add(engine.pid);
       // What is all there is read anew, so that there is something to be killed in.
       const whole = (await engine.client.request("nosa/status", {})).contexts.some(({ complete }) => complete);
-      let reading = false;
-      engine.client.on("nosa/indexProgress", ({ stage }) => (reading ||= stage === "reading"));
-      const reread = whole ? ["/"] : [];
-      const indexing: Promise<IndexSummary | undefined> = engine.client
-        .request("nosa/index", { root, editorExcludes: {}, reread })
-        .catch(() => undefined);
-      const done = indexing.then((summary) => summary !== undefined);
-      while (
-        !reading &&
-        !(await Promise.race([done, new Promise<boolean>((resolve) => setTimeout(() => resolve(false), 2))]))
+      const begun = new Promise<void>((resolve) => {
+        engine.client.on("nosa/indexProgress", ({ stage }) => stage === "reading" && resolve());
+      });
+      const indexing = engine.client.request("nosa/index", { root, editorExcludes: {}, reread: whole ? ["/"] : [] });
+      await within(60_000, Promise.race([begun, indexing]));
+      const ended = indexing.then(
+        () => undefined,
+        () => undefined,
       );
-      await Promise.race([done, new Promise((resolve) => setTimeout(resolve, next() ** 2 * 3_000))]);
+      await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, next() ** 2 * 2_000))]);
       kill(engine);
       await gone(engine.pid);
       if (fs.readdirSync(segmentsOf(killed)).some((name) => name.endsWith(".part"))) inTheMiddle += 1;
@@ -165,7 +173,7 @@ it(
     ] as const) {
       const engine = await start(folder, model, threads);
       pids.add(engine.pid);
-      expect(await engine.client.index(root)).toMatchObject({ complete: true });
+      expect(await within(120_000, engine.client.index(root))).toMatchObject({ complete: true });
       // Drained, not killed: this one is to end well.
       await engine.client.request("nosa/drain", {});
       await gone(engine.pid);

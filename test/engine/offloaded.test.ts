@@ -103,6 +103,27 @@ describe("selection", () => {
   });
 });
 
+describe("a window that opens", () => {
+  it("finds the model and the folder that was read loaded, before it asks", async () => {
+    const { harness, root } = await indexed();
+    await harness.stop();
+    const again = await EngineHarness.start({ folder: harness.folder, segmentTokensMax: 1_024 });
+    await again.connect({}, { client: "vscode" }, [temporaryFolder(), root]);
+    const client = await again.connect();
+    await eventually(async () => (await client.request("nosa/status", {})).model?.loaded === true);
+    await eventually(() => again.workshop.loads >= 8);
+    const { deltas } = await client.ask(root, "alphaSecretNumber = ");
+    expect(deltas.filter((delta) => delta.kind === "stage" && delta.stage !== "reading")).toEqual([]);
+  });
+
+  it("loads nothing where nothing was read", async () => {
+    const harness = await EngineHarness.start();
+    const client = await harness.connect({}, { client: "vscode" }, [temporaryFolder()]);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect((await client.request("nosa/status", {})).model?.loaded).toBe(false);
+  });
+});
+
 describe("saving", () => {
   it("goes on in the middle of a segment after the engine died", async () => {
     const root = temporaryFolder();
