@@ -164,6 +164,58 @@ __device__ inline uint64_t weight_of(float score, float best, float temperature)
   return uint64_t(__expf((score - best) / temperature) * kWeightOne);
 }
 
+/// Sums of weights by digit, in shared memory. A sum is kept in parts of a few bits, each in a counter that the hardware
+/// adds to: 2^18 additions do not overflow one.
+struct DigitSums {
+  static constexpr int kPartBits = 13;
+  static constexpr int kSumParts = 4;
+  uint32_t parts[kSumParts][kDigits];
+
+  __device__ void clear() {
+    for (int i = threadIdx.x; i < kSumParts * kDigits; i += kDrawThreads) parts[i / kDigits][i % kDigits] = 0;
+  }
+
+  __device__ void add(int digit, uint64_t weight) {
+#pragma unroll
+    for (int part = 0; part < kSumParts; ++part) {
+      const uint64_t rest = weight >> (part * kPartBits);
+      const uint32_t bits = uint32_t(part == kSumParts - 1 ? rest : rest & ((1u << kPartBits) - 1));
+      if (bits != 0) atomicAdd(&parts[part][digit], bits);
+    }
+  }
+
+  __device__ uint64_t sum(int digit) const {
+    uint64_t sum = 0;
+    for (int part = 0; part < kSumParts; ++part) sum += uint64_t(parts[part][digit]) << (part * kPartBits);
+    return sum;
+  }
+
+  /// By one warp: the digit, from the top, at which the sums reach `left`, and what is left for it; kDigits when none.
+  __device__ void choose(uint64_t left, uint64_t& chosen, uint64_t& rest) const {
+    constexpr int kLaneDigits = kDigits / kWarp;
+    const int lane = threadIdx.x % kWarp;
+    const int top = kDigits - 1 - lane * kLaneDigits;
+    unsigned long long own = 0;
+    for (int i = 0; i < kLaneDigits; ++i) own += sum(top - i);
+    unsigned long long until = own;  // of this lane and all before it
+    for (int step = 1; step < kWarp; step *= 2) {
+      const unsigned long long before = __shfl_up_sync(kAllLanes, until, step);
+      if (lane >= step) until += before;
+    }
+    const unsigned reached = __ballot_sync(kAllLanes, until >= left);
+    if (reached == 0) {
+      if (lane == 0) chosen = kDigits;
+      return;
+    }
+    if (lane != __ffs(int(reached)) - 1) return;
+    left -= until - own;
+    int digit = top;
+    while (sum(digit) < left) left -= sum(digit--);
+    chosen = uint64_t(digit);
+    rest = left;
+  }
+};
+
 /// A row's candidates, part after part, and the shared memory to select among them.
 struct Selection {
   const Candidate* candidates;
@@ -182,28 +234,33 @@ struct Selection {
   /// `key` and `weight` take a candidate; those of key 0 do not take part.
   template <typename Key, typename Weight>
   __device__ uint64_t reach(uint64_t target, Key&& key, Weight&& weight) const {
-    __shared__ unsigned long long sums[kDigits];
-    __shared__ uint64_t chosen_prefix, rest;
+    __shared__ DigitSums sums;
+    __shared__ uint64_t chosen, rest;
     uint64_t prefix = 0;
     uint64_t left = target;
     for (int shift = 64 - kDigitBits; shift >= 0; shift -= kDigitBits) {
-      if (threadIdx.x < kDigits) sums[threadIdx.x] = 0;
+      sums.clear();
       __syncthreads();  // The histogram is empty, and nobody reads the last digit's results any more.
+      // Neighbours often share a digit, so a thread adds up what comes before the digit changes.
+      int held = -1;
+      uint64_t held_sum = 0;
       each([&](const Candidate& c) {
         const uint64_t k = key(c);
         if (k == 0 || (shift < 64 - kDigitBits && k >> (shift + kDigitBits) != prefix)) return;
-        atomicAdd(&sums[k >> shift & (kDigits - 1)], static_cast<unsigned long long>(weight(c)));
+        const int digit = int(k >> shift & (kDigits - 1));
+        if (digit != held) {
+          if (held >= 0) sums.add(held, held_sum);
+          held = digit;
+          held_sum = 0;
+        }
+        held_sum += weight(c);
       });
+      if (held >= 0) sums.add(held, held_sum);
       __syncthreads();  // All weights are in.
-      if (threadIdx.x == 0) {
-        int digit = kDigits - 1;
-        while (digit >= 0 && sums[digit] < left) left -= sums[digit--];
-        chosen_prefix = digit < 0 ? ~uint64_t(0) : prefix << kDigitBits | uint64_t(digit);
-        rest = left;
-      }
+      if (threadIdx.x < kWarp) sums.choose(left, chosen, rest);
       __syncthreads();  // The digit is chosen.
-      if (chosen_prefix == ~uint64_t(0)) return 0;
-      prefix = chosen_prefix;
+      if (chosen == kDigits) return 0;
+      prefix = prefix << kDigitBits | chosen;
       left = rest;
     }
     return prefix;
@@ -211,14 +268,15 @@ struct Selection {
 
   template <typename Weight>
   __device__ uint64_t total(Weight&& weight) const {
-    __shared__ unsigned long long sum;
-    __syncthreads();  // An earlier use of `sum` is over.
-    if (threadIdx.x == 0) sum = 0;
-    __syncthreads();  // It is zero.
+    __shared__ unsigned long long warps[kDrawThreads / kWarp];
     unsigned long long own = 0;
     each([&](const Candidate& c) { own += weight(c); });
-    atomicAdd(&sum, own);
-    __syncthreads();  // All are in.
+    for (int step = kWarp / 2; step > 0; step /= 2) own += __shfl_xor_sync(kAllLanes, own, step);
+    __syncthreads();  // An earlier use of `warps` is over.
+    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = own;
+    __syncthreads();  // Every warp's sum is there.
+    uint64_t sum = 0;
+    for (const unsigned long long warp : warps) sum += warp;
     return sum;
   }
 };
