@@ -11,6 +11,7 @@
 #include "common/launch.cuh"
 #include "common/mma.cuh"
 #include "common/rows.cuh"
+#include "common/streaming.cuh"
 
 namespace nosa::cuda {
 namespace {
@@ -120,6 +121,7 @@ template <int kHeadDim, bool kFromHost>
 __device__ void start_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
   const auto* from = reinterpret_cast<const uint4*>(at.keys);
+  const uint64_t policy = streaming_policy();
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
     const bool there = at.first + tile * 8 + lane / 4 < at.n_tokens;
@@ -127,7 +129,7 @@ __device__ void start_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
     for (int j = 0; j < kHeadDim / 32; ++j) {
       unit.keys[tile][j] = {0, 0, 0, 0};
       const uint4* piece = from + key_offset<kHeadDim>(at.first, tile, j);
-      if (there) unit.keys[tile][j] = kFromHost ? load_host(piece) : *piece;
+      if (there) unit.keys[tile][j] = kFromHost ? load_host(piece) : load_streaming(piece, policy);
     }
   }
 }
@@ -136,6 +138,7 @@ template <int kHeadDim, bool kFromHost>
 __device__ void start_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
   const int lane = threadIdx.x % kWarp;
   const auto* from = reinterpret_cast<const uint4*>(at.keys);
+  const uint64_t policy = streaming_policy();
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const bool there = at.first + 2 * (lane % 4) + i % 2 + i / 2 * 8 < at.n_tokens;
@@ -143,7 +146,7 @@ __device__ void start_values(const UnitPlace& at, Unit<kHeadDim>& unit) {
     for (int j = 0; j < kHeadDim / 64; ++j) {
       unit.values[i][j] = {0, 0, 0, 0};
       const uint4* piece = from + value_offset<kHeadDim>(at.first, i, j);
-      if (there) unit.values[i][j] = kFromHost ? load_host(piece) : *piece;
+      if (there) unit.values[i][j] = kFromHost ? load_host(piece) : load_streaming(piece, policy);
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "common/launch.cuh"
 #include "common/mma.cuh"
 #include "common/rows.cuh"
+#include "common/streaming.cuh"
 
 namespace nosa::cuda {
 namespace {
@@ -134,6 +135,7 @@ __device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row
   const int lane = threadIdx.x % kWarp;
   Tiles<kHeadDim> tiles;
   tiles.valid = 0;
+  const uint64_t policy = streaming_policy();
   const int key_window = lane / 4;
   const __half* base = p.side_car.compressed + size_t(row.head) * p.side_car.n_pages * kBlockWindows * kHeadDim;
 #pragma unroll
@@ -145,7 +147,8 @@ __device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row
         base + (size_t(key_page) * kBlockWindows + key_window % kBlockWindows) * kHeadDim);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 32; ++j) {
-      tiles.keys[i][j] = has_key ? key[j * 4 + lane % 4] : uint4{0, 0, 0, 0};
+      tiles.keys[i][j] = {0, 0, 0, 0};
+      if (has_key) tiles.keys[i][j] = load_streaming(key + j * 4 + lane % 4, policy);
     }
     const int column = 2 * (lane % 4);
     const int n = __shfl_sync(kAllLanes, mine.n_windows, i * kTileBlocks + column / kBlockWindows);
