@@ -35,13 +35,14 @@ export interface SegmentReadingOptions {
 /** A prefill command of an index run lasts about this long, so that progress moves. */
 const progressMs = 500;
 
-/** What is computed is saved this often: it is the most that a kill loses. */
+/** What is computed is saved this often where reading is slow, and at the latest after so much where it is fast: a kill loses no more. */
 const checkpointTokens = 512;
+const commandTokensMax = 2_048;
 
 export class SegmentReading {
   readonly #options: SegmentReadingOptions;
   readonly #job: Job;
-  readonly #budget = new ChunkBudget(progressMs);
+  readonly #budget = new ChunkBudget(progressMs, commandTokensMax);
   /** Copies of older segments to begin with, by the key of the new one. */
   readonly #older = new Map<string, NativeSequence>();
   #tokensRead = 0;

@@ -3,16 +3,18 @@
 /** Native prefill runs on a grid of so many positions (kChunkTokens); whole multiples never split a chunk. */
 const gridTokens = 128;
 
-/** A chunk is never larger, so that progress is seen to move. */
+/** A chunk is never larger unless told so, so that progress is seen to move. */
 const chunkTokensMax = 8_192;
 
 /** Follows the speed of prefill and sizes the next chunk to last about `targetMs`. */
 export class ChunkBudget {
   readonly #targetMs: number;
+  readonly #tokensMax: number;
   #tokensPerSecond = 0;
 
-  constructor(targetMs: number) {
+  constructor(targetMs: number, tokensMax = chunkTokensMax) {
     this.#targetMs = targetMs;
+    this.#tokensMax = tokensMax;
   }
 
   /** 0 until something was measured. */
@@ -23,7 +25,7 @@ export class ChunkBudget {
   nextTokens(): number {
     const wanted = (this.#tokensPerSecond * this.#targetMs) / 1000;
     const chunks = Math.max(1, Math.floor(wanted / gridTokens));
-    return Math.min(chunkTokensMax, chunks * gridTokens);
+    return Math.min(this.#tokensMax, chunks * gridTokens);
   }
 
   /** Half of what is believed comes from the last second or so, so that a busy machine is noticed. */
