@@ -10,9 +10,9 @@ namespace nosa::cuda {
 
 /// out[n] = row ids[n] of the table, from the same packed table that the output product reads.
 struct EmbedParams {
-  PackedWeight table;   // [n_vocab, cols]
-  const int32_t* ids;   // [n_rows]; a row whose id is not in 0 .. n_vocab - 1 (idle) becomes zero
-  float* out;           // [n_rows, cols], 16-byte aligned
+  PackedWeight table;  // [n_vocab, cols]
+  const int32_t* ids;  // [n_rows]; a row whose id is not in 0 .. n_vocab - 1 (idle) becomes zero
+  float* out;          // [n_rows, cols], 16-byte aligned
   int n_rows;
 };
 

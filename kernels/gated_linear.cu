@@ -1,6 +1,6 @@
 // A block makes 32 outputs, one block of the operand that follows: two tiles of the gate and two of the other half,
-// each with its records split over some warps (see common/linear_tile.cuh). More than 16 rows are wide_product's, and are
-// joined here.
+// each with its records split over some warps (see common/linear_tile.cuh). More than 16 rows are wide_product's, and
+// are joined here.
 #include "gated_linear.h"
 
 #include "common/linear_tile.cuh"
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
   tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
-                             rings + warp * C::kRingBytes);
+                  rings + warp * C::kRingBytes);
   __syncthreads();  // Every warp's partial sums are there.
 
   for (int column = warp; column < p.x.n_rows; column += blockDim.x / 32) {
@@ -71,8 +71,8 @@ template <typename C>
 cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
   const int n_warps = kTiles * n_splits;
   const auto kernel = gated_linear_kernel<C>;
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kTiles * kSplitsMax * C::kRingBytes);
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     kTiles * kSplitsMax * C::kRingBytes);
       error != cudaSuccess) {
     return error;
   }
@@ -116,8 +116,7 @@ cudaError_t wide(const GatedLinearParams& p, int n_splits, cudaStream_t stream) 
 
 cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
   if (p.x.n_rows < 0 || p.x.n_rows > kLinearRowsMax || p.out.n_rows != p.x.n_rows || !operand_valid(p.out) ||
-      !weight_valid(p.gate, p.x) || !weight_valid(p.up, p.x) || p.gate.rows != p.up.rows ||
-      p.gate.rows != p.out.cols) {
+      !weight_valid(p.gate, p.x) || !weight_valid(p.up, p.x) || p.gate.rows != p.up.rows || p.gate.rows != p.out.cols) {
     return cudaErrorInvalidValue;
   }
   if (p.x.n_rows == 0) return cudaSuccess;

@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
   {
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
-    tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits,
-                               work.n_splits, work.x, rings + warp * C::kRingBytes);
+    tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits, work.n_splits,
+                    work.x, rings + warp * C::kRingBytes);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
@@ -131,7 +131,8 @@ cudaError_t wide(const LinearParams& p, int n_splits, cudaStream_t stream) {
 
 size_t linear_scratch_bytes(int n_rows, int rows) {
   // Splits times rows is at most what keeps all warps busy, or there is one split.
-  return n_rows <= kNarrowRowsMax ? 0 : size_t(n_rows) * size_t(std::max(rows, kWarpsAtOnce * kTileRows)) * sizeof(float);
+  return n_rows <= kNarrowRowsMax ? 0
+                                  : size_t(n_rows) * size_t(std::max(rows, kWarpsAtOnce * kTileRows)) * sizeof(float);
 }
 
 cudaError_t linear(const LinearParams& p, cudaStream_t stream) {

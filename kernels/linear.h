@@ -23,13 +23,14 @@ struct LinearTarget {
 ///
 ///   out[n, r] = sum_c weight[r, c] x[n, c] + bias[r]    (+ out[n, r] with `accumulate`)
 ///
-/// Bound by reading the weights once. A row's result has the same bits whatever other rows there are. All targets have the same cols and the same linear_operand().
+/// Bound by reading the weights once. A row's result has the same bits whatever other rows there are. All targets have
+/// the same cols and the same linear_operand().
 struct LinearParams {
   LinearTarget targets[kLinearTargetsMax];
-  int n_targets;    // 1 .. kLinearTargetsMax
-  Operand x;        // 0 .. kLinearRowsMax rows, of linear_operand(weight.dtype)
+  int n_targets;  // 1 .. kLinearTargetsMax
+  Operand x;      // 0 .. kLinearRowsMax rows, of linear_operand(weight.dtype)
   bool accumulate;
-  float* scratch;   // linear_scratch_bytes(), 16-byte aligned; may be null where that is 0
+  float* scratch;  // linear_scratch_bytes(), 16-byte aligned; may be null where that is 0
 };
 
 /// Scratch of a product with up to n_rows rows and weights of `rows` rows together; 0 up to 16 rows.

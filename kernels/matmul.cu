@@ -57,9 +57,7 @@ struct Plan {
     return 2;
   }
   static constexpr int slots(int stages) { return kUnits == 1 ? stages : 2; }
-  static constexpr int bytes(int stages) {
-    return stages * kStageBytes + slots(stages) * kBlockTiles * kRecordBytes;
-  }
+  static constexpr int bytes(int stages) { return stages * kStageBytes + slots(stages) * kBlockTiles * kRecordBytes; }
   static constexpr int kStages = stages();
   static constexpr int kSlots = slots(kStages);
   static constexpr int kBytes = bytes(kStages);
@@ -104,8 +102,8 @@ struct Product {
 #pragma unroll
           for (int tile = 0; tile < kWarpTiles; ++tile) {
             for (int at = lane * kCopyBytes; at < P::kRecordBytes; at += 32 * kCopyBytes) {
-              copy_async(slot + tile * P::kRecordBytes + at, tiles.records[tile] + size_t(record) * P::kRecordBytes + at,
-                         true);
+              copy_async(slot + tile * P::kRecordBytes + at,
+                         tiles.records[tile] + size_t(record) * P::kRecordBytes + at, true);
             }
           }
         }
@@ -191,8 +189,7 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_kernel(const __grid_consta
   int target = 0;
   while (target + 1 < kMatmulTargetsMax && int(blockIdx.y) >= work.first_block[target + 1]) ++target;
   const PackedWeight& weight = work.weights[target];
-  const int first_tile =
-      (int(blockIdx.y) - work.first_block[target]) * kBlockTiles + threadIdx.x / 32 * kWarpTiles;
+  const int first_tile = (int(blockIdx.y) - work.first_block[target]) * kBlockTiles + threadIdx.x / 32 * kWarpTiles;
   const int first_token = blockIdx.x * kTokens;
   Product<kType, kTokens> product;
   product.run({tile_records<kType>(weight, first_tile), tile_records<kType>(weight, first_tile + 1)}, work.x,
@@ -305,9 +302,8 @@ cudaError_t matmul(const MatmulParams& p, cudaStream_t stream) {
     }
     for (; n <= kMatmulTargetsMax; ++n) work.first_block[n] = n_blocks;
     cudaError_t error = cudaErrorInvalidValue;
-    with_packed_type(dtype, [&](auto type) {
-      error = start_for<decltype(type)::value, false>(work, n_blocks, stream);
-    });
+    with_packed_type(dtype,
+                     [&](auto type) { error = start_for<decltype(type)::value, false>(work, n_blocks, stream); });
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -323,9 +319,8 @@ cudaError_t gated_matmul(const GatedMatmulParams& p, cudaStream_t stream) {
   const Work work = {.weights = {p.gate, p.up}, .x = p.x, .gated_out = p.out};
   const int n_blocks = (p.gate.rows + kWarps * kTileRows - 1) / (kWarps * kTileRows);
   cudaError_t error = cudaErrorInvalidValue;
-  with_packed_type(p.gate.dtype, [&](auto type) {
-    error = start_for<decltype(type)::value, true>(work, n_blocks, stream);
-  });
+  with_packed_type(p.gate.dtype,
+                   [&](auto type) { error = start_for<decltype(type)::value, true>(work, n_blocks, stream); });
   return error;
 }
 

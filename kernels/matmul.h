@@ -23,8 +23,8 @@ struct MatmulTarget {
 /// Quantised weights become halves in registers: 2^-11 of a weight is lost, less than activations lose.
 struct MatmulParams {
   MatmulTarget targets[kMatmulTargetsMax];
-  int n_targets;    // 1 .. kMatmulTargetsMax, of one matmul_operand() type
-  Operand x;        // any number of rows, of matmul_operand(weight.dtype)
+  int n_targets;  // 1 .. kMatmulTargetsMax, of one matmul_operand() type
+  Operand x;      // any number of rows, of matmul_operand(weight.dtype)
   bool accumulate;
 };
 

@@ -97,7 +97,8 @@ __global__ void pack_kernel(Range range) {
   const int blocks_of_row = range.cols / kBlockCols;
 
   const auto block_of = [&](int row, int col) {
-    return reinterpret_cast<const Block*>(range.raw) + int64_t(row - range.first_row) * blocks_of_row + col / kBlockCols;
+    return reinterpret_cast<const Block*>(range.raw) + int64_t(row - range.first_row) * blocks_of_row +
+           col / kBlockCols;
   };
   const auto level_at = [&](int b, int j, int i) {
     const int row = tile * kTileRows + g + 8 * (j % 2);

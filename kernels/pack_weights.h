@@ -27,10 +27,10 @@ struct PackWeightsParams {
   const std::byte* raw;  // [n_rows, row_bytes(dtype, cols)], as in the file, 16-byte aligned
   std::byte* packed;     // the whole matrix
   DType dtype;
-  int rows;              // of the whole matrix
+  int rows;  // of the whole matrix
   int cols;
-  int first_row;         // a multiple of 16
-  int n_rows;            // a multiple of 16, or all that are left
+  int first_row;  // a multiple of 16
+  int n_rows;     // a multiple of 16, or all that are left
 };
 
 cudaError_t pack_weights(const PackWeightsParams& p, cudaStream_t stream);

@@ -1,7 +1,7 @@
 // A block of 4 warps takes 64 rows of one KV head, a row being one query head of one token: the heads of a group lie
-// together, so that few tokens are in a block, what is causal ends early and lists of blocks have much in common. A warp
-// has 16 rows; their queries, sums and running maxima stay in its registers. The keys and values of one cache block at
-// a time come into shared memory, the next one's on their way meanwhile.
+// together, so that few tokens are in a block, what is causal ends early and lists of blocks have much in common. A
+// warp has 16 rows; their queries, sums and running maxima stay in its registers. The keys and values of one cache
+// block at a time come into shared memory, the next one's on their way meanwhile.
 //
 // A list of blocks per token (`chosen`) becomes the union over the rows, in shared memory; each row then leaves out the
 // blocks that its own list, walked along with the union, does not have.
@@ -28,7 +28,7 @@ constexpr int kWarpRows = 16;
 constexpr int kRows = kWarps * kWarpRows;
 constexpr int kSplitBlocks = 128;
 constexpr int kStages = 2;
-constexpr int kTogether = 4;  // tiles of keys whose products are interleaved
+constexpr int kTogether = 4;       // tiles of keys whose products are interleaved
 constexpr int kBlocksMax = 65536;  // of the union's bits
 constexpr float kLog2e = 1.4426950408889634f;
 
@@ -38,8 +38,8 @@ struct Work {
   int n_tokens;     // of this part
   int n_blocks;     // that its last token sees
   int n_splits;
-  float* sums;      // [n_splits, n_tokens, n_heads, head_dim], or null: one split, straight to the output
-  float2* states;   // [n_splits, n_tokens, n_heads] (maximum, total); total 0 where nothing was seen
+  float* sums;     // [n_splits, n_tokens, n_heads, head_dim], or null: one split, straight to the output
+  float2* states;  // [n_splits, n_tokens, n_heads] (maximum, total); total 0 where nothing was seen
 };
 
 /// Where a key's or value's 16 bytes `chunk` lie: two neighbours' same chunks 64 bytes apart, eight's in all banks.
@@ -112,7 +112,8 @@ struct ListWalk {
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2) prefill_attention_kernel(const __grid_constant__ Work w) {
+__global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2)
+    prefill_attention_kernel(const __grid_constant__ Work w) {
   begin_kernel();
   constexpr int kRowChunks = kHeadDim / 8;
   constexpr int kTileBytes = kBlockTokens * kHeadDim * 2;  // keys or values of a block
@@ -148,7 +149,8 @@ __global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2) prefill_atte
   uint32_t queries[kDimBlocks][2][4];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const size_t head = size_t(w.first_token + token[i]) * p.n_heads + kv_head * group + min(row[i], n_rows - 1) % group;
+    const size_t head =
+        size_t(w.first_token + token[i]) * p.n_heads + kv_head * group + min(row[i], n_rows - 1) % group;
     const float4* q = reinterpret_cast<const float4*>(p.q + head * kHeadDim);
     const float factor = p.scale * kLog2e;
 #pragma unroll
@@ -340,8 +342,8 @@ __global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2) prefill_atte
       continue;
     }
     const float share = total[i] > 0.0f ? 1.0f / total[i] : 0.0f;
-    uint32_t* out = static_cast<uint32_t*>(p.out.data) +
-                    (size_t(w.first_token + token[i]) * p.n_heads + head) * (kHeadDim / 2);
+    uint32_t* out =
+        static_cast<uint32_t*>(p.out.data) + (size_t(w.first_token + token[i]) * p.n_heads + head) * (kHeadDim / 2);
 #pragma unroll
     for (int n = 0; n < kDimTiles; ++n) {
       const int quad = n % 4 * 2 + t / 2;  // of the 32 dimensions that dimension 8 n + 2 t belongs to
@@ -419,8 +421,8 @@ cudaError_t prefill_attention(const PrefillAttentionParams& p, cudaStream_t stre
   const bool shapes = p.n_tokens >= 0 && p.own_start >= 0 && p.n_attended >= 0 && p.n_kv_heads > 0 &&
                       p.n_heads % p.n_kv_heads == 0 && p.n_heads / p.n_kv_heads <= kGroupMax &&
                       (p.head_dim == 64 || p.head_dim == 128);
-  if (!shapes || p.out.n_rows != p.n_tokens || p.out.cols != p.n_heads * p.head_dim ||
-      p.out.type == OperandType::kQ8 || !operand_valid(p.out) || (p.token_bias != nullptr && p.pages == nullptr) ||
+  if (!shapes || p.out.n_rows != p.n_tokens || p.out.cols != p.n_heads * p.head_dim || p.out.type == OperandType::kQ8 ||
+      !operand_valid(p.out) || (p.token_bias != nullptr && p.pages == nullptr) ||
       (p.chosen != nullptr && p.n_chosen == nullptr)) {
     return cudaErrorInvalidValue;
   }
@@ -446,7 +448,8 @@ cudaError_t prefill_attention(const PrefillAttentionParams& p, cudaStream_t stre
     if (w.n_splits > 1) {
       const int64_t n_threads = int64_t(w.n_tokens) * p.n_heads * (p.head_dim / 4);
       const unsigned grid = unsigned((n_threads + kThreads - 1) / kThreads);
-      if (const cudaError_t error = launch(join_kernel, grid, kThreads, 0, stream, w); error != cudaSuccess) return error;
+      if (const cudaError_t error = launch(join_kernel, grid, kThreads, 0, stream, w); error != cudaSuccess)
+        return error;
     }
     first += w.n_tokens;
   }

@@ -51,8 +51,8 @@ __global__ void rms_norm_kernel(RmsNormParams p) {
     const int quad = i * blockDim.x + threadIdx.x;
     const bool valid = quad < n_quads;
     const float4 w = valid ? weight[i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float4 y = make_float4(v[i].x * factor * w.x, v[i].y * factor * w.y, v[i].z * factor * w.z,
-                                 v[i].w * factor * w.w);
+    const float4 y =
+        make_float4(v[i].x * factor * w.x, v[i].y * factor * w.y, v[i].z * factor * w.z, v[i].w * factor * w.w);
     if (p.out.data != nullptr) store_quad(p.out, row, quad, y, valid);
     if (p.plain != nullptr && valid) reinterpret_cast<float4*>(p.plain)[size_t(row) * n_quads + quad] = y;
   }

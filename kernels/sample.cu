@@ -1,6 +1,7 @@
-// Three launches. `scan`: many blocks a row find the best scores and the sum of all exponentials, part by part. `gather`:
-// with the best score known, the same blocks list what can be drawn at all: weights are fixed point, 2^40 for the best
-// score, so what is far enough below it weighs nothing and is left out. `draw`: one block a row cuts and draws.
+// Three launches. `scan`: many blocks a row find the best scores and the sum of all exponentials, part by part.
+// `gather`: with the best score known, the same blocks list what can be drawn at all: weights are fixed point, 2^40 for
+// the best score, so what is far enough below it weighs nothing and is left out. `draw`: one block a row cuts and
+// draws.
 //
 // Cuts and draw are one operation, weighted selection: of numbers in a fixed order, the first at which the running sum
 // of weights reaches a target. It goes by the digits of a 64-bit key, a histogram of weights a digit. Integer sums make
@@ -164,8 +165,8 @@ __device__ inline uint64_t weight_of(float score, float best, float temperature)
   return uint64_t(__expf((score - best) / temperature) * kWeightOne);
 }
 
-/// Sums of weights by digit, in shared memory. A sum is kept in parts of a few bits, each in a counter that the hardware
-/// adds to: 2^18 additions do not overflow one.
+/// Sums of weights by digit, in shared memory. A sum is kept in parts of a few bits, each in a counter that the
+/// hardware adds to: 2^18 additions do not overflow one.
 struct DigitSums {
   static constexpr int kPartBits = 13;
   static constexpr int kSumParts = 4;
@@ -368,7 +369,8 @@ cudaError_t sample(const SampleParams& p, cudaStream_t stream) {
   if (const cudaError_t error = launch(scan_kernel, grid, kScanThreads, 0, stream, p, scratch); error != cudaSuccess) {
     return error;
   }
-  if (const cudaError_t error = launch(gather_kernel, grid, kScanThreads, 0, stream, p, scratch); error != cudaSuccess) {
+  if (const cudaError_t error = launch(gather_kernel, grid, kScanThreads, 0, stream, p, scratch);
+      error != cudaSuccess) {
     return error;
   }
   return launch(draw_kernel, p.n_rows, kDrawThreads, 0, stream, p, scratch);

@@ -22,10 +22,10 @@ struct RowSampling {
 
 /// Draws one token a row. In this order: banned ids are out; the penalty divides positive scores of recent ids and
 /// multiplies negative ones; then, greedy, the best; otherwise the top_k best, of those the fewest best whose
-/// probabilities reach top_p, of those the ones with at least min_p of the best's probability, and of what is left one by
-/// exp(score / temperature), as far down as u(seed, position) says, best first (in order of ids when neither top_k nor
-/// top_p cuts). Ties go to the lower id. The token depends on the row's scores and options alone. When all ids are banned
-/// the best one is taken all the same.
+/// probabilities reach top_p, of those the ones with at least min_p of the best's probability, and of what is left one
+/// by exp(score / temperature), as far down as u(seed, position) says, best first (in order of ids when neither top_k
+/// nor top_p cuts). Ties go to the lower id. The token depends on the row's scores and options alone. When all ids are
+/// banned the best one is taken all the same.
 struct SampleParams {
   const float* logits;         // [n_rows, n_vocab]
   const RowSampling* options;  // [n_rows]

@@ -1,7 +1,7 @@
 // A block of 8 warps takes 8 tiles of one weight and one run of its records; a warp has a tile (see
 // common/linear_tile.cuh). With this many rows x is larger than the weights that meet it, so all warps share what comes
-// of it: 64 columns at a time into shared memory, some stages ahead. The arithmetic on a column is that of few rows, in the
-// same order, so that a row's result does not depend on how many there are.
+// of it: 64 columns at a time into shared memory, some stages ahead. The arithmetic on a column is that of few rows, in
+// the same order, so that a row's result does not depend on how many there are.
 #include "wide_product.h"
 
 #include <utility>
@@ -30,7 +30,8 @@ template <OperandType kOperand, int kTiles>
 struct Stage {
   static constexpr int kRows = kTiles * kColumnTile;
   static constexpr int kLevelBytes = kUnitBlocks * kRows * 32;
-  static constexpr int kBytes = kOperand == OperandType::kQ8 ? kLevelBytes + kUnitBlocks * kRows * 8 : kRows * kRowBytes16;
+  static constexpr int kBytes =
+      kOperand == OperandType::kQ8 ? kLevelBytes + kUnitBlocks * kRows * 8 : kRows * kRowBytes16;
 
   /// Copies columns 64 unit .. + 63 of x.
   __device__ static void fetch(const Operand& x, int unit, std::byte* stage) {
@@ -55,9 +56,7 @@ struct Stage {
   }
 
   /// Odd rows have their halves swapped, so that two rows' chunks of one block are in different banks.
-  __device__ static int place(int row, int chunk) {
-    return row * kRowBytes16 + (chunk ^ (row % 2 * 4)) * kCopyBytes;
-  }
+  __device__ static int place(int row, int chunk) { return row * kRowBytes16 + (chunk ^ (row % 2 * 4)) * kCopyBytes; }
 };
 
 /// What a lane reads of x, from a stage; `block` counts from the stage's first.
@@ -131,9 +130,8 @@ __device__ void run_sums(const PackedWeight& weight, int tile, int split, const 
       }
       commit_copies();  // An empty group too: the count of groups is what is waited for.
     };
-    [&]<int... kUnit>(std::integer_sequence<int, kUnit...>) {
-      (add_unit(std::integral_constant<int, kUnit>()), ...);
-    }(std::make_integer_sequence<int, kUnits>());
+    [&]<int... kUnit>(std::integer_sequence<int, kUnit...>) { (add_unit(std::integral_constant<int, kUnit>()), ...); }
+    (std::make_integer_sequence<int, kUnits>());
     slot = slot + kBytes == ring + kSlots * kBytes ? ring : slot + kBytes;
   }
 }

@@ -1,13 +1,13 @@
 // One warp's share of a product with few rows: 16 rows of a packed weight, a run of its records, all columns of x.
 //
-// Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their way
-// before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record is
-// unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many are
-// used as x has rows; the others cost nothing, since memory is what limits. A single row of levels travels through the
-// ring beside the weights that it meets: read at the point of use it would cost every warp the second-level cache's
-// latency, block after block, since all warps want the same new line at the same time. A block of 32 columns gives 16 x 8 exact
-// integer sums, which are then scaled and added in float32, block after block: the same order whatever the number of
-// rows.
+// Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their
+// way before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record
+// is unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many
+// are used as x has rows; the others cost nothing, since memory is what limits. A single row of levels travels through
+// the ring beside the weights that it meets: read at the point of use it would cost every warp the second-level cache's
+// latency, block after block, since all warps want the same new line at the same time. A block of 32 columns gives 16 x
+// 8 exact integer sums, which are then scaled and added in float32, block after block: the same order whatever the
+// number of rows.
 #pragma once
 
 #include <algorithm>
@@ -30,13 +30,14 @@ inline constexpr int kPartialStride = 20;
 template <OperandType kOperandType, int kTilesOf, int kPaddedTo, bool kOnly>
 struct Columns {
   static constexpr OperandType kOperand = kOperandType;
-  static constexpr int kTiles = kTilesOf;       // of 8
+  static constexpr int kTiles = kTilesOf;  // of 8
   static constexpr int kCount = kTiles * kColumnTile;
-  static constexpr int kPadded = kPaddedTo;     // rows_padded() of x
+  static constexpr int kPadded = kPaddedTo;  // rows_padded() of x
   /// x is a single row of levels: it comes through the ring, and sums that nobody wants are not scaled.
   static constexpr bool kOneRow = kOnly;
-  /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times as much under way as a
-  /// multiprocessor needs to draw its share of the memory's bandwidth. The same bytes hold the warp's sums in the end.
+  /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times as much under way as
+  /// a multiprocessor needs to draw its share of the memory's bandwidth. The same bytes hold the warp's sums in the
+  /// end.
   static constexpr int kRingBytes = kOneRow ? 8320 : 7168;
   static_assert(kCount * kPartialStride * sizeof(float) <= kRingBytes);
   /// Threads of a multiprocessor for which registers are set aside: with few columns twice what fills it, so that the
@@ -91,13 +92,12 @@ struct LaneColumns {
   __device__ float4 scales_of(int n, int block) const {
     return *reinterpret_cast<const float4*>(scales[n] + block * (C::kPadded * 8));
   }
-  __device__ uint4 values_of(int n, int block) const {
-    return *reinterpret_cast<const uint4*>(levels[n] + block * 64);
-  }
+  __device__ uint4 values_of(int n, int block) const { return *reinterpret_cast<const uint4*>(levels[n] + block * 64); }
 };
 
-/// Adds blocks kFrom .. kTo - 1 of a record to acc[n][i]: rows g, g, g + 8, g + 8 of the tile, columns 8 n + 2 t, + 1, + 0,
-/// + 1. With kOneRow only column 0 counts, and the odd ones are left out. `columns` has x, the record's block 0 at `block`.
+/// Adds blocks kFrom .. kTo - 1 of a record to acc[n][i]: rows g, g, g + 8, g + 8 of the tile, of columns
+/// 8 n + 2 t + i % 2. With kOneRow only column 0 counts, and the odd ones are left out. `columns` has x, the record's
+/// block 0 at `block`.
 template <DType kType, int kFrom, int kTo, bool kOneRow, int kTiles, typename LaneX>
 __device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns, int block, float (&acc)[kTiles][4]) {
   using Chunk = PackedChunk<kType>;
@@ -172,7 +172,7 @@ using Value16 = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
 /// What a record of kBlocks blocks meets of a single row of levels, in the warp's ring behind it: all lanes share it.
 template <typename C, int kBlocks>
 struct StagedRow {
-  static constexpr int kLevelPieces = kBlocks * 2;  // of 16 bytes
+  static constexpr int kLevelPieces = kBlocks * 2;        // of 16 bytes
   static constexpr int kPieces = kLevelPieces + kBlocks;  // a scale's piece holds those of two rows
   static constexpr int kBytes = kPieces * kCopyBytes;
   static_assert(kPieces <= 32, "a piece a lane");
@@ -191,9 +191,7 @@ struct StagedRow {
     if (lane < kPieces) copy_async(staged + lane * kCopyBytes, from, true);
   }
 
-  __device__ uint2 levels_of(int, int block) const {
-    return *reinterpret_cast<const uint2*>(at + block * 32 + t * 8);
-  }
+  __device__ uint2 levels_of(int, int block) const { return *reinterpret_cast<const uint2*>(at + block * 32 + t * 8); }
   __device__ float4 scales_of(int, int block) const {
     return *reinterpret_cast<const float4*>(at + (kLevelPieces + block) * kCopyBytes);
   }
@@ -276,8 +274,7 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
     constexpr PackedFormat kFormat = packed_format(kType);
     const int n_records = weight.cols / kFormat.cols;
     const std::byte* tile = weight.data + size_t(tile_idx) * n_records * kFormat.bytes();
-    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, x, lane, ring,
-                        acc);
+    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, x, lane, ring, acc);
   };
   with_packed_type(weight.dtype, [&](auto type) {
     if constexpr (linear_operand(decltype(type)::value) == C::kOperand) sums(type);

@@ -38,7 +38,8 @@ __device__ inline uint32_t pack_bf16(float a, float b) {
 __device__ inline void store_quad(const Operand& out, int row, int quad, float4 v, bool valid) {
   if (out.type != OperandType::kQ8) {
     if (!valid) return;
-    const size_t at = size_t(row) * (out.cols / 4) + quad / kQuadsOfBlock * kQuadsOfBlock + place_of(quad % kQuadsOfBlock);
+    const size_t at =
+        size_t(row) * (out.cols / 4) + quad / kQuadsOfBlock * kQuadsOfBlock + place_of(quad % kQuadsOfBlock);
     const uint2 packed = out.type == OperandType::kF16 ? make_uint2(pack_f16(v.x, v.y), pack_f16(v.z, v.w))
                                                        : make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
     static_cast<uint2*>(out.data)[at] = packed;

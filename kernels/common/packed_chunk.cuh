@@ -30,10 +30,10 @@ inline constexpr int kTileRows = 16;
 /// How the levels of a type are stored. Signed types keep the level's two's complement at the top of its byte, so
 /// that no sign has to be extended: what the matrix unit sees is level << kShift, and the scale makes up for it.
 struct PackedFormat {
-  int cols;        // of a record
-  int low_bits;    // 4 or 8
-  int high_bits;   // 0, 1 or 2
-  bool has_min;    // value = scale level - min, levels unsigned; else value = scale level, levels signed
+  int cols;         // of a record
+  int low_bits;     // 4 or 8
+  int high_bits;    // 0, 1 or 2
+  bool has_min;     // value = scale level - min, levels unsigned; else value = scale level, levels signed
   int scale_bytes;  // of a row's share of a record
   int super_bytes;  // likewise
   int group;        // columns that share a scale
@@ -75,7 +75,9 @@ constexpr PackedFormat packed_format(DType dtype) {
   return {};
 }
 
-constexpr bool is_quantised(DType dtype) { return packed_format(dtype).low_bits == 4 || packed_format(dtype).low_bits == 8; }
+constexpr bool is_quantised(DType dtype) {
+  return packed_format(dtype).low_bits == 4 || packed_format(dtype).low_bits == 8;
+}
 
 template <int kWords>
 struct Words {

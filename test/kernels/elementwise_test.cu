@@ -83,7 +83,8 @@ void check_extremes() {
   EXPECT(out.values()[5] == 65504.0, "what a half cannot hold becomes its largest");
 }
 
-void check_rope(int n_rows, int n_heads, int head_dim, int n_rotated, RopePairing pairing, bool by_row, Random& random) {
+void check_rope(int n_rows, int n_heads, int head_dim, int n_rotated, RopePairing pairing, bool by_row,
+                Random& random) {
   const std::vector<float> x = random.normals(size_t(n_rows) * size_t(n_heads) * size_t(head_dim));
   std::vector<float> inv_freq;
   for (int i = 0; i < n_rotated / 2; ++i) inv_freq.push_back(std::pow(1e6f, -2.0f * float(i) / float(n_rotated)));
@@ -121,7 +122,9 @@ void time_all(Random& random) {
       const double norm = median_us([&](int, cudaStream_t s) {
         MUST(cuda::rms_norm({x.data(), weight_device.data(), 1e-6f, out.view(), nullptr}, s));
       });
-      const double silu = median_us([&](int, cudaStream_t s) { MUST(cuda::silu_mul({x.data(), y.data(), out.view()}, s)); });
+      const double silu = median_us([&](int, cudaStream_t s) {
+        MUST(cuda::silu_mul({x.data(), y.data(), out.view()}, s));
+      });
       const double convert = median_us([&](int, cudaStream_t s) { MUST(cuda::to_operand({x.data(), out.view()}, s)); });
       std::printf("%4d x %d %-4s rms_norm %.2f us, silu_mul %.2f us, to_operand %.2f us (cached)\n", n_rows, kCols,
                   kTypeNames[int(type)], norm, silu, convert);

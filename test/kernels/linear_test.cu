@@ -42,7 +42,9 @@ void check_linear(const Case& c, Random& random) {
   MUST(cuda::to_operand({x_device.data(), operand.view()}, nullptr));
   const std::vector<double> rounded = operand.values();
 
-  cuda::LinearParams p = {.n_targets = c.n_targets, .x = operand.view(), .accumulate = c.accumulate,
+  cuda::LinearParams p = {.n_targets = c.n_targets,
+                          .x = operand.view(),
+                          .accumulate = c.accumulate,
                           .scratch = scratch(c.n_rows, c.rows[0] + c.rows[1] + c.rows[2])};
   std::vector<std::unique_ptr<Packed>> weights;
   std::vector<std::unique_ptr<Device<float>>> buffers;
@@ -123,7 +125,8 @@ void check_rows_apart(DType dtype, int rows, int cols, Random& random) {
     OperandMemory some(type, n_rows, cols);
     MUST(cuda::to_operand({x_device.data() + size_t(first) * size_t(cols), some.view()}, nullptr));
     Device<float> some_out(size_t(n_rows) * size_t(rows));
-    MUST(cuda::linear({{{weight.view(), nullptr, some_out.data()}}, 1, some.view(), false, scratch(n_rows, rows)}, nullptr));
+    MUST(cuda::linear({{{weight.view(), nullptr, some_out.data()}}, 1, some.view(), false, scratch(n_rows, rows)},
+                      nullptr));
     const std::vector<float> got = some_out.get();
     const bool same = std::memcmp(got.data(), together.data() + size_t(first) * size_t(rows), got.size() * 4) == 0;
     EXPECT(same, std::string("a row's bits depend on its neighbours: ") + dtype_name(dtype));
@@ -134,7 +137,8 @@ void time_all(Random& random) {
   constexpr double kBandwidth = 4300.0;  // GB/s that a copy reaches on an H200
   constexpr struct {
     int rows, cols;
-  } kShapes[] = {{4096, 4096}, {14336, 4096}, {4096, 14336}, {6144, 4096}, {1536, 1536}, {896, 896}, {896, 4864}, {151936, 896}};
+  } kShapes[] = {{4096, 4096}, {14336, 4096}, {4096, 14336}, {6144, 4096},
+                 {1536, 1536}, {896, 896},    {896, 4864},   {151936, 896}};
   for (const DType dtype : {DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ5_0, DType::kQ4_K, DType::kQ6_K}) {
     for (const auto& shape : kShapes) {
       const int record = dtype == DType::kQ4_K || dtype == DType::kQ6_K ? 256 : 64;
@@ -148,9 +152,11 @@ void time_all(Random& random) {
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
         Device<float> out(size_t(n_rows) * size_t(shape.rows));
         float* const memory = scratch(n_rows, shape.rows);
-        const double us = median_us([&](int i, cudaStream_t s) {
-          MUST(cuda::linear({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false, memory}, s));
-        }, std::max(20, weights.n()));
+        const double us = median_us(
+            [&](int i, cudaStream_t s) {
+              MUST(cuda::linear({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false, memory}, s));
+            },
+            std::max(20, weights.n()));
         std::printf("  %d: %.2f us %.0f%%", n_rows, us, 100.0 * bytes / us / 1e3 / kBandwidth);
       }
       std::printf("\n");
@@ -168,9 +174,11 @@ void time_all(Random& random) {
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
         OperandMemory out(cuda::linear_operand(dtype), n_rows, shape.rows);
         float* const memory = scratch(n_rows, 2 * shape.rows);
-        const double us = median_us([&](int i, cudaStream_t s) {
-          MUST(cuda::gated_linear({gates[i], ups[i], operand.view(), out.view(), memory}, s));
-        }, std::max(20, gates.n()));
+        const double us = median_us(
+            [&](int i, cudaStream_t s) {
+              MUST(cuda::gated_linear({gates[i], ups[i], operand.view(), out.view(), memory}, s));
+            },
+            std::max(20, gates.n()));
         std::printf("  %d: %.2f us %.0f%%", n_rows, us, 100.0 * bytes / us / 1e3 / kBandwidth);
       }
       std::printf("\n");
@@ -191,8 +199,13 @@ int main(int argc, char** argv) {
   for (const DType dtype : packed_dtypes) {
     for (const int n_rows : {1, 5, 8, 13, 27, 64}) {
       if (options.small && n_rows % 2 == 0) continue;
-      check_linear({{dtype}, {scale * 48 + random.integer(0, 15)}, 1, 256 * random.integer(1, 5), n_rows,
-                    random.integer(0, 1) == 1}, random);
+      check_linear({{dtype},
+                    {scale * 48 + random.integer(0, 15)},
+                    1,
+                    256 * random.integer(1, 5),
+                    n_rows,
+                    random.integer(0, 1) == 1},
+                   random);
     }
     check_linear({{dtype}, {1}, 1, 256, 2, false}, random);
     check_gated(dtype, dtype, 32 * scale, 512, random.integer(1, 3), cuda::linear_operand(dtype), random);

@@ -107,9 +107,7 @@ void check_rows_apart(DType dtype, Random& random) {
 
 void time_all(Random& random) {
   constexpr double kPeak = 790.0;  // TFLOP/s, bf16 on an H200 through the vendor's library
-  constexpr struct {
-    int rows, cols;
-  } kShapes[] = {{4096, 4096}, {4096, 14336}, {1536, 8960}, {896, 4864}};
+  constexpr struct { int rows, cols; } kShapes[] = {{4096, 4096}, {4096, 14336}, {1536, 8960}, {896, 4864}};
   for (const DType dtype : {DType::kBF16, DType::kF16, DType::kQ8_0, DType::kQ5_0, DType::kQ4_K, DType::kQ6_K}) {
     for (const auto& shape : kShapes) {
       Rotation weights(dtype, shape.rows, shape.cols, random);
@@ -119,9 +117,11 @@ void time_all(Random& random) {
         OperandMemory operand(cuda::matmul_operand(dtype), n_rows, shape.cols);
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
         Device<float> out(size_t(n_rows) * size_t(shape.rows));
-        const double us = median_us([&](int i, cudaStream_t s) {
-          MUST(cuda::matmul({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false}, s));
-        }, 8, 8);
+        const double us = median_us(
+            [&](int i, cudaStream_t s) {
+              MUST(cuda::matmul({{{weights[i], nullptr, out.data()}}, 1, operand.view(), false}, s));
+            },
+            8, 8);
         const double tflops = 2e-6 * n_rows * double(shape.rows) * shape.cols / us;
         std::printf("  %d: %.1f us %.0f T %.0f%%", n_rows, us, tflops, 100.0 * tflops / kPeak);
       }
@@ -132,13 +132,16 @@ void time_all(Random& random) {
     constexpr int kRows = 14336, kCols = 4096, kTokens = 2048;
     Rotation weights(dtype, kRows, kCols, random);
     Device<float> x(random.normals(size_t(kTokens) * kCols));
-    OperandMemory operand(cuda::matmul_operand(dtype), kTokens, kCols), out(cuda::matmul_operand(dtype), kTokens, kRows);
+    OperandMemory operand(cuda::matmul_operand(dtype), kTokens, kCols),
+        out(cuda::matmul_operand(dtype), kTokens, kRows);
     MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
-    const double us = median_us([&](int i, cudaStream_t s) {
-      MUST(cuda::gated_matmul({weights[i], weights[i + 1], operand.view(), out.view()}, s));
-    }, 8, 8);
-    std::printf("gated_matmul %-5s 2 x %d x %d, %d rows: %.1f us %.0f T\n", dtype_name(dtype), kRows, kCols, kTokens, us,
-                4e-6 * kTokens * double(kRows) * kCols / us);
+    const double us = median_us(
+        [&](int i, cudaStream_t s) {
+          MUST(cuda::gated_matmul({weights[i], weights[i + 1], operand.view(), out.view()}, s));
+        },
+        8, 8);
+    std::printf("gated_matmul %-5s 2 x %d x %d, %d rows: %.1f us %.0f T\n", dtype_name(dtype), kRows, kCols, kTokens,
+                us, 4e-6 * kTokens * double(kRows) * kCols / us);
   }
 }
 
@@ -154,8 +157,9 @@ int main(int argc, char** argv) {
   for (const DType dtype : packed_dtypes) {
     for (const int n_rows : {1, 37, 70, 200}) {
       if (options.small && n_rows > 40) continue;
-      check_matmul({{dtype}, {random.integer(100, 300)}, 1, 256 * random.integer(1, 4), n_rows,
-                    random.integer(0, 1) == 1}, random);
+      check_matmul(
+          {{dtype}, {random.integer(100, 300)}, 1, 256 * random.integer(1, 4), n_rows, random.integer(0, 1) == 1},
+          random);
     }
     check_gated(dtype, 96, 512, random.integer(1, 60), cuda::matmul_operand(dtype), random);
     if (!options.small) check_rows_apart(dtype, random);
@@ -171,8 +175,10 @@ int main(int argc, char** argv) {
   }
   const cuda::PackedWeight weight{nullptr, DType::kQ4_0, 64, 64};
   EXPECT(cuda::matmul({{{weight, nullptr, nullptr}}, 1, {nullptr, OperandType::kF16, 0, 64}, false}, nullptr) ==
-             cudaSuccess, "no rows");
+             cudaSuccess,
+         "no rows");
   EXPECT(cuda::matmul({{{weight, nullptr, nullptr}}, 1, {nullptr, OperandType::kQ8, 0, 64}, false}, nullptr) ==
-             cudaErrorInvalidValue, "an operand of another type is refused");
+             cudaErrorInvalidValue,
+         "an operand of another type is refused");
   return report("matmul");
 }

@@ -186,7 +186,8 @@ void check(const Case& c, OperandType out_type, Random& random) {
       const int kv_head = head / (c.n_heads / c.n_kv_heads);
       const auto* list = c.listed ? &lists[size_t(t * c.n_kv_heads + kv_head)] : nullptr;
       const auto keys = cache.visible(kv_head, c.own_start + t, list);
-      const std::span<const float> row(q.data() + size_t(t * c.n_heads + head) * size_t(c.head_dim), size_t(c.head_dim));
+      const std::span<const float> row(q.data() + size_t(t * c.n_heads + head) * size_t(c.head_dim),
+                                       size_t(c.head_dim));
       const auto result = reference::attention(row, keys, 1.0 / std::sqrt(double(c.head_dim)));
       want.insert(want.end(), result.out.begin(), result.out.end());
     }
@@ -208,11 +209,11 @@ void check(const Case& c, OperandType out_type, Random& random) {
 }
 
 void time_all(Random& random) {
-  for (const Case& c : {Case{14, 2, 64, 0, 6144, 2048, false, false, false}, Case{14, 2, 64, 512, 0, 2048, false, false, false},
-                        Case{32, 2, 128, 0, 6144, 2048, false, false, false},
-                        Case{32, 8, 128, 0, 6144, 2048, false, false, false},
-                        Case{32, 2, 128, 512, 0, 2048, false, false, false},
-                        Case{14, 2, 64, 2048, 0, 64, false, false, false}, Case{12, 2, 128, 512, 0, 256, false, false, false}}) {
+  for (const Case& c :
+       {Case{14, 2, 64, 0, 6144, 2048, false, false, false}, Case{14, 2, 64, 512, 0, 2048, false, false, false},
+        Case{32, 2, 128, 0, 6144, 2048, false, false, false}, Case{32, 8, 128, 0, 6144, 2048, false, false, false},
+        Case{32, 2, 128, 512, 0, 2048, false, false, false}, Case{14, 2, 64, 2048, 0, 64, false, false, false},
+        Case{12, 2, 128, 512, 0, 256, false, false, false}}) {
     const int n_blocks = c.n_attended + (c.own_start + c.n_tokens + kBlockTokens - 1) / kBlockTokens;
     const int cols = c.n_heads * c.head_dim;
     const size_t extent = size_t(2 * kBlockTokens * c.head_dim);

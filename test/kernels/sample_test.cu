@@ -40,7 +40,8 @@ Left left_of(const Row& row) {
   if (row.options.repetition_penalty != 1.0f) {
     for (const int32_t id : row.recent) {
       const float logit = row.logits[size_t(id)];
-      adjusted[size_t(id)] = logit > 0 ? logit / row.options.repetition_penalty : logit * row.options.repetition_penalty;
+      adjusted[size_t(id)] =
+          logit > 0 ? logit / row.options.repetition_penalty : logit * row.options.repetition_penalty;
     }
   }
   for (const int32_t id : row.banned) adjusted[size_t(id)] = -INFINITY;
@@ -224,7 +225,8 @@ void time_all(Random& random) {
       Device<RowSampling> options_device(std::vector<RowSampling>(size_t(n_rows), options));
       const double us = median_us([&](int, cudaStream_t s) {
         MUST(cuda::sample({logits.data(), options_device.data(), none.data(), none.data(), ids.data(), logprobs.data(),
-                           scratch.data(), n_rows, kVocab, kIdsMax, kIdsMax}, s));
+                           scratch.data(), n_rows, kVocab, kIdsMax, kIdsMax},
+                          s));
       });
       std::printf("sample %2d x %d, temperature %.1f: %.2f us (%.0f GB/s of logits, cached)\n", n_rows, kVocab,
                   temperature, us, 4e-3 * n_rows * kVocab / us);

@@ -185,8 +185,8 @@ class Rotation {
 };
 
 /// weight [rows, cols] times each row of x [n_rows, cols]: [n_rows, rows].
-inline std::vector<double> product(const std::vector<double>& weight, int rows, const std::vector<double>& x, int n_rows,
-                            int cols) {
+inline std::vector<double> product(const std::vector<double>& weight, int rows, const std::vector<double>& x,
+                                   int n_rows, int cols) {
   std::vector<double> out;
   for (int n = 0; n < n_rows; ++n) {
     for (int r = 0; r < rows; ++r) {
