@@ -4,6 +4,7 @@
 //
 //   same_tokens [--steps N]      exit code 1 when a token differs; NOSA_SEED repeats a run
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -68,6 +69,25 @@ void must(const Status& status, const char* what) {
   std::exit(1);
 }
 
+/// Adds up what a call takes, by kind.
+class Clocks {
+ public:
+  template <typename Work>
+  auto time(const char* kind, Work work) {
+    const auto start = std::chrono::steady_clock::now();
+    auto result = work();
+    seconds_[kind] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return result;
+  }
+  void print() const {
+    for (const auto& [kind, seconds] : seconds_) std::printf("  %s %.2f s", kind.c_str(), seconds);
+    std::printf("\n");
+  }
+
+ private:
+  std::map<std::string, double> seconds_;
+};
+
 struct Pair {
   SequenceId cpu;
   cuda::SequenceKey gpu;
@@ -81,6 +101,7 @@ class Walk {
   Counts run() {
     open();
     while (counts_.steps < n_steps_) step();
+    clocks_.print();
     return counts_;
   }
 
@@ -122,7 +143,7 @@ class Walk {
     runner_options.n_pages = 512;
     runner_options.n_arena_pages = 48;
     runner_options.chunk_tokens = 128;
-    runner_ = must(cuda::Runner::create(source_->source(), runner_options), "opening the GPU");
+    runner_ = must(clocks_.time("GPU open", [&] { return cuda::Runner::create(source_->source(), runner_options); }), "opening the GPU");
 
     header_ = add(0, {}, random_tokens(pick(20, 150)));
     const int base = int(header_.tokens.size());
@@ -148,9 +169,9 @@ class Walk {
     Sequence& cpu = *must(session_->sequence(pair.cpu), "finding");
     must(cpu.select(selection_), "selecting");
     must(cpu.set_tokens(pair.tokens).status(), "setting tokens");
-    must(cpu.prefill(1 << 20, {}).status(), "prefilling");
+    must(clocks_.time("CPU prefill", [&] { return cpu.prefill(1 << 20, {}).status(); }), "prefilling");
     must(runner_->set_tokens(pair.gpu, pair.tokens).status(), "setting tokens on the GPU");
-    must(runner_->prefill(pair.gpu), "prefilling on the GPU");
+    must(clocks_.time("GPU prefill", [&] { return runner_->prefill(pair.gpu); }), "prefilling on the GPU");
     return pair;
   }
 
@@ -177,7 +198,7 @@ class Walk {
     const Pair& from = sequences_[size_t(pick(0, int(sequences_.size()) - 1))];
     Pair copy = from;
     copy.cpu = must(session_->fork_sequence(from.cpu), "forking");
-    copy.gpu = must(runner_->fork(from.gpu), "forking on the GPU");
+    copy.gpu = must(clocks_.time("GPU fork", [&] { return runner_->fork(from.gpu); }), "forking on the GPU");
     sequences_.push_back(std::move(copy));
   }
 
@@ -195,7 +216,7 @@ class Walk {
   void cancel(Pair& pair) {
     edit(pair);
     const int n_left = pick(1, int(pair.tokens.size()));
-    must(runner_->prefill(pair.gpu, n_left), "prefilling in part");
+    must(clocks_.time("GPU prefill", [&] { return runner_->prefill(pair.gpu, n_left); }), "prefilling in part");
     if (pick(0, 1) == 0) edit(pair);
   }
 
@@ -221,14 +242,14 @@ class Walk {
         DecodeRequest request;
         request.n_steps = 1;
         request.top = 2;
-        outcomes.push_back(must(cpu.decode(request, {}), "decoding"));
+        outcomes.push_back(must(clocks_.time("CPU decode", [&] { return cpu.decode(request, {}); }), "decoding"));
         teacher.push_back(int32_t(outcomes.back().steps[0].token));
       }
       std::vector<int32_t> drawn;
-      must(runner_->decode({keys, 1, teacher}, drawn), "decoding on the GPU");
+      must(clocks_.time("GPU decode", [&] { return runner_->decode({keys, 1, teacher}, drawn); }), "decoding on the GPU");
       for (int i = 0; i < n; ++i) {
         std::vector<float> logits;
-        must(runner_->logits(i, logits), "reading scores");
+        must(clocks_.time("GPU scores", [&] { return runner_->logits(i, logits); }), "reading scores");
         compare(outcomes[size_t(i)].steps[0], logits);
         sequences_[size_t(i)].tokens.push_back(uint32_t(teacher[size_t(i)]));
       }
@@ -257,6 +278,7 @@ class Walk {
   std::mt19937_64& random_;
   int n_steps_;
   Counts counts_;
+  Clocks clocks_;
   test::TempFolder folder_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Weights> weights_;
