@@ -122,7 +122,7 @@ async function answer(folder: string, model: string, threads: number) {
 
 it(
   `is killed ${kills} times while it reads, goes on each time, and saves what an undisturbed engine saves`,
-  { timeout: 300_000 },
+  { timeout: 600_000 },
   async () => {
     const { between, next } = random(testSeed());
     // Segments as long as the default model's, and slow enough to be killed in.
