@@ -11,7 +11,8 @@ export interface CodeBlock {
 export function codeBlocks(markdown: string): readonly CodeBlock[] {
   const blocks: CodeBlock[] = [];
   let above = "";
-  let open: { readonly fence: string; readonly info: string; readonly above: string; readonly lines: string[] } | undefined;
+  let open:
+    { readonly fence: string; readonly info: string; readonly above: string; readonly lines: string[] } | undefined;
   for (const line of markdown.split("\n")) {
     if (open === undefined) {
       const opened = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/.exec(line);

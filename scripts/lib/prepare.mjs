@@ -12,7 +12,15 @@ import { ensurePip, ensureToolchain } from "./toolchain.mjs";
 const addon = "build/Release/nosa.node";
 
 /** Inputs of the bundles beside the addon. */
-const bundleInputs = ["extension", "engine", "adapters", "media", "package.json", "package-lock.json", "scripts/build.mjs"];
+const bundleInputs = [
+  "extension",
+  "engine",
+  "adapters",
+  "media",
+  "package.json",
+  "package-lock.json",
+  "scripts/build.mjs",
+];
 
 /** Files beside dist/ that end up in the package. */
 const packageInputs = [
