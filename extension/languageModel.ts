@@ -88,7 +88,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
     const tools = toolsOf(options);
     const asked = [...instructionsFor(tools, options), ...messages.map(plainMessage)];
     try {
-      const wrong = await this.#answer(root, asked, tools, progress, token);
+      const wrong = await this.#answer(root, asked, { tools, checks: true }, progress, token);
       if (wrong === undefined) return;
       this.#log.info(`A call of ${wrong.call.name} was not made: ${wrong.problem}.`);
       // Once more, told what was wrong. A second mistake is the tool's to refuse, in words that the model reads.
@@ -97,26 +97,26 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
         { role: "assistant", content: callText(wrong.call) } as const,
         { role: "user", content: correctionText(wrong.problem) } as const,
       ];
-      await this.#answer(root, again, [], progress, token);
+      await this.#answer(root, again, { tools, checks: false }, progress, token);
     } catch (error) {
       if (isCancellation(error)) return;
       throw failureFrom(error);
     }
   }
 
-  /** Streams text and calls; keeps back the first call that does not fit the schema of its tool, and gives it. */
+  /** Streams text and calls; where it checks, keeps back the first call that does not fit its tool's schema, and gives it. */
   async #answer(
     root: string,
     messages: readonly ChatMessage[],
-    tools: readonly Tool[],
+    { tools, checks }: { readonly tools: readonly Tool[]; readonly checks: boolean },
     progress: Progress<LanguageModelResponsePart>,
     token: CancellationToken,
   ): Promise<WrongCall | undefined> {
-    const reader = new CallReader();
+    const reader = new CallReader(tools);
     let wrong: WrongCall | undefined;
     const report = (parts: readonly Part[]): void => {
       for (const part of parts) {
-        const problem = part.kind === "call" && tools.length > 0 ? callProblem(part.call, tools) : undefined;
+        const problem = part.kind === "call" && checks ? callProblem(part.call, tools) : undefined;
         if (part.kind === "call" && problem !== undefined) wrong ??= { call: part.call, problem };
         else if (wrong === undefined) progress.report(this.#responsePart(part));
       }

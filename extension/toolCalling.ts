@@ -59,42 +59,87 @@ export type Part =
 
 const openTag = "<tool_call>";
 const closeTag = "</tool_call>";
+const fence = "```";
+
+/** How a call may begin and end. */
+interface Form {
+  readonly open: string;
+  readonly close: string;
+}
+
+const tagged: Form = { open: openTag, close: closeTag };
+const fenced: Form = { open: fence, close: fence };
 
 /**
  * Takes an answer as it comes, in pieces, and gives text and calls. Text is passed on at once, except for what may
- * still become a tag. What looks like a call but is none is text.
+ * still become a call. What looks like a call but is none is text.
+ *
+ * Code models often write the call as a block of JSON instead of in its tags: a block counts when it names one of `tools`.
  */
 export class CallReader {
+  readonly #tools: ReadonlySet<string>;
+  readonly #forms: readonly Form[];
   #held = "";
+
+  constructor(tools: readonly Tool[] = []) {
+    this.#tools = new Set(tools.map(({ name }) => name));
+    this.#forms = tools.length > 0 ? [tagged, fenced] : [tagged];
+  }
 
   push(piece: string): readonly Part[] {
     this.#held += piece;
     const parts: Part[] = [];
     for (;;) {
-      const opened = this.#held.indexOf(openTag);
-      if (opened < 0) break;
-      const closed = this.#held.indexOf(closeTag, opened);
+      const { form, at: opened } = this.#firstOpen();
+      if (form === undefined) break;
+      const closed = this.#held.indexOf(form.close, opened + form.open.length);
       if (closed < 0) {
         parts.push(...text(this.#held.slice(0, opened)));
         this.#held = this.#held.slice(opened);
         return parts;
       }
-      const end = closed + closeTag.length;
-      parts.push(...text(this.#held.slice(0, opened)), callOrText(this.#held.slice(opened, end)));
+      const end = closed + form.close.length;
+      parts.push(...text(this.#held.slice(0, opened)), this.#callOrText(form, this.#held.slice(opened, end)));
       this.#held = this.#held.slice(end);
     }
-    const safe = this.#held.length - beginningOfTag(this.#held);
+    const safe = this.#held.length - Math.max(...this.#forms.map(({ open }) => beginningOf(open, this.#held)));
     parts.push(...text(this.#held.slice(0, safe)));
     this.#held = this.#held.slice(safe);
     return parts;
   }
 
-  /** What is left when the answer ends. A call whose end tag is missing counts when it is whole otherwise. */
+  /** What is left when the answer ends. A call whose end is missing counts when it is whole otherwise. */
   end(): readonly Part[] {
     const held = this.#held;
     this.#held = "";
     if (held === "") return [];
-    return held.startsWith(openTag) ? [callOrText(held)] : text(held);
+    const form = this.#forms.find(({ open }) => held.startsWith(open));
+    return form === undefined ? text(held) : [this.#callOrText(form, held)];
+  }
+
+  #firstOpen(): { readonly form: Form | undefined; readonly at: number } {
+    return this.#forms
+      .map((form) => ({ form, at: this.#held.indexOf(form.open) }))
+      .filter(({ at }) => at >= 0)
+      .reduce<{ readonly form: Form | undefined; readonly at: number }>(
+        (first, each) => (each.at < first.at ? each : first),
+        { form: undefined, at: Number.MAX_SAFE_INTEGER },
+      );
+  }
+
+  #callOrText(form: Form, whole: string): Part {
+    const inner = whole.slice(form.open.length).replace(form.close, "");
+    // A fence names its language first, and may hold the tags.
+    const bare =
+      form === fenced
+        ? inner
+            .replace(/^\w*\s*\n/, "")
+            .replace(openTag, "")
+            .replace(closeTag, "")
+        : inner;
+    const call = parsedCall(bare);
+    const isCall = call !== undefined && (form === tagged || this.#tools.has(call.name));
+    return isCall ? { kind: "call", call } : { kind: "text", text: whole };
   }
 }
 
@@ -102,29 +147,33 @@ function text(value: string): readonly Part[] {
   return value === "" ? [] : [{ kind: "text", text: value }];
 }
 
-function callOrText(tagged: string): Part {
-  const inner = tagged.slice(openTag.length).replace(closeTag, "");
-  const call = parsedCall(inner);
-  return call === undefined ? { kind: "text", text: tagged } : { kind: "call", call };
+/** {"name", "arguments"}, or the same inside of "function", as interfaces of other vendors have it. */
+function parsedCall(json: string): ToolCall | undefined {
+  const value = parsed(json);
+  const call = recordOf(recordOf(value)?.["function"]) ?? recordOf(value);
+  const name = call?.["name"];
+  const given = call?.["arguments"] ?? {};
+  const input = recordOf(typeof given === "string" ? parsed(given) : given);
+  return typeof name === "string" && input !== undefined ? { name, input } : undefined;
 }
 
-function parsedCall(json: string): ToolCall | undefined {
-  let value: unknown;
+function parsed(json: string): unknown {
   try {
-    value = JSON.parse(json);
+    return JSON.parse(json);
   } catch {
     return undefined;
   }
-  if (typeof value !== "object" || value === null || !("name" in value)) return undefined;
-  const input: unknown = "arguments" in value ? value.arguments : {};
-  if (typeof value.name !== "string" || typeof input !== "object" || input === null) return undefined;
-  return { name: value.name, input };
 }
 
-/** Length of the longest end of the text that begins the open tag. */
-function beginningOfTag(value: string): number {
-  for (let length = Math.min(openTag.length - 1, value.length); length > 0; length -= 1) {
-    if (openTag.startsWith(value.slice(-length))) return length;
+function recordOf(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  const isRecord = typeof value === "object" && value !== null && !Array.isArray(value);
+  return isRecord ? { ...value } : undefined;
+}
+
+/** Length of the longest end of the text that begins the tag. */
+function beginningOf(tag: string, value: string): number {
+  for (let length = Math.min(tag.length - 1, value.length); length > 0; length -= 1) {
+    if (tag.startsWith(value.slice(-length))) return length;
   }
   return 0;
 }

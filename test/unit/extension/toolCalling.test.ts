@@ -1,9 +1,16 @@
 import { describe, expect, it } from "vitest";
-import { CallReader, callText, responseText, toolInstructions, type Part } from "../../../extension/toolCalling";
+import {
+  CallReader,
+  callText,
+  responseText,
+  toolInstructions,
+  type Part,
+  type Tool,
+} from "../../../extension/toolCalling";
 
 /** Everything a reader makes of an answer that comes in pieces of the given sizes. */
-function read(answer: string, pieceLength: number): Part[] {
-  const reader = new CallReader();
+function read(answer: string, pieceLength: number, tools: readonly Tool[] = []): Part[] {
+  const reader = new CallReader(tools);
   const parts: Part[] = [];
   for (let at = 0; at < answer.length; at += pieceLength)
     parts.push(...reader.push(answer.slice(at, at + pieceLength)));
@@ -43,6 +50,29 @@ describe("tool calls in an answer", () => {
   it("count without their end tag, when the answer ends there", () => {
     expect(joined(read('<tool_call>{"name": "list", "arguments": {}}', 5))).toEqual([{ name: "list", input: {} }]);
   });
+
+  it.each([1, 5, 1000])(
+    "count in a block of JSON that names a tool, as small code models write them (%i)",
+    (pieceLength) => {
+      const tools = [{ name: "read_file", description: "", schema: {} }];
+      const expected = { name: "read_file", input: { path: "src/fees.ts" } };
+      const given = '"name": "read_file", "arguments": {"path": "src/fees.ts"}';
+      for (const block of [
+        `\`\`\`json\n{\n  "type": "function",\n  "function": {${given}}\n}\n\`\`\``,
+        `\`\`\`\n{${given}}\n\`\`\``,
+        `\`\`\`json\n<tool_call>{${given}}</tool_call>\n\`\`\``,
+        `\`\`\`json\n{${given}}`,
+        `\`\`\`json\n{"name": "read_file", "arguments": "{\\"path\\": \\"src/fees.ts\\"}"}\n\`\`\``,
+      ]) {
+        expect(joined(read(block, pieceLength, tools))).toEqual([expected]);
+      }
+      // Code, unknown names, and everything where there are no tools, stay what they are.
+      const code = 'Look:\n```ts\nlet a;\n```\n```json\n{"name": "other", "arguments": {}}\n```\nDone `x`.';
+      expect(joined(read(code, pieceLength, tools)).join("")).toBe(code);
+      const plain = `\`\`\`json\n{${given}}\n\`\`\``;
+      expect(joined(read(plain, pieceLength))).toEqual([plain]);
+    },
+  );
 
   it("hold back no more text than may become a tag", () => {
     expect(new CallReader().push("plain words <")).toEqual([{ kind: "text", text: "plain words " }]);
