@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace nosa::cuda {
 
@@ -12,13 +11,6 @@ inline constexpr int kCopyBytes = 16;
 __device__ inline void copy_async(void* shared, const void* global, bool valid) {
   const unsigned at = unsigned(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(valid ? kCopyBytes : 0)
-               : "memory");
-}
-
-/// 16 bytes that are not read again soon, see common/streaming.cuh.
-__device__ inline void copy_async_streaming(void* shared, const void* global, uint64_t policy) {
-  const unsigned at = unsigned(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "l"(policy)
                : "memory");
 }
 

@@ -17,7 +17,6 @@
 #include "common/matrix_units.cuh"
 #include "common/operand.cuh"
 #include "common/packed_chunk.cuh"
-#include "common/streaming.cuh"
 #include "pack_weights.h"
 
 namespace nosa::cuda {
@@ -157,15 +156,13 @@ __device__ void add_blocks_16bit(const PackedChunk16& chunk, const LaneX& column
   }
 }
 
-/// One lane's share of copying a record from memory to a slot of the warp's ring. Weights are read once a step and are
-/// more than the second-level cache holds: let them not push out what is small and read again.
+/// One lane's share of copying a record from memory to a slot of the warp's ring.
 template <int kBytes>
 __device__ inline void copy_record(const std::byte* record, std::byte* slot, int lane) {
-  const uint64_t policy = streaming_policy();
 #pragma unroll
   for (int first = 0; first < kBytes; first += 32 * kCopyBytes) {
     const int offset = first + lane * kCopyBytes;
-    if (offset < kBytes) copy_async_streaming(slot + offset, record + offset, policy);
+    if (offset < kBytes) copy_async(slot + offset, record + offset, true);
   }
 }
 
