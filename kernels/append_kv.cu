@@ -1,8 +1,8 @@
-// One thread block for each KV head and sequence; it takes its new tokens one after the other, because a token may
-// complete a window that begins in an earlier one. The work is small: what counts is the number of dependent steps,
-// so the slot is looked up by one warp while the others rotate queries.
+// One thread block for each KV head and sequence; it takes its new tokens one after the other,
+// because a token may complete a window that begins in an earlier one. The work is small: what
+// counts is the number of dependent steps, so the slot is looked up by one warp while the others
+// rotate queries.
 #include "append_kv.h"
-
 #include "common/launch.cuh"
 #include "common/reduce.cuh"
 #include "common/rows.cuh"
@@ -22,27 +22,30 @@ __device__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 struct Stream {
   int lane;
   int head;
-  int16_t* slot_of_block;   // [n_blocks_max]
-  int32_t* block_of_slot;   // [n_slots]
-  uint32_t* last_step;      // [n_slots]
+  int16_t* slot_of_block;  // [n_blocks_max]
+  int32_t* block_of_slot;  // [n_slots]
+  uint32_t* last_step;     // [n_slots]
 };
 
 __device__ Stream stream_of(const AppendKvParams& p, int lane, int head) {
   const size_t at = size_t(lane) * p.n_kv_heads + head;
-  return {lane, head, p.slots.slot_of_block + at * p.blocks.n_blocks_max, p.slots.block_of_slot + at * p.slots.n_slots,
-          p.slots.last_step + at * p.slots.n_slots};
+  return {lane, head, p.slots.slot_of_block + at * p.blocks.n_blocks_max,
+          p.slots.block_of_slot + at * p.slots.n_slots, p.slots.last_step + at * p.slots.n_slots};
 }
 
-/// The slot of `block`, by one warp. A block without one takes an empty slot, else the one longest unused.
+/// The slot of `block`, by one warp. A block without one takes an empty slot, else the one longest
+/// unused.
 __device__ int take_slot(const AppendKvParams& p, const Stream& stream, int block) {
   const int known = stream.slot_of_block[block];
   if (known >= 0) return known;
   unsigned long long best = ~0ull;
   for (int slot = threadIdx.x % kWarp; slot < p.slots.n_slots; slot += kWarp) {
-    const unsigned long long age = stream.block_of_slot[slot] < 0 ? 0ull : 1ull + stream.last_step[slot];
+    const unsigned long long age =
+        stream.block_of_slot[slot] < 0 ? 0ull : 1ull + stream.last_step[slot];
     best = min(best, (age << 32) | unsigned(slot));
   }
-  for (int step = kWarp / 2; step > 0; step /= 2) best = min(best, __shfl_xor_sync(kAllLanes, best, step));
+  for (int step = kWarp / 2; step > 0; step /= 2)
+    best = min(best, __shfl_xor_sync(kAllLanes, best, step));
   const int slot = int(best & 0xffffffffu);
   if (threadIdx.x % kWarp == 0) {
     const int previous = stream.block_of_slot[slot];
@@ -60,7 +63,8 @@ __device__ int index_of(const AppendKvParams& p, const Stream& stream, int block
 }
 
 /// Rotates pair `pair` of the head at `x`.
-__device__ float2 rotated(const AppendKvParams& p, const float* x, int pair, float2 turn, int& first, int& second) {
+__device__ float2 rotated(const AppendKvParams& p, const float* x, int pair, float2 turn,
+                          int& first, int& second) {
   const bool adjacent = p.pairing == RopePairing::kAdjacent;
   first = adjacent ? 2 * pair : pair;
   second = adjacent ? first + 1 : first + p.n_rotated / 2;
@@ -77,21 +81,24 @@ __device__ void rotate_queries(const AppendKvParams& p, int row, int head) {
     const int pair = i % n_pairs;
     float* x = q + i / n_pairs * p.head_dim;
     int first, second;
-    const float2 turned = rotated(p, x, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
+    const float2 turned =
+        rotated(p, x, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
     x[first] = turned.x;
     x[second] = turned.y;
   }
 }
 
 /// This thread's part of the sum that the eviction score is a function of.
-__device__ float score_part(const AppendKvParams& p, const float* v_row, const float* key, int head) {
+__device__ float score_part(const AppendKvParams& p, const float* v_row, const float* key,
+                            int head) {
   float part = 0.0f;
   if (p.delta == nullptr) {
     for (int d = threadIdx.x; d < p.head_dim; d += kThreads) part += key[d] * key[d];
     return part;
   }
   const int width = p.n_kv_heads * p.head_dim;
-  for (int c = threadIdx.x; c < width; c += kThreads) part += p.delta[size_t(head) * width + c] * v_row[c];
+  for (int c = threadIdx.x; c < width; c += kThreads)
+    part += p.delta[size_t(head) * width + c] * v_row[c];
   return part;
 }
 
@@ -101,7 +108,8 @@ __device__ float score_of(const AppendKvParams& p, float sum, int head) {
 }
 
 /// Window `window` of the sequence's own tokens, complete now.
-__device__ void compress_window(const AppendKvParams& p, const Stream& stream, int window, int n_attended) {
+__device__ void compress_window(const AppendKvParams& p, const Stream& stream, int window,
+                                int n_attended) {
   const int32_t* pages = p.blocks.pages + size_t(stream.lane) * p.blocks.n_blocks_max + n_attended;
   const size_t head_pages = size_t(stream.head) * p.side_car.n_pages;
   const int first_token = window * kWindowStride;
@@ -113,7 +121,8 @@ __device__ void compress_window(const AppendKvParams& p, const Stream& stream, i
     for (int half = 0; half < 2; ++half) {  // A half of a window never straddles two blocks.
       const int token = first_token + half * kWindowStride;
       const auto* keys = reinterpret_cast<const __half*>(
-          extent_at(p.pool, stream.lane, stream.head, index_of(p, stream, n_attended + token / kBlockTokens)));
+          extent_at(p.pool, stream.lane, stream.head,
+                    index_of(p, stream, n_attended + token / kBlockTokens)));
 #pragma unroll
       for (int i = 0; i < kWindowStride; ++i) {
         sum += __half2float(keys[(token % kBlockTokens + i) * p.head_dim + d]);
@@ -159,7 +168,8 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
         continue;
       }
       int first, second;
-      const float2 turned = rotated(p, k, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
+      const float2 turned =
+          rotated(p, k, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
       key[first] = turned.x;
       key[second] = turned.y;
     }
@@ -169,7 +179,8 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
     const int token = own % kBlockTokens;
     for (int d = threadIdx.x; d < p.head_dim; d += kThreads) {
       extent[token * p.head_dim + d] = to_half(key[d]);
-      extent[(kBlockTokens + token) * p.head_dim + d] = to_half(v_row[size_t(head) * p.head_dim + d]);
+      extent[(kBlockTokens + token) * p.head_dim + d] =
+          to_half(v_row[size_t(head) * p.head_dim + d]);
     }
     rotate_queries(p, row, head);
     const float sum = block_sum<kThreads>(score_part(p, v_row, key, head), scratch);
@@ -178,7 +189,8 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
       const size_t at = (size_t(head) * p.side_car.n_pages + page) * kBlockTokens + token;
       p.side_car.token_scores[at] = score_of(p, sum, head);
     }
-    __syncthreads();  // Key and score are stored before a window reads them, and `key` is free again.
+    __syncthreads();  // Key and score are stored before a window reads them, and `key` is free
+                      // again.
     if (own + 1 >= kWindowTokens && (own + 1) % kWindowStride == 0) {
       compress_window(p, stream, windows_in(own + 1) - 1, place.n_attended);
     }

@@ -1,12 +1,13 @@
-// Every n-th entry of the list for each of n thread blocks. The unit of work is 16 keys for a warp: their 16 x head_dim values of K and
-// of V go straight from memory to registers in the layout that the tensor cores want, because neither the order of
-// dimensions in q . k nor the order of keys in the weighted sum matters (mma.cuh; for V see weigh()). A warp takes the
-// same quarter of every second block of its part, looks all those blocks up at once, a block a lane, and starts the next
-// unit's loads as soon as the registers are free. Query heads fill the 16 rows of a product; the others are zero.
-#include "attend_blocks.h"
-
+// Every n-th entry of the list for each of n thread blocks. The unit of work is 16 keys for a warp:
+// their 16 x head_dim values of K and of V go straight from memory to registers in the layout that
+// the tensor cores want, because neither the order of dimensions in q . k nor the order of keys in
+// the weighted sum matters (mma.cuh; for V see weigh()). A warp takes the same quarter of every
+// second block of its part, looks all those blocks up at once, a block a lane, and starts the next
+// unit's loads as soon as the registers are free. Query heads fill the 16 rows of a product; the
+// others are zero.
 #include <algorithm>
 
+#include "attend_blocks.h"
 #include "common/attention_parts.cuh"
 #include "common/launch.cuh"
 #include "common/mma.cuh"
@@ -23,22 +24,25 @@ constexpr int kBlockUnits = kBlockTokens / kUnitKeys;
 constexpr int kBlocksAtOnce = kWarps / kBlockUnits;
 constexpr float kLog2E = 1.4426950408889634f;
 
-/// A warp's running softmax over the keys it has seen, for heads lane / 4 (low) and lane / 4 + 8 (high).
+/// A warp's running softmax over the keys it has seen, for heads lane / 4 (low) and lane / 4 + 8
+/// (high).
 template <int kHeadDim>
 struct State {
-  float4 sums[kHeadDim / 8];  // weighted values; .x, .y low, .z, .w high; dimensions as weigh() says
+  float4
+      sums[kHeadDim / 8];  // weighted values; .x, .y low, .z, .w high; dimensions as weigh() says
   float peak_low;
   float peak_high;
-  float total_low;   // of this lane's keys alone until the end
+  float total_low;  // of this lane's keys alone until the end
   float total_high;
 };
 
 /// One unit of keys and values on its way.
 template <int kHeadDim>
 struct Unit {
-  uint4 keys[2][kHeadDim / 32];    // two tiles of 8 keys, see mma.cuh
-  uint4 values[4][kHeadDim / 64];  // keys 2c, 2c + 1, 2c + 8, 2c + 9 with c = lane mod 4; 8 dimensions each
-  float2 bias[2];                  // of keys 2c, 2c + 1 of each tile; -inf for keys that are not there
+  uint4 keys[2][kHeadDim / 32];  // two tiles of 8 keys, see mma.cuh
+  uint4 values[4][kHeadDim /
+                  64];  // keys 2c, 2c + 1, 2c + 8, 2c + 9 with c = lane mod 4; 8 dimensions each
+  float2 bias[2];       // of keys 2c, 2c + 1 of each tile; -inf for keys that are not there
 };
 
 struct Row {
@@ -55,14 +59,17 @@ struct Entry {
   bool fetch;  // from the host's page into the slot
 };
 
-/// Entry i, one that counts for nothing beyond the last. What is listed is read before it is known how much there is.
+/// Entry i, one that counts for nothing beyond the last. What is listed is read before it is known
+/// how much there is.
 __device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i) {
   if (p.selected != nullptr) {
     const size_t list = size_t(row.idx) * p.n_kv_heads + row.head;
-    const int4 of = reinterpret_cast<const int4*>(p.selected)[list * p.n_selected_max + min(i, p.n_selected_max - 1)];
+    const int4 of = reinterpret_cast<const int4*>(
+        p.selected)[list * p.n_selected_max + min(i, p.n_selected_max - 1)];
     const bool counts = i < p.n_selected[list] && of.y >= 0;
     const bool fetch = counts && of.w >= kToFetch;
-    return {counts ? of.y : 0, counts ? of.z : 0, counts ? of.w % kToFetch : 0, fetch && p.pages.base != nullptr};
+    return {counts ? of.y : 0, counts ? of.z : 0, counts ? of.w % kToFetch : 0,
+            fetch && p.pages.base != nullptr};
   }
   if (row.place.lane < 0 || i >= row.place.n_blocks) return {0, 0, 0, false};
   const size_t of_lane = size_t(row.place.lane) * p.blocks.n_blocks_max + i;
@@ -75,7 +82,8 @@ __device__ Entry entry_at(const AttendBlocksParams& p, const Row& row, int i) {
 
 __device__ Entry broadcast(const Entry& entry, int lane) {
   return {__shfl_sync(kAllLanes, entry.index, lane), __shfl_sync(kAllLanes, entry.page, lane),
-          __shfl_sync(kAllLanes, entry.n_tokens, lane), __shfl_sync(kAllLanes, int(entry.fetch), lane) != 0};
+          __shfl_sync(kAllLanes, entry.n_tokens, lane),
+          __shfl_sync(kAllLanes, int(entry.fetch), lane) != 0};
 }
 
 /// Where one warp's unit lies.
@@ -87,16 +95,20 @@ struct UnitPlace {
   int n_tokens;         // of the block that count
 };
 
-__device__ UnitPlace place_of_unit(const AttendBlocksParams& p, const Row& row, const Entry& entry, int first) {
-  auto* extent = reinterpret_cast<__half*>(extent_at(p.pool, row.place.lane, row.head, entry.index));
+__device__ UnitPlace place_of_unit(const AttendBlocksParams& p, const Row& row, const Entry& entry,
+                                   int first) {
+  auto* extent =
+      reinterpret_cast<__half*>(extent_at(p.pool, row.place.lane, row.head, entry.index));
   const auto* page = reinterpret_cast<const __half*>(extent_at(p.pages, 0, row.head, entry.page));
   return {entry.fetch ? page : extent, entry.fetch ? extent : nullptr,
-          p.token_bias != nullptr ? p.token_bias + (size_t(row.head) * p.n_pages + entry.page) * kBlockTokens : nullptr, first,
-          entry.n_tokens};
+          p.token_bias != nullptr
+              ? p.token_bias + (size_t(row.head) * p.n_pages + entry.page) * kBlockTokens
+              : nullptr,
+          first, entry.n_tokens};
 }
 
-/// Where this lane's 16 bytes of a unit lie within the block, in units of 16 bytes: of its key of tile `tile`, and of
-/// the value of its i-th key. One key more is kHeadDim / 8 further.
+/// Where this lane's 16 bytes of a unit lie within the block, in units of 16 bytes: of its key of
+/// tile `tile`, and of the value of its i-th key. One key more is kHeadDim / 8 further.
 template <int kHeadDim>
 __device__ int key_offset(int first, int tile, int j) {
   const int lane = threadIdx.x % kWarp;
@@ -105,14 +117,16 @@ __device__ int key_offset(int first, int tile, int j) {
 template <int kHeadDim>
 __device__ int value_offset(int first, int i, int j) {
   const int lane = threadIdx.x % kWarp;
-  return (kBlockTokens + first + 2 * (lane % 4) + i % 2 + i / 2 * 8) * (kHeadDim / 8) + lane / 4 + j * 8;
+  return (kBlockTokens + first + 2 * (lane % 4) + i % 2 + i / 2 * 8) * (kHeadDim / 8) + lane / 4 +
+         j * 8;
 }
 
 /// A load that bypasses the caches: host memory may have changed since they were filled.
 __device__ uint4 load_host(const uint4* at) {
   uint4 value;
   asm volatile("ld.global.cv.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "l"(at));
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(at));
   return value;
 }
 
@@ -165,7 +179,8 @@ __device__ void load_keys(const UnitPlace& at, Unit<kHeadDim>& unit) {
   for (int tile = 0; tile < 2; ++tile) {
     const int key = at.first + tile * 8 + 2 * (lane % 4);
     float2 bias = {0.0f, 0.0f};
-    if (at.biases != nullptr && key < at.n_tokens) bias = *reinterpret_cast<const float2*>(at.biases + key);
+    if (at.biases != nullptr && key < at.n_tokens)
+      bias = *reinterpret_cast<const float2*>(at.biases + key);
     unit.bias[tile].x = key < at.n_tokens ? bias.x : -INFINITY;
     unit.bias[tile].y = key + 1 < at.n_tokens ? bias.y : -INFINITY;
   }
@@ -187,7 +202,8 @@ __device__ void store_keys(const UnitPlace& at, const Unit<kHeadDim>& unit) {
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 32; ++j) to[key_offset<kHeadDim>(at.first, tile, j)] = unit.keys[tile][j];
+    for (int j = 0; j < kHeadDim / 32; ++j)
+      to[key_offset<kHeadDim>(at.first, tile, j)] = unit.keys[tile][j];
   }
 }
 template <int kHeadDim>
@@ -196,14 +212,18 @@ __device__ void store_values(const UnitPlace& at, const Unit<kHeadDim>& unit) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 64; ++j) to[value_offset<kHeadDim>(at.first, i, j)] = unit.values[i][j];
+    for (int j = 0; j < kHeadDim / 64; ++j)
+      to[value_offset<kHeadDim>(at.first, i, j)] = unit.values[i][j];
   }
 }
 
-__device__ uint32_t halves(float low, float high) { return pack(__float2half_rn(low), __float2half_rn(high)); }
+__device__ uint32_t halves(float low, float high) {
+  return pack(__float2half_rn(low), __float2half_rn(high));
+}
 
-/// Adds weights x values. A product takes keys in pairs: the low or the high halves of two keys' registers make the
-/// right operand for dimension 8 (lane / 4) + d of 64, so that product d has dimensions d, d + 8, d + 16, ...
+/// Adds weights x values. A product takes keys in pairs: the low or the high halves of two keys'
+/// registers make the right operand for dimension 8 (lane / 4) + d of 64, so that product d has
+/// dimensions d, d + 8, d + 16, ...
 template <int kHeadDim>
 __device__ void weigh(const uint4& weights, const Unit<kHeadDim>& unit, State<kHeadDim>& state) {
 #pragma unroll
@@ -243,7 +263,8 @@ __device__ float quad_max(float x) {
 
 /// Takes a unit's logits into the running softmax and returns the keys' weights.
 template <int kHeadDim>
-__device__ uint4 take_logits(float4 (&logits)[2], const Unit<kHeadDim>& unit, float scale, State<kHeadDim>& state) {
+__device__ uint4 take_logits(float4 (&logits)[2], const Unit<kHeadDim>& unit, float scale,
+                             State<kHeadDim>& state) {
   float peak_low = state.peak_low;
   float peak_high = state.peak_high;
 #pragma unroll
@@ -272,8 +293,8 @@ __device__ uint4 take_logits(float4 (&logits)[2], const Unit<kHeadDim>& unit, fl
     state.total_low += logit.x + logit.y;
     state.total_high += logit.z + logit.w;
   }
-  return {halves(logits[0].x, logits[0].y), halves(logits[0].z, logits[0].w), halves(logits[1].x, logits[1].y),
-          halves(logits[1].z, logits[1].w)};
+  return {halves(logits[0].x, logits[0].y), halves(logits[0].z, logits[0].w),
+          halves(logits[1].x, logits[1].y), halves(logits[1].z, logits[1].w)};
 }
 
 /// What the warps have, to be joined to the sums of one part.
@@ -325,7 +346,8 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   const int n_entries =
       p.selected != nullptr ? p.n_selected[row.idx * p.n_kv_heads + row.head] : row.place.n_blocks;
 
-  // Part i has entries i, i + n_parts, ...; a warp has the same quarter of every second one of those.
+  // Part i has entries i, i + n_parts, ...; a warp has the same quarter of every second one of
+  // those.
   const int warp = threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   const int first_key = warp % kBlockUnits * kUnitKeys;
@@ -337,8 +359,9 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
   UnitPlace at = place_of_unit(p, row, broadcast(mine, 0), first_key);
   load_keys<kHeadDim, kFetches>(at, unit);
   load_values<kHeadDim, kFetches>(at, unit);
-  load_queries<kHeadDim, kThreads>(queries, p.q + row.idx * p.q_stride + (size_t(row.head) * n_group + first_head) * kHeadDim,
-                                   n_heads);
+  load_queries<kHeadDim, kThreads>(
+      queries, p.q + row.idx * p.q_stride + (size_t(row.head) * n_group + first_head) * kHeadDim,
+      n_heads);
   __syncthreads();  // The queries are in place.
 
   State<kHeadDim> state = {};
@@ -352,7 +375,8 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
       store_keys<kHeadDim>(at, unit);
       store_values<kHeadDim>(at, unit);
     }
-    // The next unit's keys come while this one's values are weighed, its values while its keys are multiplied.
+    // The next unit's keys come while this one's values are weighed, its values while its keys are
+    // multiplied.
     const int next = i + 1;
     if (next < n_mine) {
       if (next % kWarp == 0) mine = entry_at(p, row, base + pitch * (next + lane));
@@ -386,7 +410,9 @@ __global__ void __launch_bounds__(kThreads, 1) attend_blocks_kernel(AttendBlocks
       sum.w += weight * part.w;
       total += weight * all.totals[w][h].total;
     }
-    const size_t at = (size_t(row.idx) * p.n_heads + size_t(row.head) * n_group + first_head + h) * kPartsMax + blockIdx.x;
+    const size_t at =
+        (size_t(row.idx) * p.n_heads + size_t(row.head) * n_group + first_head + h) * kPartsMax +
+        blockIdx.x;
     reinterpret_cast<float4*>(parts.sums + at * kHeadDim)[quad] = sum;
     if (quad == 0) parts.totals[at] = {highest, total};
   }
@@ -404,7 +430,8 @@ cudaError_t launch_attend(const AttendBlocksParams& p, cudaStream_t stream) {
   int n_parts = 0;
   const cudaError_t error = part_count(n_rows * p.n_kv_heads * n_tiles, &n_parts);
   if (error != cudaSuccess) return error;
-  return launch(kernel, dim3(n_parts, p.n_kv_heads * n_tiles, n_rows), kThreads, shared_bytes, stream, p);
+  return launch(kernel, dim3(n_parts, p.n_kv_heads * n_tiles, n_rows), kThreads, shared_bytes,
+                stream, p);
 }
 
 }  // namespace
@@ -417,7 +444,8 @@ cudaError_t part_count(int n_groups, int* n_parts) {
   static const Machine machine = [] {
     int device = 0, n_processors = 0;
     cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
     return Machine{error, n_processors};
   }();
   int n = 1;
@@ -427,22 +455,28 @@ cudaError_t part_count(int n_groups, int* n_parts) {
 }
 
 size_t attention_parts_bytes(int n_rows, int n_heads, int head_dim) {
-  return size_t(n_rows) * n_heads * kPartsMax * (sizeof(PartTotal) + size_t(head_dim) * sizeof(float));
+  return size_t(n_rows) * n_heads * kPartsMax *
+         (sizeof(PartTotal) + size_t(head_dim) * sizeof(float));
 }
 
 cudaError_t attend_blocks(const AttendBlocksParams& p, cudaStream_t stream) {
-  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return cudaErrorInvalidValue;
+  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax)
+    return cudaErrorInvalidValue;
   if (p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0 || p.n_heads / p.n_kv_heads > kGroupMax) {
     return cudaErrorInvalidValue;
   }
-  if (p.q_stride % 2 != 0 || (p.selected == nullptr) != (p.n_selected == nullptr)) return cudaErrorInvalidValue;
+  if (p.q_stride % 2 != 0 || (p.selected == nullptr) != (p.n_selected == nullptr))
+    return cudaErrorInvalidValue;
   if (p.pages.base != nullptr && p.rows.n_queries > 1) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   const bool fetches = p.pages.base != nullptr;
   switch (p.head_dim) {
-    case 64: return fetches ? launch_attend<64, true>(p, stream) : launch_attend<64, false>(p, stream);
-    case 128: return fetches ? launch_attend<128, true>(p, stream) : launch_attend<128, false>(p, stream);
-    default: return cudaErrorInvalidValue;
+    case 64:
+      return fetches ? launch_attend<64, true>(p, stream) : launch_attend<64, false>(p, stream);
+    case 128:
+      return fetches ? launch_attend<128, true>(p, stream) : launch_attend<128, false>(p, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

@@ -9,22 +9,23 @@ namespace nosa::cuda {
 ///
 ///   out[r, g] = sum_j softmax_j(scale q[r, g] . k[j] + bias[j]) v[j]
 ///
-/// over the tokens j of the listed blocks that the row sees. Without a list it is over all blocks that the row sees and
-/// that are not masked, whose indices are their pages. The list is cut into parts, each attended to on its own;
-/// merge_parts joins them.
+/// over the tokens j of the listed blocks that the row sees. Without a list it is over all blocks
+/// that the row sees and that are not masked, whose indices are their pages. The list is cut into
+/// parts, each attended to on its own; merge_parts joins them.
 struct AttendBlocksParams {
   StepRows rows;
   LaneBlocks blocks;
   KvPool pool;
   const float* q;  // row r at q + r q_stride: [n_heads, head_dim], rotated; 8-byte aligned
   size_t q_stride;
-  /// Mapped host memory with every page, as for gather_blocks, or no base: then blocks that are to be fetched have been.
-  /// With it, they are read from there and their slots are filled on the way. For steps of one query a sequence: rows of
-  /// one sequence would each fetch what they share.
+  /// Mapped host memory with every page, as for gather_blocks, or no base: then blocks that are to
+  /// be fetched have been. With it, they are read from there and their slots are filled on the way.
+  /// For steps of one query a sequence: rows of one sequence would each fetch what they share.
   KvPool pages;
   const SelectedBlock* selected;  // [n_rows, n_kv_heads, n_selected_max], or null for all
   const int32_t* n_selected;      // [n_rows, n_kv_heads]
-  const float* token_bias;  // [n_kv_heads, n_pages, 64] (SideCarView.token_scores), or null for none
+  const float*
+      token_bias;    // [n_kv_heads, n_pages, 64] (SideCarView.token_scores), or null for none
   std::byte* parts;  // attention_parts_bytes(); 16-byte aligned
   float scale;
   int n_heads;

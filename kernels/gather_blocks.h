@@ -4,7 +4,8 @@
 
 namespace nosa::cuda {
 
-/// Fetches what select_blocks listed out of mapped host memory: for every sequence, KV head and i < n_loads,
+/// Fetches what select_blocks listed out of mapped host memory: for every sequence, KV head and i <
+/// n_loads,
 ///   slots[lane, head, load_slots[i]] = pages[head, load_pages[i]]
 /// one extent each, K and V together.
 struct GatherBlocksParams {
@@ -12,7 +13,7 @@ struct GatherBlocksParams {
   const int32_t* load_pages;  // [n_seqs, n_kv_heads, n_loads_max]
   const int32_t* load_slots;  // likewise
   const int32_t* n_loads;     // [n_seqs, n_kv_heads]
-  KvPool pages;  // where extents are fetched from; its lane_stride is not used
+  KvPool pages;               // where extents are fetched from; its lane_stride is not used
   KvPool slots;
   size_t extent_bytes;  // a multiple of 4096
   int n_seqs;

@@ -4,8 +4,9 @@
 
 namespace nosa::cuda {
 
-/// The ranking that no query changes, of every stream of one layer: blocks by eviction score, best first, equal ones by
-/// higher index. Holds attended blocks that are not masked and own blocks that have left the window.
+/// The ranking that no query changes, of every stream of one layer: blocks by eviction score, best
+/// first, equal ones by higher index. Holds attended blocks that are not masked and own blocks that
+/// have left the window.
 struct EvictionRanking {
   int32_t* blocks;     // [n_lanes, n_kv_heads, capacity]
   float* scores;       // likewise
@@ -14,8 +15,9 @@ struct EvictionRanking {
   int capacity;        // total_blocks of the selection, at most kSelectedMax
 };
 
-/// Ranks one lane's blocks anew: when it is bound, truncated, or its mask changes. From then on select_blocks keeps the
-/// ranking. A block's score is the highest of the windows that overlap it, -inf when none does:
+/// Ranks one lane's blocks anew: when it is bound, truncated, or its mask changes. From then on
+/// select_blocks keeps the ranking. A block's score is the highest of the windows that overlap it,
+/// -inf when none does:
 ///   window_scores[page, m] of windows 4b - 1 .. 4b + 3.
 struct RankBlocksParams {
   LaneBlocks blocks;

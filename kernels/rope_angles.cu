@@ -1,8 +1,7 @@
-// One thread block a row, one thread a pair. The angle is formed and reduced in double precision: at position
-// 100,000 a float would be off by hundredths of a radian.
-#include "rope_angles.h"
-
+// One thread block a row, one thread a pair. The angle is formed and reduced in double precision:
+// at position 100,000 a float would be off by hundredths of a radian.
 #include "common/launch.cuh"
+#include "rope_angles.h"
 
 namespace nosa::cuda {
 namespace {
@@ -40,7 +39,8 @@ __global__ void rope_angles_kernel(RopeAnglesParams p) {
 }  // namespace
 
 cudaError_t rope_angles(const RopeAnglesParams& p, cudaStream_t stream) {
-  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return cudaErrorInvalidValue;
+  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax)
+    return cudaErrorInvalidValue;
   if (p.n_rotated < 2 || p.n_rotated % 2 != 0) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   return launch(rope_angles_kernel, p.rows.n_seqs * p.rows.n_queries, kThreads, 0, stream, p);

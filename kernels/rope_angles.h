@@ -4,8 +4,10 @@
 
 namespace nosa::cuda {
 
-/// What all layers need to know of a step's rows: their places, into rows.places, and their rotation:
-///   rotation[r, pair] = magnitude (cos, sin)(position inv_freq[pair]),  position = base_position[lane] + own token
+/// What all layers need to know of a step's rows: their places, into rows.places, and their
+/// rotation:
+///   rotation[r, pair] = magnitude (cos, sin)(position inv_freq[pair]),  position =
+///   base_position[lane] + own token
 struct RopeAnglesParams {
   StepRows rows;
   const int32_t* n_attended;     // [n_lanes] attended blocks

@@ -1,18 +1,18 @@
-// The softmax is over all windows, so every part of the machine must know the whole before it can finish its own:
-// thread blocks score their windows, publish maximum and sum per head, wait for each other, and then turn the logits
-// they kept into scores. One launch instead of three; the keys, which are the bulk of the bytes, are read once.
+// The softmax is over all windows, so every part of the machine must know the whole before it can
+// finish its own: thread blocks score their windows, publish maximum and sum per head, wait for
+// each other, and then turn the logits they kept into scores. One launch instead of three; the
+// keys, which are the bulk of the bytes, are read once.
 //
-// A unit is 32 blocks, 128 windows: 8 blocks for each of four warps, whose 4 tiles of 8 windows are loaded whole while
-// the unit before is multiplied. Maxima and sums are joined in a fixed order. Waiting is safe because the launcher never
-// starts more thread blocks than the machine holds.
-#include "score_blocks.h"
-
+// A unit is 32 blocks, 128 windows: 8 blocks for each of four warps, whose 4 tiles of 8 windows are
+// loaded whole while the unit before is multiplied. Maxima and sums are joined in a fixed order.
+// Waiting is safe because the launcher never starts more thread blocks than the machine holds.
 #include <algorithm>
 
 #include "common/launch.cuh"
 #include "common/mma.cuh"
 #include "common/rows.cuh"
 #include "common/streaming.cuh"
+#include "score_blocks.h"
 
 namespace nosa::cuda {
 namespace {
@@ -30,7 +30,9 @@ constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kCounterBytes = 16;
 constexpr int kSplitsMax = 128;  // thread blocks of a (row, KV head)
 
-__host__ __device__ int units_for(int n_blocks) { return (n_blocks + kUnitBlocks - 1) / kUnitBlocks; }
+__host__ __device__ int units_for(int n_blocks) {
+  return (n_blocks + kUnitBlocks - 1) / kUnitBlocks;
+}
 
 /// Maximum and sum of 2^(logit - maximum) of some windows.
 struct Partial {
@@ -46,7 +48,8 @@ __device__ Partial join(const Partial& a, const Partial& b) {
 
 __device__ Partial join_lanes(Partial x, int step) {
   // Ordered by lane, so that both lanes of a pair get the same bits.
-  const Partial other = {__shfl_xor_sync(kAllLanes, x.peak, step), __shfl_xor_sync(kAllLanes, x.sum, step)};
+  const Partial other = {__shfl_xor_sync(kAllLanes, x.peak, step),
+                         __shfl_xor_sync(kAllLanes, x.sum, step)};
   return (threadIdx.x & step) == 0 ? join(x, other) : join(other, x);
 }
 
@@ -72,20 +75,28 @@ __device__ Shared shared_of(const ScoreBlocksParams& p, int row, int head, int n
   std::byte* partials = p.scratch + n_groups * kCounterBytes;
   std::byte* logits = partials + n_groups * partial_bytes(n_head_tiles);
   int* counters = reinterpret_cast<int*>(p.scratch + group * kCounterBytes);
-  return {counters, counters + 1, reinterpret_cast<Partial*>(partials + group * partial_bytes(n_head_tiles)),
+  return {counters, counters + 1,
+          reinterpret_cast<Partial*>(partials + group * partial_bytes(n_head_tiles)),
           reinterpret_cast<float4*>(logits + group * logit_bytes(n_units, n_head_tiles))};
 }
 
-/// Waits until all `n` thread blocks of the group are here; what they wrote before is visible after.
+/// Waits until all `n` thread blocks of the group are here; what they wrote before is visible
+/// after.
 __device__ void meet(const Shared& shared, int n) {
   __syncthreads();  // Everybody's writes are done before one thread says so.
   if (n == 1) return;
   if (threadIdx.x == 0) {
     int arrived;
-    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;" : "=r"(arrived) : "l"(shared.arrived) : "memory");
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                 : "=r"(arrived)
+                 : "l"(shared.arrived)
+                 : "memory");
     arrived += 1;
     while (arrived < n) {
-      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(arrived) : "l"(shared.arrived) : "memory");
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
+                   : "=r"(arrived)
+                   : "l"(shared.arrived)
+                   : "memory");
     }
   }
   __syncthreads();  // Nobody reads before all have arrived.
@@ -112,8 +123,10 @@ struct Row {
 };
 
 __device__ int windows_of(const LaneBlocks& blocks, const Row& row, int block) {
-  if (block < row.place.n_attended) return blocks.info[size_t(row.place.lane) * blocks.n_blocks_max + block].n_windows;
-  return min(max(row.n_own_windows - kBlockWindows * (block - row.place.n_attended), 0), kBlockWindows);
+  if (block < row.place.n_attended)
+    return blocks.info[size_t(row.place.lane) * blocks.n_blocks_max + block].n_windows;
+  return min(max(row.n_own_windows - kBlockWindows * (block - row.place.n_attended), 0),
+             kBlockWindows);
 }
 
 /// One block of this warp's 8 of a unit, looked up by lanes 0 to 7.
@@ -126,18 +139,21 @@ __device__ Lookup look_up(const ScoreBlocksParams& p, const Row& row, int unit) 
   const int lane = threadIdx.x % kWarp;
   const int block = unit * kUnitBlocks + int(threadIdx.x) / kWarp * kWarpBlocks + lane;
   if (lane >= kWarpBlocks || block >= row.place.n_blocks) return {0, 0};
-  return {p.blocks.pages[size_t(row.place.lane) * p.blocks.n_blocks_max + block], windows_of(p.blocks, row, block)};
+  return {p.blocks.pages[size_t(row.place.lane) * p.blocks.n_blocks_max + block],
+          windows_of(p.blocks, row, block)};
 }
 
 /// Loads the windows of this warp's 8 blocks, 16 bytes at a time, all before any is used.
 template <int kHeadDim>
-__device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row, const Lookup& mine) {
+__device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row,
+                                      const Lookup& mine) {
   const int lane = threadIdx.x % kWarp;
   Tiles<kHeadDim> tiles;
   tiles.valid = 0;
   const uint64_t policy = streaming_policy();
   const int key_window = lane / 4;
-  const __half* base = p.side_car.compressed + size_t(row.head) * p.side_car.n_pages * kBlockWindows * kHeadDim;
+  const __half* base =
+      p.side_car.compressed + size_t(row.head) * p.side_car.n_pages * kBlockWindows * kHeadDim;
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) {
     const int from = i * kTileBlocks + key_window / kBlockWindows;
@@ -160,8 +176,8 @@ __device__ Tiles<kHeadDim> load_tiles(const ScoreBlocksParams& p, const Row& row
 
 /// Logits of a warp's tiles, in the units of exp2, -inf for windows that take no part.
 template <int kHeadDim>
-__device__ void warp_logits(const QueryTile<kHeadDim>& queries, const Tiles<kHeadDim>& tiles, float scale,
-                            float4 (&logits)[kWarpTiles]) {
+__device__ void warp_logits(const QueryTile<kHeadDim>& queries, const Tiles<kHeadDim>& tiles,
+                            float scale, float4 (&logits)[kWarpTiles]) {
 #pragma unroll
   for (int i = 0; i < kWarpTiles; ++i) logits[i] = {0.0f, 0.0f, 0.0f, 0.0f};
   multiply<kHeadDim, kWarpTiles>(queries, tiles.keys, logits);
@@ -197,7 +213,8 @@ __device__ void add_logits(const float4 (&logits)[kWarpTiles], Partial& low, Par
   high = join(high, of_high);
 }
 
-/// Adds this lane's share of the scores of a tile's windows: over the heads it holds, then over the warp.
+/// Adds this lane's share of the scores of a tile's windows: over the heads it holds, then over the
+/// warp.
 __device__ float2 tile_scores(const float4& logits, float low_total, float high_total) {
   float2 score = {exp2f(logits.x - low_total) + exp2f(logits.z - high_total),
                   exp2f(logits.y - low_total) + exp2f(logits.w - high_total)};
@@ -211,8 +228,8 @@ __device__ float2 tile_scores(const float4& logits, float low_total, float high_
 template <int kHeadDim, int kHeadTiles>
 __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParams p) {
   extern __shared__ float4 dynamic[];
-  auto* queries = reinterpret_cast<QueryTile<kHeadDim>*>(dynamic);            // [kHeadTiles]
-  auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);               // [kept_units, kWarps, ..]
+  auto* queries = reinterpret_cast<QueryTile<kHeadDim>*>(dynamic);  // [kHeadTiles]
+  auto* kept = reinterpret_cast<float4*>(queries + kHeadTiles);     // [kept_units, kWarps, ..]
   __shared__ Partial of_warp[kWarps][kHeadTiles * kTileHeads];
   __shared__ float log_total[kHeadTiles * kTileHeads];  // log2 of the softmax's denominator
   const int row_idx = blockIdx.z;
@@ -231,12 +248,13 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   const int lane = threadIdx.x % kWarp;
   constexpr int kUnitLogits = kWarps * kHeadTiles * kWarpTiles * kWarp;
   const auto logits_at = [&](int unit, int nth, int head_tile) {
-    float4* base = nth < kept_units(kHeadTiles) ? kept + nth * kUnitLogits : shared.logits + size_t(unit) * kUnitLogits;
+    float4* base = nth < kept_units(kHeadTiles) ? kept + nth * kUnitLogits
+                                                : shared.logits + size_t(unit) * kUnitLogits;
     return base + (warp * kHeadTiles + head_tile) * kWarpTiles * kWarp + lane;
   };
 
-  // A thread block beyond the units has nothing to load, and says so with empty sums. The keys of attended blocks are
-  // as they were; of own ones the kernel before may be writing the last.
+  // A thread block beyond the units has nothing to load, and says so with empty sums. The keys of
+  // attended blocks are as they were; of own ones the kernel before may be writing the last.
   const int pitch = gridDim.x;
   Lookup ahead = look_up(p, row, blockIdx.x);
   Tiles<kHeadDim> tiles;
@@ -248,7 +266,8 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   const int n_group = p.n_heads / p.n_kv_heads;
   const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;
   for (int h = 0; h < kHeadTiles; ++h) {
-    load_queries<kHeadDim, kThreads>(queries[h], q + h * kTileHeads * kHeadDim, n_group - h * kTileHeads);
+    load_queries<kHeadDim, kThreads>(queries[h], q + h * kTileHeads * kHeadDim,
+                                     n_group - h * kTileHeads);
   }
   __syncthreads();  // The queries are in place.
 
@@ -291,7 +310,8 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   }
   meet(shared, gridDim.x);
 
-  // Every thread block joins all sums: 8 threads a head, each a run of thread blocks, then the runs in order.
+  // Every thread block joins all sums: 8 threads a head, each a run of thread blocks, then the runs
+  // in order.
   constexpr int kRuns = kThreads / kTileHeads;
   constexpr int kRunMax = kSplitsMax / kRuns;
   const int n_splits = gridDim.x;
@@ -304,7 +324,8 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
     for (int i = 0; i < kRunMax; ++i) {
       const int split = run * per_run + i;
       // Past the first-level cache, which may hold an older launch's.
-      const auto* at = reinterpret_cast<const float2*>(shared.partials) + (size_t(split) * kHeadTiles + h) * kTileHeads + head;
+      const auto* at = reinterpret_cast<const float2*>(shared.partials) +
+                       (size_t(split) * kHeadTiles + h) * kTileHeads + head;
       values[i] = i < per_run && split < n_splits ? __ldcg(at) : float2{-INFINITY, 0.0f};
     }
     Partial total = {-INFINITY, 0.0f};
@@ -316,7 +337,8 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
     for (int step = 1; step < kRuns; step *= 2) total = join_lanes(total, step);
     // A head that does not exist, or sees nothing, weighs nothing.
     const bool counts = h * kTileHeads + head < n_group && total.peak > -INFINITY;
-    if (run == 0) log_total[h * kTileHeads + head] = counts ? total.peak + log2f(total.sum) : INFINITY;
+    if (run == 0)
+      log_total[h * kTileHeads + head] = counts ? total.peak + log2f(total.sum) : INFINITY;
   }
   __syncthreads();  // The denominators are known.
 
@@ -343,7 +365,8 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
       const float own_best = fmaxf(score.x, score.y);
       const float pair_best = fmaxf(own_best, __shfl_xor_sync(kAllLanes, own_best, 1));
       const int block = unit * kUnitBlocks + warp * kWarpBlocks + i * kTileBlocks + lane / 2;
-      if ((lane == 1 || lane == 3) && block < row.place.n_blocks) best[block] = {pair_best, score.y};
+      if ((lane == 1 || lane == 3) && block < row.place.n_blocks)
+        best[block] = {pair_best, score.y};
     }
   }
   leave(shared, gridDim.x);
@@ -351,8 +374,9 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
 
 template <int kHeadDim, int kHeadTiles>
 cudaError_t launch_score(const ScoreBlocksParams& p, cudaStream_t stream) {
-  constexpr size_t shared_bytes = kHeadTiles * sizeof(QueryTile<kHeadDim>) +
-                                  size_t(kept_units(kHeadTiles)) * kWarps * kHeadTiles * kWarpTiles * kWarp * sizeof(float4);
+  constexpr size_t shared_bytes =
+      kHeadTiles * sizeof(QueryTile<kHeadDim>) +
+      size_t(kept_units(kHeadTiles)) * kWarps * kHeadTiles * kWarpTiles * kWarp * sizeof(float4);
   const auto kernel = score_blocks_kernel<kHeadDim, kHeadTiles>;
   // Asked once: how many thread blocks the machine holds at a time.
   struct Room {
@@ -361,19 +385,22 @@ cudaError_t launch_score(const ScoreBlocksParams& p, cudaStream_t stream) {
   };
   static const Room room = [kernel] {
     int device = 0, n_processors = 0, n_each = 0;
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             int(shared_bytes));
     if (error == cudaSuccess) error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+      error = cudaDeviceGetAttribute(&n_processors, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess) {
-      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n_each, kernel, kThreads, shared_bytes);
+      error =
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n_each, kernel, kThreads, shared_bytes);
     }
     return Room{error, n_processors * n_each};
   }();
   if (room.error != cudaSuccess) return room.error;
   const int n_rows = p.rows.n_seqs * p.rows.n_queries;
   const int n_groups = n_rows * p.n_kv_heads;
-  const int n_splits =
-      std::max(1, std::min({units_for(p.blocks.n_blocks_max), room.n_thread_blocks / n_groups, kSplitsMax}));
+  const int n_splits = std::max(
+      1, std::min({units_for(p.blocks.n_blocks_max), room.n_thread_blocks / n_groups, kSplitsMax}));
   return launch(kernel, dim3(n_splits, p.n_kv_heads, n_rows), kThreads, shared_bytes, stream, p);
 }
 
@@ -399,16 +426,20 @@ size_t score_blocks_scratch_bytes(int n_rows, int n_heads, int n_kv_heads, int n
 }
 
 cudaError_t score_blocks(const ScoreBlocksParams& p, cudaStream_t stream) {
-  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return cudaErrorInvalidValue;
+  if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax)
+    return cudaErrorInvalidValue;
   if (p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0 || p.n_heads / p.n_kv_heads > kGroupMax) {
     return cudaErrorInvalidValue;
   }
   if (p.q_stride % 2 != 0 || p.blocks.n_blocks_max < 1) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   switch (p.head_dim) {
-    case 64: return launch_for_group<64>(p, stream);
-    case 128: return launch_for_group<128>(p, stream);
-    default: return cudaErrorInvalidValue;
+    case 64:
+      return launch_for_group<64>(p, stream);
+    case 128:
+      return launch_for_group<128>(p, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

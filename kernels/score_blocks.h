@@ -4,23 +4,25 @@
 
 namespace nosa::cuda {
 
-/// How well blocks match each query, the first stage of NOSA's selection (arXiv 2510.13602). For row r and KV head h:
+/// How well blocks match each query, the first stage of NOSA's selection (arXiv 2510.13602). For
+/// row r and KV head h:
 ///
-///   p[g, m]  = softmax_m(scale q[r, g] . compressed[m])     over the windows m of all blocks that r sees
-///   s[m]     = sum of p[g, m] over the query heads g of h
-///   best[b]  = { max of s over the windows that start in block b, s of its window 3 }, -inf where there is none
+///   p[g, m]  = softmax_m(scale q[r, g] . compressed[m])     over the windows m of all blocks that
+///   r sees s[m]     = sum of p[g, m] over the query heads g of h best[b]  = { max of s over the
+///   windows that start in block b, s of its window 3 }, -inf where there is none
 ///
-/// so that max(best[b].x, best[b - 1].y) is the highest window that overlaps block b: a sequence's last block never has
-/// a window 3. Own windows count when their last token is not after the query. Rows that see no more than
-/// `total_blocks` blocks have nothing to choose and are skipped.
+/// so that max(best[b].x, best[b - 1].y) is the highest window that overlaps block b: a sequence's
+/// last block never has a window 3. Own windows count when their last token is not after the query.
+/// Rows that see no more than `total_blocks` blocks have nothing to choose and are skipped.
 struct ScoreBlocksParams {
   StepRows rows;
   LaneBlocks blocks;
   SideCarView side_car;
   const float* q;  // row r at q + r q_stride: [n_heads, head_dim], rotated; 8-byte aligned
   size_t q_stride;
-  float2* best;      // [n_rows, n_kv_heads, n_blocks_max]
-  std::byte* scratch;  // score_blocks_scratch_bytes(), zeroed once before the first use; 16-byte aligned
+  float2* best;  // [n_rows, n_kv_heads, n_blocks_max]
+  std::byte*
+      scratch;  // score_blocks_scratch_bytes(), zeroed once before the first use; 16-byte aligned
   float scale;
   int n_heads;
   int n_kv_heads;

@@ -1,11 +1,11 @@
-// One thread block a stream: sequence and KV head. Everything is small (2,048 scores at 128 k tokens), so the cost is
-// the number of barriers: forced and open blocks become bitmaps by ballots, the query's picks fall out of one
-// histogram (top_blocks.cuh), the eviction picks out of a scan, and victims get their rank by counting.
-#include "select_blocks.h"
-
+// One thread block a stream: sequence and KV head. Everything is small (2,048 scores at 128 k
+// tokens), so the cost is the number of barriers: forced and open blocks become bitmaps by ballots,
+// the query's picks fall out of one histogram (top_blocks.cuh), the eviction picks out of a scan,
+// and victims get their rank by counting.
 #include "common/eviction_pool.cuh"
 #include "common/launch.cuh"
 #include "common/top_blocks.cuh"
+#include "select_blocks.h"
 
 namespace nosa::cuda {
 namespace {
@@ -23,19 +23,19 @@ struct Shared {
   unsigned missing[kSelectThreads / kWarp];
   int n_open;
   int n_forced;
-  int list[kSlotsMax];      // blocks, ascending
+  int list[kSlotsMax];       // blocks, ascending
   uint32_t ages[kSlotsMax];  // of slots
   int victims[kSlotsMax];
 };
 
-/// The stream, and what this thread will need of its state: loaded before anything is decided, because what counts is
-/// how many loads wait for one another.
+/// The stream, and what this thread will need of its state: loaded before anything is decided,
+/// because what counts is how many loads wait for one another.
 struct Stream {
   int lane;
   int seq;
   int head;
   int n_attended;
-  size_t idx;          // of the lane's streams
+  size_t idx;  // of the lane's streams
   uint32_t step;
   int n_own_ranked;
   int n_ranked;
@@ -51,18 +51,24 @@ struct RowView {
   int window_begin;  // own blocks from here on are forced
   int n_blocks;
 };
-static_assert(kSlotsMax <= kSelectThreads && kSelectedMax <= kSelectThreads, "a thread a slot, a thread an entry");
+static_assert(kSlotsMax <= kSelectThreads && kSelectedMax <= kSelectThreads,
+              "a thread a slot, a thread an entry");
 
-__device__ bool has(const uint32_t* words, int block) { return (words[block / 32] >> (block % 32) & 1) != 0; }
-__device__ void add(uint32_t* words, int block) { atomicOr(&words[block / 32], 1u << (block % 32)); }
+__device__ bool has(const uint32_t* words, int block) {
+  return (words[block / 32] >> (block % 32) & 1) != 0;
+}
+__device__ void add(uint32_t* words, int block) {
+  atomicOr(&words[block / 32], 1u << (block % 32));
+}
 
 /// Puts the own block next in line into the ranking, whose entries rank by score, then by index.
-__device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int own_block, int n_own_tokens) {
+__device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int own_block,
+                               int n_own_tokens) {
   int32_t* blocks = p.ranking.blocks + stream.idx * p.ranking.capacity;
   float* scores = p.ranking.scores + stream.idx * p.ranking.capacity;
   const int block = stream.n_attended + own_block;
-  const float score =
-      pooled_score(p.blocks, p.side_car, stream.lane, stream.head, stream.n_attended, n_own_tokens, block);
+  const float score = pooled_score(p.blocks, p.side_car, stream.lane, stream.head,
+                                   stream.n_attended, n_own_tokens, block);
   const uint64_t key = ranked_key(ordered(score), block);
   const int n = stream.n_ranked;
   const int i = threadIdx.x;
@@ -73,7 +79,8 @@ __device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int 
     moved_score = scores[i];
     after = ranked_key(ordered(moved_score), moved_block) < key;
   }
-  const int place = __syncthreads_count(i < n && !after);  // Everybody has read before anybody writes.
+  const int place =
+      __syncthreads_count(i < n && !after);  // Everybody has read before anybody writes.
   if (after && i + 1 < p.ranking.capacity) {
     blocks[i + 1] = moved_block;
     scores[i + 1] = moved_score;
@@ -93,11 +100,12 @@ __device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int 
 }
 
 /// Open and forced blocks into s.open and s.taken, scores of the others into `keys`, counted.
-__device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream, const RowView& row, Shared& s,
-                               uint32_t* keys) {
+__device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream,
+                               const RowView& row, Shared& s, uint32_t* keys) {
   constexpr int kAtOnce = 4;  // blocks of a thread whose loads wait together
   const BlockInfo* info = p.blocks.info + size_t(stream.lane) * p.blocks.n_blocks_max;
-  const float2* best = p.best + (size_t(row.idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
+  const float2* best =
+      p.best + (size_t(row.idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
   const int window = stream.n_attended + row.window_begin;
   const int n_sink = min(p.sink_blocks, window);
   const bool scored = row.n_blocks > p.total_blocks;
@@ -138,15 +146,18 @@ __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream
   }
 }
 
-__device__ void take_best(const RowView& row, int n_picks, int n_candidates, Shared& s, const uint32_t* keys) {
+__device__ void take_best(const RowView& row, int n_picks, int n_candidates, Shared& s,
+                          const uint32_t* keys) {
   if (n_picks <= 0 || n_candidates <= 0) return;
-  const uint64_t border = n_picks < n_candidates ? border_key(keys, row.n_blocks, n_picks, s.top) : 0;
+  const uint64_t border =
+      n_picks < n_candidates ? border_key(keys, row.n_blocks, n_picks, s.top) : 0;
   for (int b = threadIdx.x; b < row.n_blocks; b += kSelectThreads) {
     if (keys[b] != 0 && ranked_key(keys[b], b) >= border) add(s.taken, b);
   }
 }
 
-__device__ void take_by_eviction(const SelectBlocksParams& p, const Stream& stream, int n_picks, Shared& s) {
+__device__ void take_by_eviction(const SelectBlocksParams& p, const Stream& stream, int n_picks,
+                                 Shared& s) {
   if (n_picks <= 0) return;
   const bool is_free = int(threadIdx.x) < stream.n_ranked && !has(s.taken, stream.ranked_block);
   int total;
@@ -168,19 +179,22 @@ __device__ int list_bits(const uint32_t* words, int n_blocks, int* list, int roo
 }
 
 /// Chooses for one row, into s.taken.
-__device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s, uint32_t* keys) {
+__device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s,
+                       uint32_t* keys) {
   clear_counts(s.top);
   if (threadIdx.x == 0) s.n_open = s.n_forced = 0;
   __syncthreads();  // The counts are zero, and the row before is done with keys and bitmaps.
   look_at_blocks(p, stream, row, s, keys);
   __syncthreads();  // Bitmaps and keys are there.
   if (s.n_open <= p.total_blocks) {
-    for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads) s.taken[w] = s.open[w];
+    for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads)
+      s.taken[w] = s.open[w];
     __syncthreads();  // All open blocks are taken.
     return;
   }
   if (p.by_eviction) {
-    for (int b = stream.n_own_ranked; b < row.window_begin; ++b) rank_own_block(p, stream, b, row.own + 1);
+    for (int b = stream.n_own_ranked; b < row.window_begin; ++b)
+      rank_own_block(p, stream, b, row.own + 1);
   }
   const int n_left = max(p.total_blocks - s.n_forced, 0);
   const int n_query = p.by_eviction ? min(p.query_picks, n_left) : n_left;
@@ -192,17 +206,20 @@ __device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowVie
 
 /// Tokens of `block` that a query at own token `own` sees.
 __device__ int tokens_seen(const SelectBlocksParams& p, const Stream& stream, int own, int block) {
-  if (block < stream.n_attended) return p.blocks.info[size_t(stream.lane) * p.blocks.n_blocks_max + block].n_tokens;
+  if (block < stream.n_attended)
+    return p.blocks.info[size_t(stream.lane) * p.blocks.n_blocks_max + block].n_tokens;
   return min(kBlockTokens, own + 1 - (block - stream.n_attended) * kBlockTokens);
 }
 
-/// Gives every block of s.list[0 .. n) a slot and lists what must be loaded. When the list is one row's, whose token is
-/// `own`, writes it to `selected` as well.
-__device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, int own, int4* selected, Shared& s) {
+/// Gives every block of s.list[0 .. n) a slot and lists what must be loaded. When the list is one
+/// row's, whose token is `own`, writes it to `selected` as well.
+__device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, int own,
+                      int4* selected, Shared& s) {
   int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   int32_t* block_of_slot = p.slots.block_of_slot + stream.idx * p.slots.n_slots;
   uint32_t* last_step = p.slots.last_step + stream.idx * p.slots.n_slots;
-  constexpr uint32_t kInUse = 0xffffffffu;  // as an age; 0 is an empty slot, else one more than the step of the last use
+  constexpr uint32_t kInUse =
+      0xffffffffu;  // as an age; 0 is an empty slot, else one more than the step of the last use
 
   const int i = threadIdx.x;
   const int block = i < n ? s.list[i] : 0;
@@ -210,7 +227,9 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
   const int page = i < n ? p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block] : 0;
   const int n_seen = i < n ? tokens_seen(p, stream, own, block) : 0;
   if (i < p.slots.n_slots) {
-    s.ages[i] = stream.block_of_slot < 0 ? 0 : stream.last_step == stream.step ? kInUse : stream.last_step + 1;
+    s.ages[i] = stream.block_of_slot < 0          ? 0
+                : stream.last_step == stream.step ? kInUse
+                                                  : stream.last_step + 1;
     s.victims[i] = -1;
   }
   __syncthreads();  // All ages are there, before hits change some.
@@ -224,14 +243,16 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
   const size_t loads = size_t(stream.seq) * p.n_kv_heads + stream.head;
   if (i == 0) {
     p.n_loads[loads] = n_missing;
-    if (n_missing > 0) atomicAdd(&p.n_loads_total[stream.lane], static_cast<unsigned long long>(n_missing));
+    if (n_missing > 0)
+      atomicAdd(&p.n_loads_total[stream.lane], static_cast<unsigned long long>(n_missing));
   }
   if (n_missing > 0) {
     // The count's barrier came after the last age.
     const uint32_t age = i < p.slots.n_slots ? s.ages[i] : kInUse;
     if (age != kInUse) {
       int rank = 0;
-      for (int k = 0; k < p.slots.n_slots; ++k) rank += s.ages[k] < age || (s.ages[k] == age && k < i) ? 1 : 0;
+      for (int k = 0; k < p.slots.n_slots; ++k)
+        rank += s.ages[k] < age || (s.ages[k] == age && k < i) ? 1 : 0;
       if (rank < n_missing) {
         s.victims[rank] = i;
         if (stream.block_of_slot >= 0) slot_of_block[stream.block_of_slot] = -1;
@@ -251,21 +272,25 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
       }
     }
   }
-  if (selected != nullptr && i < min(n, p.n_selected_max)) selected[i] = {block, slot, page, n_seen + (fetch ? kToFetch : 0)};
+  if (selected != nullptr && i < min(n, p.n_selected_max))
+    selected[i] = {block, slot, page, n_seen + (fetch ? kToFetch : 0)};
 }
 
 /// Writes entry `i` of a row's list; its slot follows when it is known.
-__device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row, int4* selected, int i,
-                             int block) {
+__device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row,
+                             int4* selected, int i, int block) {
   const int page = p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block];
-  selected[i] = {block, p.slots.n_slots > 0 ? -1 : page, page, tokens_seen(p, stream, row.own, block)};
+  selected[i] = {block, p.slots.n_slots > 0 ? -1 : page, page,
+                 tokens_seen(p, stream, row.own, block)};
 }
 
 __device__ int4* selected_of(const SelectBlocksParams& p, int row, int head) {
-  return reinterpret_cast<int4*>(p.selected) + (size_t(row) * p.n_kv_heads + head) * p.n_selected_max;
+  return reinterpret_cast<int4*>(p.selected) +
+         (size_t(row) * p.n_kv_heads + head) * p.n_selected_max;
 }
 
-__device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head, const RowPlace& first) {
+__device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head,
+                              const RowPlace& first) {
   Stream stream = {};
   stream.lane = first.lane;
   stream.seq = seq;
@@ -278,7 +303,8 @@ __device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head, co
   if (p.by_eviction) {
     stream.n_own_ranked = __ldcg(p.ranking.n_own + stream.idx);
     stream.n_ranked = __ldcg(p.ranking.n_entries + stream.idx);
-    if (i < p.ranking.capacity) stream.ranked_block = __ldcg(p.ranking.blocks + stream.idx * p.ranking.capacity + i);
+    if (i < p.ranking.capacity)
+      stream.ranked_block = __ldcg(p.ranking.blocks + stream.idx * p.ranking.capacity + i);
   }
   if (i < p.slots.n_slots) {
     stream.block_of_slot = __ldcg(p.slots.block_of_slot + stream.idx * p.slots.n_slots + i);
@@ -309,10 +335,12 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
   for (; n_rows < p.rows.n_queries; ++n_rows) {
     const RowPlace at = read_place(p.rows, seq * p.rows.n_queries + n_rows);
     if (at.lane < 0) break;
-    row = {seq * p.rows.n_queries + n_rows, at.own, max(0, at.own / kBlockTokens + 1 - p.window_blocks), at.n_blocks};
+    row = {seq * p.rows.n_queries + n_rows, at.own,
+           max(0, at.own / kBlockTokens + 1 - p.window_blocks), at.n_blocks};
     choose(p, stream, row, s, keys);
     const int n = n_wanted = list_bits(s.taken, row.n_blocks, s.list, kSlotsMax, s.scan);
-    const int n_kept = min(n, p.slots.n_slots > 0 ? min(p.n_selected_max, p.slots.n_slots) : p.n_selected_max);
+    const int n_kept =
+        min(n, p.slots.n_slots > 0 ? min(p.n_selected_max, p.slots.n_slots) : p.n_selected_max);
     const size_t list = size_t(row.idx) * p.n_kv_heads + head;
     if (threadIdx.x == 0) {
       p.n_selected[list] = n_kept;
@@ -321,9 +349,11 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     // One row that takes slots: its list is the stream's, and is written when they are known.
     if (p.slots.n_slots == 0 || p.rows.n_queries > 1) {
       int4* selected = selected_of(p, row.idx, head);
-      for (int i = threadIdx.x; i < n_kept; i += kSelectThreads) put_selected(p, stream, row, selected, i, s.list[i]);
+      for (int i = threadIdx.x; i < n_kept; i += kSelectThreads)
+        put_selected(p, stream, row, selected, i, s.list[i]);
     }
-    for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads) s.wanted[w] |= s.taken[w];
+    for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads)
+      s.wanted[w] |= s.taken[w];
   }
   if (p.slots.n_slots == 0) return;
 
@@ -344,13 +374,15 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     const int row_idx = seq * p.rows.n_queries + t;
     int4* selected = selected_of(p, row_idx, head);
     const int n = p.n_selected[size_t(row_idx) * p.n_kv_heads + head];
-    for (int i = threadIdx.x; i < n; i += kSelectThreads) selected[i].y = slot_of_block[selected[i].x];
+    for (int i = threadIdx.x; i < n; i += kSelectThreads)
+      selected[i].y = slot_of_block[selected[i].x];
   }
 }
 
 bool valid(const SelectBlocksParams& p) {
   if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return false;
-  if (p.n_kv_heads < 1 || p.blocks.n_blocks_max < 1 || p.blocks.n_blocks_max > kBlocksMax) return false;
+  if (p.n_kv_heads < 1 || p.blocks.n_blocks_max < 1 || p.blocks.n_blocks_max > kBlocksMax)
+    return false;
   if (p.n_selected_max < 1 || p.n_selected_max > kSelectedMax) return false;
   if (p.total_blocks < 1 || p.total_blocks > p.n_selected_max) return false;
   if (p.sink_blocks < 0 || p.window_blocks < 1 || p.query_picks < 0) return false;
@@ -364,11 +396,12 @@ cudaError_t select_blocks(const SelectBlocksParams& p, cudaStream_t stream) {
   if (!valid(p)) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   constexpr size_t most = sizeof(Shared) + kBlocksMax * sizeof(uint32_t);
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(select_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most));
+  static const cudaError_t allowed = cudaFuncSetAttribute(
+      select_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most));
   if (allowed != cudaSuccess) return allowed;
   const size_t shared_bytes = sizeof(Shared) + size_t(p.blocks.n_blocks_max) * sizeof(uint32_t);
-  return launch(select_blocks_kernel, dim3(p.n_kv_heads, p.rows.n_seqs), kSelectThreads, shared_bytes, stream, p);
+  return launch(select_blocks_kernel, dim3(p.n_kv_heads, p.rows.n_seqs), kSelectThreads,
+                shared_bytes, stream, p);
 }
 
 }  // namespace nosa::cuda

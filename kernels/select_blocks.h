@@ -5,16 +5,19 @@
 
 namespace nosa::cuda {
 
-/// Chooses the blocks of every row and KV head, and brings the streams' slots in line with the choice.
+/// Chooses the blocks of every row and KV head, and brings the streams' slots in line with the
+/// choice.
 ///
-/// Choice, as in native/kv/selection.h: forced blocks (the first sink_blocks, the last window_blocks own ones, and
-/// pinned ones), then the query's best by `best` (see score_blocks.h), then, by NOSA's policy, the first of the
-/// eviction ranking that are not in yet; everything, when no more than total_blocks are open. Masked blocks never. Ties
-/// go to the higher index. An own block that has left a row's window joins the ranking first.
+/// Choice, as in native/kv/selection.h: forced blocks (the first sink_blocks, the last
+/// window_blocks own ones, and pinned ones), then the query's best by `best` (see score_blocks.h),
+/// then, by NOSA's policy, the first of the eviction ranking that are not in yet; everything, when
+/// no more than total_blocks are open. Masked blocks never. Ties go to the higher index. An own
+/// block that has left a row's window joins the ranking first.
 ///
-/// Slots: blocks of all rows of a stream that are in a slot stay, stamped with this step; each other takes an empty
-/// slot, else the one longest unused, and is listed for gather_blocks. With one query a sequence it is also flagged in `selected`
-/// (kToFetch), so that attend_blocks can fetch it instead.
+/// Slots: blocks of all rows of a stream that are in a slot stay, stamped with this step; each
+/// other takes an empty slot, else the one longest unused, and is listed for gather_blocks. With
+/// one query a sequence it is also flagged in `selected` (kToFetch), so that attend_blocks can
+/// fetch it instead.
 struct SelectBlocksParams {
   StepRows rows;
   LaneBlocks blocks;
@@ -24,14 +27,15 @@ struct SelectBlocksParams {
   const float2* best;    // [n_rows, n_kv_heads, n_blocks_max], of score_blocks
   const uint32_t* step;  // number of this step
 
-  SelectedBlock* selected;  // [n_rows, n_kv_heads, n_selected_max] ascending; an index is a slot, or a page when resident
+  SelectedBlock* selected;  // [n_rows, n_kv_heads, n_selected_max] ascending; an index is a slot,
+                            // or a page when resident
   int32_t* n_selected;      // [n_rows, n_kv_heads]
 
-  int32_t* load_pages;  // [n_seqs, n_kv_heads, n_slots] what gather_blocks fetches
-  int32_t* load_slots;  // likewise: where to
-  int32_t* n_loads;     // [n_seqs, n_kv_heads]
+  int32_t* load_pages;                // [n_seqs, n_kv_heads, n_slots] what gather_blocks fetches
+  int32_t* load_slots;                // likewise: where to
+  int32_t* n_loads;                   // [n_seqs, n_kv_heads]
   unsigned long long* n_loads_total;  // [n_lanes] counted up
-  int32_t* failed;  // set to 1 when a choice exceeds n_selected_max or n_slots
+  int32_t* failed;                    // set to 1 when a choice exceeds n_selected_max or n_slots
 
   int n_kv_heads;
   int n_selected_max;  // at most kSelectedMax

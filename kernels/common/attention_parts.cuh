@@ -25,8 +25,8 @@ struct PartsView {
         sums(reinterpret_cast<float*>(totals + size_t(n_rows) * n_heads * kPartsMax)) {}
 };
 
-/// Into how many parts the lists of `n_groups` (row, KV head, tile of heads) are cut: enough to fill the machine, one
-/// when the groups alone do. Asks the device once.
+/// Into how many parts the lists of `n_groups` (row, KV head, tile of heads) are cut: enough to
+/// fill the machine, one when the groups alone do. Asks the device once.
 cudaError_t part_count(int n_groups, int* n_parts);
 
 }  // namespace nosa::cuda

@@ -6,8 +6,8 @@
 namespace nosa::cuda {
 
 /// Waits until everything that earlier kernels of the stream wrote is visible, and lets the next
-/// kernel start to be placed. Every kernel that `launch` starts calls it once: what a kernel may rely
-/// on holds only if none in the chain leaves it out.
+/// kernel start to be placed. Every kernel that `launch` starts calls it once: what a kernel may
+/// rely on holds only if none in the chain leaves it out.
 ///
 /// Before it, a kernel may read constants and what was written at least two kernels earlier: the
 /// kernel directly before it is past this call, so all before that one are done.
@@ -23,15 +23,18 @@ inline bool places_early() {
   static const bool value = [] {
     int device = 0, major = 0;
     return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
   }();
   return value;
 }
 
-/// Starts `kernel` on `stream` as a programmatic dependent of what is before it there, where the GPU knows that.
+/// Starts `kernel` on `stream` as a programmatic dependent of what is before it there, where the
+/// GPU knows that.
 template <typename... Params, typename... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                   Args... args) {
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, Args... args) {
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -1,13 +1,15 @@
-// One warp's share of a product with few rows: 16 rows of a packed weight, a run of its records, all columns of x.
+// One warp's share of a product with few rows: 16 rows of a packed weight, a run of its records,
+// all columns of x.
 //
-// Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first ones are on their
-// way before the kernel waits for its predecessor, and what is under way does not cost registers. Each word of a record
-// is unpacked by two or three instructions to four 8-bit levels for the matrix unit. Of the unit's 8 columns as many
-// are used as x has rows; the others cost nothing, since memory is what limits. A single row of levels travels through
-// the ring beside the weights that it meets: read at the point of use it would cost every warp the second-level cache's
-// latency, block after block, since all warps want the same new line at the same time. A block of 32 columns gives 16 x
-// 8 exact integer sums, which are then scaled and added in float32, block after block: the same order whatever the
-// number of rows.
+// Each warp has a ring of records in shared memory, which asynchronous copies keep full: the first
+// ones are on their way before the kernel waits for its predecessor, and what is under way does not
+// cost registers. Each word of a record is unpacked by two or three instructions to four 8-bit
+// levels for the matrix unit. Of the unit's 8 columns as many are used as x has rows; the others
+// cost nothing, since memory is what limits. A single row of levels travels through the ring beside
+// the weights that it meets: read at the point of use it would cost every warp the second-level
+// cache's latency, block after block, since all warps want the same new line at the same time. A
+// block of 32 columns gives 16 x 8 exact integer sums, which are then scaled and added in float32,
+// block after block: the same order whatever the number of rows.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +25,8 @@ namespace nosa::cuda {
 
 /// Rows of x that one matrix instruction takes.
 inline constexpr int kColumnTile = 8;
-/// Words between two columns of partial sums in shared memory: 16 rows, and no two lanes in one bank.
+/// Words between two columns of partial sums in shared memory: 16 rows, and no two lanes in one
+/// bank.
 inline constexpr int kPartialStride = 20;
 
 /// Which columns, that is rows of x, a block of threads takes.
@@ -33,15 +36,16 @@ struct Columns {
   static constexpr int kTiles = kTilesOf;  // of 8
   static constexpr int kCount = kTiles * kColumnTile;
   static constexpr int kPadded = kPaddedTo;  // rows_padded() of x
-  /// x is a single row of levels: it comes through the ring, and sums that nobody wants are not scaled.
+  /// x is a single row of levels: it comes through the ring, and sums that nobody wants are not
+  /// scaled.
   static constexpr bool kOneRow = kOnly;
-  /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times as much under way as
-  /// a multiprocessor needs to draw its share of the memory's bandwidth. The same bytes hold the warp's sums in the
-  /// end.
+  /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times
+  /// as much under way as a multiprocessor needs to draw its share of the memory's bandwidth. The
+  /// same bytes hold the warp's sums in the end.
   static constexpr int kRingBytes = kOneRow ? 8320 : 7168;
   static_assert(kCount * kPartialStride * sizeof(float) <= kRingBytes);
-  /// Threads of a multiprocessor for which registers are set aside: with few columns twice what fills it, so that the
-  /// next product's first weights are on their way while this one ends.
+  /// Threads of a multiprocessor for which registers are set aside: with few columns twice what
+  /// fills it, so that the next product's first weights are on their way while this one ends.
   static constexpr int kThreads = kTiles == 1 ? (kOperand == OperandType::kQ8 ? 768 : 1024) : 512;
 };
 
@@ -50,7 +54,8 @@ inline constexpr int kNarrowRowsMax = 16;
 
 template <OperandType kOperand, typename F>
 cudaError_t with_columns(int n_rows, F&& f) {
-  if (n_rows == 1 && kOperand == OperandType::kQ8) return f(Columns<kOperand, 1, 8, kOperand == OperandType::kQ8>());
+  if (n_rows == 1 && kOperand == OperandType::kQ8)
+    return f(Columns<kOperand, 1, 8, kOperand == OperandType::kQ8>());
   if (n_rows <= 8) return f(Columns<kOperand, 1, 8, false>());
   return f(Columns<kOperand, 2, 16, false>());
 }
@@ -66,7 +71,8 @@ cudaError_t with_columns(const Operand& x, F&& f) {
 /// What a lane reads of x: rows behind the last one are read as the last one, and come to nothing.
 template <typename C>
 struct LaneColumns {
-  const std::byte* levels[C::kTiles];  // the lane's 8 of a block's 32 levels, in block 0; or 8 16-bit values
+  const std::byte*
+      levels[C::kTiles];  // the lane's 8 of a block's 32 levels, in block 0; or 8 16-bit values
   const std::byte* scales[C::kTiles];  // of columns 2 t and 2 t + 1, in block 0
 
   __device__ LaneColumns(const Operand& x, int lane) {
@@ -92,14 +98,17 @@ struct LaneColumns {
   __device__ float4 scales_of(int n, int block) const {
     return *reinterpret_cast<const float4*>(scales[n] + block * (C::kPadded * 8));
   }
-  __device__ uint4 values_of(int n, int block) const { return *reinterpret_cast<const uint4*>(levels[n] + block * 64); }
+  __device__ uint4 values_of(int n, int block) const {
+    return *reinterpret_cast<const uint4*>(levels[n] + block * 64);
+  }
 };
 
-/// Adds blocks kFrom .. kTo - 1 of a record to acc[n][i]: rows g, g, g + 8, g + 8 of the tile, of columns
-/// 8 n + 2 t + i % 2. With kOneRow only column 0 counts, and the odd ones are left out. `columns` has x, the record's
-/// block 0 at `block`.
+/// Adds blocks kFrom .. kTo - 1 of a record to acc[n][i]: rows g, g, g + 8, g + 8 of the tile, of
+/// columns 8 n + 2 t + i % 2. With kOneRow only column 0 counts, and the odd ones are left out.
+/// `columns` has x, the record's block 0 at `block`.
 template <DType kType, int kFrom, int kTo, bool kOneRow, int kTiles, typename LaneX>
-__device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns, int block, float (&acc)[kTiles][4]) {
+__device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns, int block,
+                           float (&acc)[kTiles][4]) {
   using Chunk = PackedChunk<kType>;
   constexpr bool kTwoGroups = Chunk::kFormat.group == 16;
   constexpr int kStep = kOneRow ? 2 : 1;
@@ -121,7 +130,8 @@ __device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns
       if constexpr (kTwoGroups) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          mma_s8_k16(sums, a[2 * half], a[2 * half + 1], half == 0 ? levels.x : levels.y, kIntegerBiasBits);
+          mma_s8_k16(sums, a[2 * half], a[2 * half + 1], half == 0 ? levels.x : levels.y,
+                     kIntegerBiasBits);
 #pragma unroll
           for (int i = 0; i < 4; i += kStep) {
             acc[n][i] = fmaf(scale[half][i / 2].x * d[i % 2], biased_to_float(sums[i]), acc[n][i]);
@@ -133,7 +143,8 @@ __device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns
 #pragma unroll
         for (int i = 0; i < 4; i += kStep) {
           acc[n][i] = fmaf(scale[0][i / 2].x * d[i % 2], biased_to_float(sums[i]), acc[n][i]);
-          if constexpr (Chunk::kFormat.has_min) acc[n][i] = fmaf(-scale[0][i / 2].y, d_sum[i % 2], acc[n][i]);
+          if constexpr (Chunk::kFormat.has_min)
+            acc[n][i] = fmaf(-scale[0][i / 2].y, d_sum[i % 2], acc[n][i]);
         }
       }
     }
@@ -142,7 +153,8 @@ __device__ void add_blocks(const PackedChunk<kType>& chunk, const LaneX& columns
 
 /// The same of 16-bit weights of type T.
 template <typename T, int kTiles, typename LaneX>
-__device__ void add_blocks_16bit(const PackedChunk16& chunk, const LaneX& columns, int block, float (&acc)[kTiles][4]) {
+__device__ void add_blocks_16bit(const PackedChunk16& chunk, const LaneX& columns, int block,
+                                 float (&acc)[kTiles][4]) {
 #pragma unroll
   for (int b = 0; b < PackedChunk16::kCols / 32; ++b) {
 #pragma unroll
@@ -169,7 +181,8 @@ __device__ inline void copy_record(const std::byte* record, std::byte* slot, int
 template <DType kType>
 using Value16 = std::conditional_t<kType == DType::kF16, __half, __nv_bfloat16>;
 
-/// What a record of kBlocks blocks meets of a single row of levels, in the warp's ring behind it: all lanes share it.
+/// What a record of kBlocks blocks meets of a single row of levels, in the warp's ring behind it:
+/// all lanes share it.
 template <typename C, int kBlocks>
 struct StagedRow {
   static constexpr int kLevelPieces = kBlocks * 2;        // of 16 bytes
@@ -186,12 +199,15 @@ struct StagedRow {
     const std::byte* scales = levels + size_t(x.cols) * C::kPadded;
     const int scale = lane - kLevelPieces;
     const size_t first_block = size_t(record) * kBlocks;
-    const std::byte* from = scale < 0 ? levels + (first_block + lane / 2) * (C::kPadded * 32) + lane % 2 * kCopyBytes
-                                      : scales + (first_block + scale) * (C::kPadded * 8);
+    const std::byte* from =
+        scale < 0 ? levels + (first_block + lane / 2) * (C::kPadded * 32) + lane % 2 * kCopyBytes
+                  : scales + (first_block + scale) * (C::kPadded * 8);
     if (lane < kPieces) copy_async(staged + lane * kCopyBytes, from, true);
   }
 
-  __device__ uint2 levels_of(int, int block) const { return *reinterpret_cast<const uint2*>(at + block * 32 + t * 8); }
+  __device__ uint2 levels_of(int, int block) const {
+    return *reinterpret_cast<const uint2*>(at + block * 32 + t * 8);
+  }
   __device__ float4 scales_of(int, int block) const {
     return *reinterpret_cast<const float4*>(at + (kLevelPieces + block) * kCopyBytes);
   }
@@ -199,8 +215,8 @@ struct StagedRow {
 
 /// Records from .. to - 1 of a tile. Calls begin_kernel() once the first weights are on their way.
 template <typename C, DType kType>
-__device__ void tile_sums(const std::byte* tile, int from, int to, const Operand& x, int lane, std::byte* ring,
-                          float (&acc)[C::kTiles][4]) {
+__device__ void tile_sums(const std::byte* tile, int from, int to, const Operand& x, int lane,
+                          std::byte* ring, float (&acc)[C::kTiles][4]) {
   constexpr PackedFormat kFormat = packed_format(kType);
   using Staged = StagedRow<C, kFormat.cols / 32>;
   constexpr int kBytes = kFormat.bytes();
@@ -258,11 +274,11 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const Operand
   __syncwarp();  // The ring is free for the sums.
 }
 
-/// Split `split` of `n_splits` of one tile, into [columns, kPartialStride] at the beginning of the warp's ring. A warp
-/// with nothing to do (a tile behind the last one) calls it as well.
+/// Split `split` of `n_splits` of one tile, into [columns, kPartialStride] at the beginning of the
+/// warp's ring. A warp with nothing to do (a tile behind the last one) calls it as well.
 template <typename C>
-__device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split, int n_splits, const Operand& x,
-                             std::byte* ring) {
+__device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split, int n_splits,
+                             const Operand& x, std::byte* ring) {
   if (tile_idx * kTileRows >= weight.rows) {
     begin_kernel();
     return;
@@ -274,7 +290,8 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
     constexpr PackedFormat kFormat = packed_format(kType);
     const int n_records = weight.cols / kFormat.cols;
     const std::byte* tile = weight.data + size_t(tile_idx) * n_records * kFormat.bytes();
-    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, x, lane, ring, acc);
+    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, x,
+                        lane, ring, acc);
   };
   with_packed_type(weight.dtype, [&](auto type) {
     if constexpr (linear_operand(decltype(type)::value) == C::kOperand) sums(type);
@@ -294,16 +311,20 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
 /// Warps that a large GPU runs at once.
 inline constexpr int kWarpsAtOnce = 16 * 132;
 
-/// Warps over which the records of a tile are split: as many as leave all warps of a product on a large GPU at once, a
-/// power of two that depends on the weights alone, since it decides the order of the sums.
+/// Warps over which the records of a tile are split: as many as leave all warps of a product on a
+/// large GPU at once, a power of two that depends on the weights alone, since it decides the order
+/// of the sums.
 inline int tile_splits(int n_tiles, int n_records, int splits_max) {
   int splits = 1;
-  while (2 * splits <= splits_max && 2 * splits <= n_records && 2 * splits * n_tiles <= kWarpsAtOnce) splits *= 2;
+  while (2 * splits <= splits_max && 2 * splits <= n_records &&
+         2 * splits * n_tiles <= kWarpsAtOnce)
+    splits *= 2;
   return splits;
 }
 
 inline bool weight_valid(const PackedWeight& weight, const Operand& x) {
-  return weight.rows > 0 && weight.cols == x.cols && packed_bytes(weight.dtype, weight.rows, weight.cols) > 0 &&
+  return weight.rows > 0 && weight.cols == x.cols &&
+         packed_bytes(weight.dtype, weight.rows, weight.cols) > 0 &&
          x.type == linear_operand(weight.dtype);
 }
 

@@ -31,7 +31,8 @@ __device__ float block_sum(float x, float* scratch) {
   return total;
 }
 
-/// How much lower-numbered threads hold, and through `total` what all hold. `scratch`: one value a warp.
+/// How much lower-numbered threads hold, and through `total` what all hold. `scratch`: one value a
+/// warp.
 template <int kThreads>
 __device__ int exclusive_scan(int x, int* scratch, int& total) {
   constexpr int n_warps = kThreads / kWarp;
@@ -53,8 +54,8 @@ __device__ int exclusive_scan(int x, int* scratch, int& total) {
   return before + inclusive - x;
 }
 
-/// How many lower-numbered threads hold true, and through `total` how many do. One barrier; `scratch`, one value a
-/// warp, must not be in use from before.
+/// How many lower-numbered threads hold true, and through `total` how many do. One barrier;
+/// `scratch`, one value a warp, must not be in use from before.
 template <int kThreads>
 __device__ int exclusive_count(bool holds, unsigned* scratch, int& total) {
   constexpr int n_warps = kThreads / kWarp;

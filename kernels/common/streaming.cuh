@@ -7,9 +7,10 @@
 
 namespace nosa::cuda {
 
-/// Says that what is loaded with it is the first to leave the second-level cache: keys and values pass through, while
-/// tables and activations, which the next kernels read, stay. For plain loads: asynchronous copies of 16-bit weights that
-/// carried it ended in an illegal instruction on an H200 (driver 580.159, CUDA 13.0).
+/// Says that what is loaded with it is the first to leave the second-level cache: keys and values
+/// pass through, while tables and activations, which the next kernels read, stay. For plain loads:
+/// asynchronous copies of 16-bit weights that carried it ended in an illegal instruction on an H200
+/// (driver 580.159, CUDA 13.0).
 __device__ inline uint64_t streaming_policy() {
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));

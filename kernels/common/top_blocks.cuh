@@ -1,5 +1,5 @@
-// The best of up to 16384 scored blocks, by one thread block: higher score first, then higher block index. Device code
-// only.
+// The best of up to 16384 scored blocks, by one thread block: higher score first, then higher block
+// index. Device code only.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -43,8 +43,8 @@ __device__ inline uint64_t ranked_key(uint32_t ordered_score, int block) {
   return uint64_t(ordered_score) << 16 | uint32_t(block);
 }
 
-/// Finds the digit where the border of the n_best highest lies, of keys that are counted in s.histogram: into s.digit,
-/// with the number of keys in higher digits and in it.
+/// Finds the digit where the border of the n_best highest lies, of keys that are counted in
+/// s.histogram: into s.digit, with the number of keys in higher digits and in it.
 __device__ inline void find_digit(int n_best, TopScratch& s) {
   constexpr int kPerThread = TopScratch::kDigits / kSelectThreads;
   // Thread i has the i-th highest run of digits.
@@ -71,7 +71,8 @@ __device__ inline void find_digit(int n_best, TopScratch& s) {
 
 /// The n_best-th highest of the candidates for which `chosen` holds, no more than kFew.
 template <typename Chosen>
-__device__ uint64_t border_of_few(const uint32_t* keys, int n_blocks, int n_best, TopScratch& s, const Chosen& chosen) {
+__device__ uint64_t border_of_few(const uint32_t* keys, int n_blocks, int n_best, TopScratch& s,
+                                  const Chosen& chosen) {
   for (int b = threadIdx.x; b < n_blocks; b += kSelectThreads) {
     const uint32_t key = keys[b];
     if (key != 0 && chosen(key, b)) s.few[atomicAdd(&s.n_few, 1)] = ranked_key(key, b);
@@ -87,8 +88,8 @@ __device__ uint64_t border_of_few(const uint32_t* keys, int n_blocks, int n_best
   return s.threshold;
 }
 
-/// The digit of a softmax's score: 128 an octave over the 32 octaves from 2^-25 on, smaller ones in digit 0, larger
-/// ones in the last. Orders like the score.
+/// The digit of a softmax's score: 128 an octave over the 32 octaves from 2^-25 on, smaller ones in
+/// digit 0, larger ones in the last. Orders like the score.
 __device__ inline int score_digit(uint32_t key) {
   constexpr int kShift = 16;  // leaves 7 bits of the mantissa
   constexpr int kLowest = int((0x80000000u | (127u - 25u) << 23) >> kShift);
@@ -96,7 +97,8 @@ __device__ inline int score_digit(uint32_t key) {
 }
 
 /// As border_key(), for keys that no one digit tells apart: digit after digit from the top.
-__device__ inline uint64_t border_by_digits(const uint32_t* keys, int n_blocks, int n_best, TopScratch& s) {
+__device__ inline uint64_t border_by_digits(const uint32_t* keys, int n_blocks, int n_best,
+                                            TopScratch& s) {
   uint64_t prefix = 0;
   for (int shift = 48 - TopScratch::kDigitBits;; shift -= TopScratch::kDigitBits) {
     __syncthreads();  // The round before is over.
@@ -114,8 +116,9 @@ __device__ inline uint64_t border_by_digits(const uint32_t* keys, int n_blocks, 
     n_best -= s.above;
     if (s.in_digit == n_best) return prefix << shift;
     if (s.in_digit > TopScratch::kFew) continue;
-    return border_of_few(keys, n_blocks, n_best, s,
-                         [&](uint32_t key, int b) { return ranked_key(key, b) >> shift == prefix; });
+    return border_of_few(keys, n_blocks, n_best, s, [&](uint32_t key, int b) {
+      return ranked_key(key, b) >> shift == prefix;
+    });
   }
 }
 
@@ -126,15 +129,19 @@ __device__ inline void clear_counts(TopScratch& s) {
 }
 
 /// To be called once for every candidate's key that is not 0.
-__device__ inline void count_key(uint32_t key, TopScratch& s) { atomicAdd(&s.histogram[score_digit(key)], 1); }
+__device__ inline void count_key(uint32_t key, TopScratch& s) {
+  atomicAdd(&s.histogram[score_digit(key)], 1);
+}
 
 /// The key that exactly `n_best` candidates reach: ranked_key(keys[b], b) >= it. By all threads.
 /// REQUIRES: 0 < n_best < number of candidates; all were counted, and synchronised since.
-__device__ inline uint64_t border_key(const uint32_t* keys, int n_blocks, int n_best, TopScratch& s) {
+__device__ inline uint64_t border_key(const uint32_t* keys, int n_blocks, int n_best,
+                                      TopScratch& s) {
   find_digit(n_best, s);
   if (s.in_digit > TopScratch::kFew) return border_by_digits(keys, n_blocks, n_best, s);
   const int digit = s.digit;
-  return border_of_few(keys, n_blocks, n_best - s.above, s, [&](uint32_t key, int) { return score_digit(key) == digit; });
+  return border_of_few(keys, n_blocks, n_best - s.above, s,
+                       [&](uint32_t key, int) { return score_digit(key) == digit; });
 }
 
 }  // namespace nosa::cuda

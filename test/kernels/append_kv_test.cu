@@ -1,8 +1,7 @@
 // link: kernels/append_kv.cu kernels/rope_angles.cu
-#include "append_kv.h"
-
 #include <map>
 
+#include "append_kv.h"
 #include "cache_fixture.h"
 #include "reference/rope.h"
 #include "reference/selection.h"
@@ -24,19 +23,34 @@ struct Case {
 class AppendTest {
  public:
   AppendTest(const Case& c, Random& random)
-      : c_(c), f_(c.shape, random), s_(f_.shape), random_(random), offloaded_(s_.n_slots > 0), width_(s_.n_kv_heads * s_.head_dim),
-        pool_((offloaded_ ? s_.n_lanes : 1) * s_.n_kv_heads * n_extents() * s_.extent_bytes() / sizeof(__half)),
+      : c_(c),
+        f_(c.shape, random),
+        s_(f_.shape),
+        random_(random),
+        offloaded_(s_.n_slots > 0),
+        width_(s_.n_kv_heads * s_.head_dim),
+        pool_((offloaded_ ? s_.n_lanes : 1) * s_.n_kv_heads * n_extents() * s_.extent_bytes() /
+              sizeof(__half)),
         slot_of_block_(std::vector<int16_t>(n_streams() * s_.n_blocks_max, -1)),
         block_of_slot_(std::vector<int32_t>(n_streams() * std::max(1, s_.n_slots), -1)),
         last_step_(std::vector<uint32_t>(n_streams() * std::max(1, s_.n_slots), 0)),
         compressed_(size_t(s_.n_kv_heads) * f_.n_pages * cuda::kBlockWindows * s_.head_dim),
         token_scores_(size_t(s_.n_kv_heads) * f_.n_pages * kBlockTokens),
         window_scores_(size_t(s_.n_kv_heads) * f_.n_pages * cuda::kBlockWindows),
-        a_(random.normals(s_.n_kv_heads)), delta_(random.normals(size_t(s_.n_kv_heads) * width_, 0.2f)),
-        delta_bias_(random.normals(s_.n_kv_heads)), d_a_(a_), d_delta_(delta_), d_delta_bias_(delta_bias_),
-        inv_freq_(frequencies()), d_inv_freq_(inv_freq_), base_(bases()), d_base_(base_),
-        rotation_(size_t(s_.n_rows()) * c.n_rotated / 2), step_(1),
-        stride_(size_t(s_.n_heads + 2 * s_.n_kv_heads) * s_.head_dim), qkv_(s_.n_rows() * stride_) {
+        a_(random.normals(s_.n_kv_heads)),
+        delta_(random.normals(size_t(s_.n_kv_heads) * width_, 0.2f)),
+        delta_bias_(random.normals(s_.n_kv_heads)),
+        d_a_(a_),
+        d_delta_(delta_),
+        d_delta_bias_(delta_bias_),
+        inv_freq_(frequencies()),
+        d_inv_freq_(inv_freq_),
+        base_(bases()),
+        d_base_(base_),
+        rotation_(size_t(s_.n_rows()) * c.n_rotated / 2),
+        step_(1),
+        stride_(size_t(s_.n_heads + 2 * s_.n_kv_heads) * s_.head_dim),
+        qkv_(s_.n_rows() * stride_) {
     // Fresh sequences: the step's tokens are the first.
     for (int lane = 0; lane < s_.n_lanes; ++lane) f_.n_tokens[lane] = 0;
     next_step();
@@ -57,9 +71,12 @@ class AppendTest {
     EXPECT(worst_score_ < 1e-5, "scores off by " + std::to_string(worst_score_));
     EXPECT(worst_window_ < 1e-3, "windows off by " + std::to_string(worst_window_));
     EXPECT(n_windows_ > 0, "no window was completed");
-    std::printf("append_kv %d/%d x %d, %s, %s: %d windows; worst errors q %.1e, k %.1e, score %.1e, window %.1e\n", s_.n_heads,
-                s_.n_kv_heads, s_.head_dim, offloaded_ ? "slots" : "pages", c_.learned ? "learned" : "training-free",
-                n_windows_, worst_query_, worst_key_, worst_score_, worst_window_);
+    std::printf(
+        "append_kv %d/%d x %d, %s, %s: %d windows; worst errors q %.1e, k %.1e, score %.1e, window "
+        "%.1e\n",
+        s_.n_heads, s_.n_kv_heads, s_.head_dim, offloaded_ ? "slots" : "pages",
+        c_.learned ? "learned" : "training-free", n_windows_, worst_query_, worst_key_,
+        worst_score_, worst_window_);
   }
 
  private:
@@ -67,7 +84,8 @@ class AppendTest {
   size_t n_streams() const { return size_t(s_.n_lanes) * s_.n_kv_heads; }
   std::vector<float> frequencies() const {
     std::vector<float> values;
-    for (int i = 0; i < c_.n_rotated / 2; ++i) values.push_back(float(std::pow(1e6, -2.0 * i / c_.n_rotated)));
+    for (int i = 0; i < c_.n_rotated / 2; ++i)
+      values.push_back(float(std::pow(1e6, -2.0 * i / c_.n_rotated)));
     return values;
   }
   std::vector<int32_t> bases() {
@@ -97,13 +115,15 @@ class AppendTest {
     r.n_rotated = c_.n_rotated;
     r.magnitude = 1.25f;
     MUST(cuda::rope_angles(r, nullptr));
-    MUST(cudaDeviceSynchronize());  // In a step other kernels lie between the two, as append_kv's early reads want.
+    MUST(cudaDeviceSynchronize());  // In a step other kernels lie between the two, as append_kv's
+                                    // early reads want.
 
     cuda::AppendKvParams p = {};
     p.rows = f_.rows();
     p.blocks = f_.blocks();
     const size_t head = n_extents() * s_.extent_bytes();
-    p.pool = {reinterpret_cast<std::byte*>(pool_.data()), offloaded_ ? head * s_.n_kv_heads : 0, head, s_.extent_bytes()};
+    p.pool = {reinterpret_cast<std::byte*>(pool_.data()), offloaded_ ? head * s_.n_kv_heads : 0,
+              head, s_.extent_bytes()};
     p.slots = {slot_of_block_.data(), block_of_slot_.data(), last_step_.data(), s_.n_slots};
     p.side_car = {compressed_.data(), token_scores_.data(), window_scores_.data(), f_.n_pages};
     p.q = qkv_.data();
@@ -111,9 +131,11 @@ class AppendTest {
     p.v = p.k + width_;
     p.q_stride = p.k_stride = p.v_stride = stride_;
     p.rotation = rotation_.data();
-    if (c_.learned) p.a = d_a_.data(), p.delta = d_delta_.data(), p.delta_bias = d_delta_bias_.data();
+    if (c_.learned)
+      p.a = d_a_.data(), p.delta = d_delta_.data(), p.delta_bias = d_delta_bias_.data();
     p.step = step_.data();
-    p.n_heads = s_.n_heads, p.n_kv_heads = s_.n_kv_heads, p.head_dim = s_.head_dim, p.n_rotated = c_.n_rotated;
+    p.n_heads = s_.n_heads, p.n_kv_heads = s_.n_kv_heads, p.head_dim = s_.head_dim,
+    p.n_rotated = c_.n_rotated;
     p.pairing = c_.pairing;
     MUST(cuda::append_kv(p, nullptr));
   }
@@ -142,7 +164,8 @@ class AppendTest {
         worst_query_ = std::max(worst_query_, relative_norm(got, want));
       }
       const float* k = x + s_.n_heads * s_.head_dim;
-      EXPECT(std::equal(k, k + 2 * width_, y + s_.n_heads * s_.head_dim), "keys and values are inputs only");
+      EXPECT(std::equal(k, k + 2 * width_, y + s_.n_heads * s_.head_dim),
+             "keys and values are inputs only");
       for (int h = 0; h < s_.n_kv_heads; ++h) {
         const int block = f_.n_attended[place.lane] + place.own / kBlockTokens;
         const int page = f_.page(place.lane, block);
@@ -150,8 +173,8 @@ class AppendTest {
         const int index = offloaded_ ? slot_of_block[stream * s_.n_blocks_max + block] : page;
         EXPECT(index >= 0, "the tail block has no slot");
         if (index < 0) continue;
-        const size_t extent =
-            (((offloaded_ ? stream : size_t(h)) * n_extents()) + index) * s_.extent_bytes() / sizeof(__half);
+        const size_t extent = (((offloaded_ ? stream : size_t(h)) * n_extents()) + index) *
+                              s_.extent_bytes() / sizeof(__half);
         const auto want_key = rotate(k + h * s_.head_dim, position);
         std::vector<float> key, value;
         bool same_value = true;
@@ -159,15 +182,18 @@ class AppendTest {
           const size_t at = extent + size_t(place.own % kBlockTokens) * s_.head_dim + d;
           key.push_back(__half2float(pool[at]));
           const float v = k[width_ + h * s_.head_dim + d];
-          same_value = same_value && __half2float(pool[at + kBlockTokens * s_.head_dim]) == __half2float(__float2half_rn(v));
+          same_value = same_value && __half2float(pool[at + kBlockTokens * s_.head_dim]) ==
+                                         __half2float(__float2half_rn(v));
         }
         EXPECT(same_value, "a value is not the rounded input");
         worst_key_ = std::max(worst_key_, relative_norm(key, want_key));
         keys_[{place.lane, h}].insert(keys_[{place.lane, h}].end(), key.begin(), key.end());
 
         const double want_score = score(k, k + width_, want_key, h);
-        const size_t token = (size_t(h) * f_.n_pages + page) * kBlockTokens + place.own % kBlockTokens;
-        worst_score_ = std::max(worst_score_, std::fabs(token_scores[token] - want_score) / (1.0 + std::fabs(want_score)));
+        const size_t token =
+            (size_t(h) * f_.n_pages + page) * kBlockTokens + place.own % kBlockTokens;
+        worst_score_ = std::max(worst_score_, std::fabs(token_scores[token] - want_score) /
+                                                  (1.0 + std::fabs(want_score)));
         scores_[{place.lane, h}].push_back(token_scores[token]);
         check_window(place, h, compressed, window_scores);
       }
@@ -176,23 +202,29 @@ class AppendTest {
   }
 
   /// The window that the row's token completes, if any, against the mean of what was stored.
-  void check_window(const CacheFixture::RowPlace& place, int h, const std::vector<__half>& compressed,
+  void check_window(const CacheFixture::RowPlace& place, int h,
+                    const std::vector<__half>& compressed,
                     const std::vector<float>& window_scores) {
     const int n = place.own + 1;
     if (n < cuda::kWindowTokens || n % cuda::kWindowStride != 0) return;
     n_windows_ += 1;
     const int window = (n - cuda::kWindowTokens) / cuda::kWindowStride;
     const int page = f_.page(place.lane, f_.n_attended[place.lane] + window / cuda::kBlockWindows);
-    const size_t at = (size_t(h) * f_.n_pages + page) * cuda::kBlockWindows + window % cuda::kBlockWindows;
+    const size_t at =
+        (size_t(h) * f_.n_pages + page) * cuda::kBlockWindows + window % cuda::kBlockWindows;
     const auto& keys = keys_[{place.lane, h}];
-    const std::vector<double> rows(keys.begin() + size_t(window) * cuda::kWindowStride * s_.head_dim, keys.end());
+    const std::vector<double> rows(
+        keys.begin() + size_t(window) * cuda::kWindowStride * s_.head_dim, keys.end());
     const auto want = reference::window_mean(rows.data(), cuda::kWindowTokens, s_.head_dim);
     std::vector<float> got;
-    for (int d = 0; d < s_.head_dim; ++d) got.push_back(__half2float(compressed[at * s_.head_dim + d]));
+    for (int d = 0; d < s_.head_dim; ++d)
+      got.push_back(__half2float(compressed[at * s_.head_dim + d]));
     worst_window_ = std::max(worst_window_, relative_norm(got, want));
     const auto& scores = scores_[{place.lane, h}];
-    const double mean = std::accumulate(scores.end() - cuda::kWindowTokens, scores.end(), 0.0) / cuda::kWindowTokens;
-    worst_score_ = std::max(worst_score_, std::fabs(window_scores[at] - mean) / (1.0 + std::fabs(mean)));
+    const double mean = std::accumulate(scores.end() - cuda::kWindowTokens, scores.end(), 0.0) /
+                        cuda::kWindowTokens;
+    worst_score_ =
+        std::max(worst_score_, std::fabs(window_scores[at] - mean) / (1.0 + std::fabs(mean)));
   }
 
   void check_maps(const std::vector<int16_t>& slot_of_block) {
@@ -200,16 +232,19 @@ class AppendTest {
     for (size_t stream = 0; stream < n_streams(); ++stream) {
       for (int slot = 0; slot < s_.n_slots; ++slot) {
         const int block = block_of_slot[stream * s_.n_slots + slot];
-        EXPECT(block < 0 || slot_of_block[stream * s_.n_blocks_max + block] == slot, "the maps contradict each other");
+        EXPECT(block < 0 || slot_of_block[stream * s_.n_blocks_max + block] == slot,
+               "the maps contradict each other");
       }
       int n = 0;
-      for (int b = 0; b < s_.n_blocks_max; ++b) n += slot_of_block[stream * s_.n_blocks_max + b] >= 0 ? 1 : 0;
+      for (int b = 0; b < s_.n_blocks_max; ++b)
+        n += slot_of_block[stream * s_.n_blocks_max + b] >= 0 ? 1 : 0;
       EXPECT(n <= s_.n_slots, "more blocks than slots");
     }
   }
 
   std::vector<double> rotate(const float* x, int position) const {
-    return reference::rope(x, s_.head_dim, position, inv_freq_.data(), c_.n_rotated, 1.25, c_.pairing);
+    return reference::rope(x, s_.head_dim, position, inv_freq_.data(), c_.n_rotated, 1.25,
+                           c_.pairing);
   }
   double score(const float*, const float* v, const std::vector<double>& key, int h) const {
     if (!c_.learned) {
@@ -251,7 +286,8 @@ class AppendTest {
 
 CacheShape shape(int n_heads, int n_kv_heads, int head_dim, int n_queries, int n_slots) {
   CacheShape s;
-  s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim, s.n_queries = n_queries, s.n_slots = n_slots;
+  s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim, s.n_queries = n_queries,
+  s.n_slots = n_slots;
   s.n_blocks_max = 24;
   return s;
 }

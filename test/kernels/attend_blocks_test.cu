@@ -1,6 +1,5 @@
 // link: kernels/attend_blocks.cu kernels/merge_parts.cu
 #include "attend_blocks.h"
-
 #include "cache_fixture.h"
 #include "reference/attention.h"
 
@@ -20,11 +19,19 @@ constexpr int kCapacity = 128;
 /// Pool and lists over a fixture: in slots, or in pages when the shape has no slots.
 struct Attention {
   Attention(const Case& c, Random& random)
-      : f(c.shape, random), s(f.shape), offloaded(s.n_slots > 0), values(pool_values()), pool(values),
-        q(random.normals(size_t(s.n_rows()) * s.n_heads * s.head_dim, 2.0f)), d_q(q),
-        bias(random.normals(size_t(s.n_kv_heads) * f.n_pages * kBlockTokens, 3.0f)), d_bias(bias),
+      : f(c.shape, random),
+        s(f.shape),
+        offloaded(s.n_slots > 0),
+        values(pool_values()),
+        pool(values),
+        q(random.normals(size_t(s.n_rows()) * s.n_heads * s.head_dim, 2.0f)),
+        d_q(q),
+        bias(random.normals(size_t(s.n_kv_heads) * f.n_pages * kBlockTokens, 3.0f)),
+        d_bias(bias),
         selected(size_t(s.n_rows()) * s.n_kv_heads * kCapacity, {-7, -7, -7, -7}),
-        n_selected(size_t(s.n_rows()) * s.n_kv_heads, 0), out(q.size()), rounded(q.size()),
+        n_selected(size_t(s.n_rows()) * s.n_kv_heads, 0),
+        out(q.size()),
+        rounded(q.size()),
         parts(cuda::attention_parts_bytes(s.n_rows(), s.n_heads, s.head_dim)) {
     // Half the values are drawn, and repeated: drawing is what takes the time.
     for (size_t i = 0; i < values.size(); ++i) {
@@ -40,8 +47,8 @@ struct Attention {
     d_n_selected = std::make_unique<Device<int32_t>>(n_selected);
     p.rows = f.rows();
     p.blocks = f.blocks();
-    p.pool = {reinterpret_cast<std::byte*>(pool.data()), offloaded ? s.n_kv_heads * head_bytes() : 0, head_bytes(),
-              s.extent_bytes()};
+    p.pool = {reinterpret_cast<std::byte*>(pool.data()),
+              offloaded ? s.n_kv_heads * head_bytes() : 0, head_bytes(), s.extent_bytes()};
     p.q = d_q.data();
     p.q_stride = size_t(s.n_heads) * s.head_dim;
     if (c.listed) p.selected = d_selected->data(), p.n_selected = d_n_selected->data();
@@ -65,11 +72,13 @@ struct Attention {
   size_t n_extents() const { return offloaded ? size_t(s.n_slots) : size_t(f.n_pages); }
   size_t head_bytes() const { return n_extents() * s.extent_bytes(); }
   std::vector<__half> pool_values() const {
-    return std::vector<__half>((offloaded ? s.n_lanes : 1) * s.n_kv_heads * head_bytes() / sizeof(__half));
+    return std::vector<__half>((offloaded ? s.n_lanes : 1) * s.n_kv_heads * head_bytes() /
+                               sizeof(__half));
   }
   size_t extent(int lane, int h, int index) const {
     return ((offloaded ? size_t(lane) * s.n_kv_heads : 0) * head_bytes() + h * head_bytes() +
-            size_t(index) * s.extent_bytes()) / sizeof(__half);
+            size_t(index) * s.extent_bytes()) /
+           sizeof(__half);
   }
 
   /// Some of the blocks that the row sees, ascending, anywhere in the slots.
@@ -82,7 +91,8 @@ struct Attention {
       std::iota(slots.begin(), slots.end(), 0);
       std::shuffle(slots.begin(), slots.end(), random.engine());
       int n = 0;
-      for (int b = 0; b < place.n_blocks && n < std::min(kCapacity, offloaded ? s.n_slots : kCapacity); ++b) {
+      for (int b = 0;
+           b < place.n_blocks && n < std::min(kCapacity, offloaded ? s.n_slots : kCapacity); ++b) {
         if (b != place.n_blocks - 1 && random.integer(0, 2) == 0) continue;
         // A block that is nowhere is left out.
         const bool nowhere = b != place.n_blocks - 1 && random.integer(0, 30) == 0;
@@ -110,7 +120,8 @@ struct Attention {
       return all;
     }
     for (int b = 0; b < place.n_blocks; ++b) {
-      if (f.info[size_t(place.lane) * s.n_blocks_max + b].masked == 0) all.push_back({b, f.page(place.lane, b)});
+      if (f.info[size_t(place.lane) * s.n_blocks_max + b].masked == 0)
+        all.push_back({b, f.page(place.lane, b)});
     }
     return all;
   }
@@ -173,7 +184,8 @@ void check_case(const Case& c, Random& random) {
         // Of each 32 values, 4q .. 4q + 3 lie at 8 (q mod 4) + 4 (q / 4), see operand.h.
         const int q = d % 32 / 4;
         const __half want = rounded[at + d / 32 * 32 + 8 * (q % 4) + 4 * (q / 4) + d % 4];
-        EXPECT(__half2float(want) == __half2float(__float2half_rn(got[at + d])), "the operand is not the rounded output");
+        EXPECT(__half2float(want) == __half2float(__float2half_rn(got[at + d])),
+               "the operand is not the rounded output");
       }
       if (place.lane < 0) {
         EXPECT(got[at] == 0.0f && got[at + s.head_dim - 1] == 0.0f, "an idle row is not zero");
@@ -186,7 +198,8 @@ void check_case(const Case& c, Random& random) {
         for (int j = 0; j < a.f.tokens_in(place, block.block); ++j) {
           for (int d = 0; d < s.head_dim; ++d) {
             keys.k.push_back(__half2float(a.values[extent + size_t(j) * s.head_dim + d]));
-            keys.v.push_back(__half2float(a.values[extent + size_t(kBlockTokens + j) * s.head_dim + d]));
+            keys.v.push_back(
+                __half2float(a.values[extent + size_t(kBlockTokens + j) * s.head_dim + d]));
           }
           const size_t page = size_t(h) * a.f.n_pages + a.f.page(place.lane, block.block);
           keys.bias.push_back(c.biased ? a.bias[page * kBlockTokens + j] : 0.0f);
@@ -200,23 +213,28 @@ void check_case(const Case& c, Random& random) {
   }
   // Weights are rounded to halves, 2^-12 each; a key left out or counted twice shows at 1e-2.
   EXPECT(worst < 6e-4, "attention off by " + std::to_string(worst));
-  std::printf("attend_blocks %d/%d x %d, %d rows, %s, %s: worst relative error %.1e\n", s.n_heads, s.n_kv_heads, s.head_dim,
-              s.n_rows(), c.listed ? "listed" : "all", a.offloaded ? "slots" : "pages", worst);
+  std::printf("attend_blocks %d/%d x %d, %d rows, %s, %s: worst relative error %.1e\n", s.n_heads,
+              s.n_kv_heads, s.head_dim, s.n_rows(), c.listed ? "listed" : "all",
+              a.offloaded ? "slots" : "pages", worst);
 }
 
-void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_selected, Random& random) {
+void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_selected,
+               Random& random) {
   Case c{{}, true, true};
   CacheShape& s = c.shape;
   s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
-  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = s.blocks_least = n_selected * 2, s.n_slots = 128, s.idle = false;
+  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = s.blocks_least = n_selected * 2, s.n_slots = 128,
+  s.idle = false;
   Attention a(c, random);
   for (auto& of : a.f.info) of = {64, 4, 0, 0};
   for (int& n : a.n_selected) n = n_selected;
   for (size_t i = 0; i < a.selected.size(); ++i) {
     const int block = int(i % kCapacity);
-    a.selected[i] = {block, int(i * 37 % 128), a.f.page(int(i / kCapacity) / n_kv_heads, block), 64};  // every slot once
+    a.selected[i] = {block, int(i * 37 % 128), a.f.page(int(i / kCapacity) / n_kv_heads, block),
+                     64};  // every slot once
   }
-  for (int lane = 0; lane < n_seqs; ++lane) a.f.n_attended[lane] = n_selected * 2 - 1, a.f.n_tokens[lane] = 64;
+  for (int lane = 0; lane < n_seqs; ++lane)
+    a.f.n_attended[lane] = n_selected * 2 - 1, a.f.n_tokens[lane] = 64;
   a.f.upload();
   a.d_selected->put(a.selected), a.d_n_selected->put(a.n_selected);
   a.p.rows = a.m.rows = a.f.rows(), a.p.blocks = a.f.blocks();
@@ -234,8 +252,8 @@ void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_sele
     MUST(cuda::merge_parts(a.m, stream));
   });
   const double bytes = double(n_seqs) * n_kv_heads * n_selected * a.s.extent_bytes();
-  std::printf("time attend_blocks + merge_parts %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n", n_heads, n_kv_heads, head_dim, n_seqs,
-              n_selected, us, bytes / us / 1000);
+  std::printf("time attend_blocks + merge_parts %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n",
+              n_heads, n_kv_heads, head_dim, n_seqs, n_selected, us, bytes / us / 1000);
 }
 
 }  // namespace
@@ -250,7 +268,8 @@ int main(int argc, char** argv) {
     }
     return report("attend_blocks_test");
   }
-  const auto shape = [](int n_heads, int n_kv_heads, int head_dim, int n_queries, int n_blocks, int n_slots) {
+  const auto shape = [](int n_heads, int n_kv_heads, int head_dim, int n_queries, int n_blocks,
+                        int n_slots) {
     CacheShape s;
     s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
     s.n_queries = n_queries, s.n_blocks_max = n_blocks, s.n_slots = n_slots;
@@ -276,6 +295,7 @@ int main(int argc, char** argv) {
   none.n_heads = none.n_kv_heads = 1, none.head_dim = 64, none.rows.n_queries = 1;
   EXPECT(cuda::attend_blocks(none, nullptr) == cudaSuccess, "no rows are fine");
   none.n_heads = 3, none.n_kv_heads = 2;
-  EXPECT(cuda::attend_blocks(none, nullptr) == cudaErrorInvalidValue, "heads that do not group are refused");
+  EXPECT(cuda::attend_blocks(none, nullptr) == cudaErrorInvalidValue,
+         "heads that do not group are refused");
   return report("attend_blocks_test");
 }

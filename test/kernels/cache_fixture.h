@@ -1,4 +1,5 @@
-// Random lanes, pages and side-cars in the layout of kernels/layout.h, on the host and on the device.
+// Random lanes, pages and side-cars in the layout of kernels/layout.h, on the host and on the
+// device.
 #pragma once
 
 #include <memory>
@@ -30,7 +31,9 @@ struct CacheShape {
 };
 
 inline int complete_windows(int n_tokens) {
-  return n_tokens < cuda::kWindowTokens ? 0 : (n_tokens - cuda::kWindowTokens) / cuda::kWindowStride + 1;
+  return n_tokens < cuda::kWindowTokens
+             ? 0
+             : (n_tokens - cuda::kWindowTokens) / cuda::kWindowStride + 1;
 }
 
 /// Lanes with attended sequences of ragged lengths and own tokens, and a step over some of them.
@@ -50,9 +53,12 @@ class CacheFixture {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random.engine());
     for (int seq = 0; seq < s.n_seqs; ++seq) {
-      const bool is_idle = seq >= s.n_lanes || (s.idle && s.n_seqs > 1 && random.integer(0, 5) == 0);
+      const bool is_idle =
+          seq >= s.n_lanes || (s.idle && s.n_seqs > 1 && random.integer(0, 5) == 0);
       lanes.push_back(is_idle ? -1 : order[seq]);
-      n_new.push_back(is_idle ? 0 : std::min(random.integer(s.idle ? 0 : s.n_queries, s.n_queries), own_of(order[seq])));
+      n_new.push_back(is_idle ? 0
+                              : std::min(random.integer(s.idle ? 0 : s.n_queries, s.n_queries),
+                                         own_of(order[seq])));
     }
   }
 
@@ -73,12 +79,15 @@ class CacheFixture {
   }
 
   int tokens_in(const RowPlace& row, int block) const {
-    if (block < n_attended[row.lane]) return info[size_t(row.lane) * shape.n_blocks_max + block].n_tokens;
+    if (block < n_attended[row.lane])
+      return info[size_t(row.lane) * shape.n_blocks_max + block].n_tokens;
     return std::min(kBlockTokens, row.own + 1 - (block - n_attended[row.lane]) * kBlockTokens);
   }
   int windows_in_block(const RowPlace& row, int block) const {
-    if (block < n_attended[row.lane]) return info[size_t(row.lane) * shape.n_blocks_max + block].n_windows;
-    const int n = complete_windows(row.own + 1) - cuda::kBlockWindows * (block - n_attended[row.lane]);
+    if (block < n_attended[row.lane])
+      return info[size_t(row.lane) * shape.n_blocks_max + block].n_windows;
+    const int n =
+        complete_windows(row.own + 1) - cuda::kBlockWindows * (block - n_attended[row.lane]);
     return std::clamp(n, 0, cuda::kBlockWindows);
   }
 
@@ -102,7 +111,8 @@ class CacheFixture {
     d_places->put(places);
   }
   cuda::StepRows rows() {
-    return {d_lanes->data(), d_tokens->data(), d_new->data(), d_places->data(), shape.n_seqs, shape.n_queries};
+    return {d_lanes->data(),  d_tokens->data(), d_new->data(),
+            d_places->data(), shape.n_seqs,     shape.n_queries};
   }
   cuda::LaneBlocks blocks() {
     return {d_pages->data(), d_info->data(), d_attended->data(), shape.n_blocks_max};
@@ -134,13 +144,15 @@ class CacheFixture {
       for (int b = 0; b < length; ++b) {
         cuda::BlockInfo& of = info[size_t(lane) * s.n_blocks_max + block + b];
         of.n_tokens = uint8_t(std::min(kBlockTokens, n - b * kBlockTokens));
-        of.n_windows = uint8_t(std::clamp(complete_windows(n) - cuda::kBlockWindows * b, 0, cuda::kBlockWindows));
+        of.n_windows = uint8_t(
+            std::clamp(complete_windows(n) - cuda::kBlockWindows * b, 0, cuda::kBlockWindows));
         of.masked = masked ? 1 : 0;
         of.pinned = random.integer(0, s.n_blocks_max / 3) == 0 ? 1 : 0;
       }
       block += length;
     }
-    for (int b = block; b < s.n_blocks_max; ++b) info[size_t(lane) * s.n_blocks_max + b] = {0, 0, 0, 0};
+    for (int b = block; b < s.n_blocks_max; ++b)
+      info[size_t(lane) * s.n_blocks_max + b] = {0, 0, 0, 0};
     n_attended.push_back(block);
     n_tokens.push_back((n_own - 1) * kBlockTokens + random.integer(1, kBlockTokens));
   }

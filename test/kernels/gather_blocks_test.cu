@@ -1,8 +1,7 @@
 // link: kernels/gather_blocks.cu
-#include "gather_blocks.h"
-
 #include <memory>
 
+#include "gather_blocks.h"
 #include "harness.h"
 
 using namespace nosa;
@@ -12,14 +11,22 @@ namespace {
 
 struct Setup {
   Setup(int n_seqs, int n_kv_heads, size_t extent_bytes, int n_pages, int n_slots)
-      : n_seqs(n_seqs), n_kv_heads(n_kv_heads), extent_bytes(extent_bytes), n_pages(n_pages), n_slots(n_slots),
-        host(extent_bytes / 4 * n_kv_heads * n_pages), slots(size_t(n_seqs) * n_kv_heads * n_slots * extent_bytes / 4),
-        lanes(size_t(n_seqs)), load_pages(size_t(n_seqs) * n_kv_heads * n_slots, -1), load_slots(load_pages),
+      : n_seqs(n_seqs),
+        n_kv_heads(n_kv_heads),
+        extent_bytes(extent_bytes),
+        n_pages(n_pages),
+        n_slots(n_slots),
+        host(extent_bytes / 4 * n_kv_heads * n_pages),
+        slots(size_t(n_seqs) * n_kv_heads * n_slots * extent_bytes / 4),
+        lanes(size_t(n_seqs)),
+        load_pages(size_t(n_seqs) * n_kv_heads * n_slots, -1),
+        load_slots(load_pages),
         n_loads(size_t(n_seqs) * n_kv_heads, 0) {
     // Page-major, as host memory is: the heads of a page lie together.
-    p.pages = {reinterpret_cast<std::byte*>(host.data()), 0, extent_bytes, extent_bytes * n_kv_heads};
-    p.slots = {reinterpret_cast<std::byte*>(slots.data()), extent_bytes * n_slots * n_kv_heads, extent_bytes * n_slots,
-               extent_bytes};
+    p.pages = {reinterpret_cast<std::byte*>(host.data()), 0, extent_bytes,
+               extent_bytes * n_kv_heads};
+    p.slots = {reinterpret_cast<std::byte*>(slots.data()), extent_bytes * n_slots * n_kv_heads,
+               extent_bytes * n_slots, extent_bytes};
     p.extent_bytes = extent_bytes;
     p.n_seqs = n_seqs, p.n_kv_heads = n_kv_heads, p.n_loads_max = n_slots;
   }
@@ -28,7 +35,8 @@ struct Setup {
     d_pages = std::make_unique<Device<int32_t>>(load_pages);
     d_slots = std::make_unique<Device<int32_t>>(load_slots);
     d_n = std::make_unique<Device<int32_t>>(n_loads);
-    p.lanes = d_lanes->data(), p.load_pages = d_pages->data(), p.load_slots = d_slots->data(), p.n_loads = d_n->data();
+    p.lanes = d_lanes->data(), p.load_pages = d_pages->data(), p.load_slots = d_slots->data(),
+    p.n_loads = d_n->data();
   }
 
   int n_seqs, n_kv_heads;
@@ -68,7 +76,8 @@ void check_case(int n_seqs, int n_kv_heads, size_t extent_bytes, int n_slots, Ra
   g.upload();
   MUST(cuda::gather_blocks(g.p, nullptr));
   EXPECT(g.slots.get() == want, "slots hold other bytes than the pages they were given");
-  std::printf("gather_blocks %d sequences, %d heads, %zu bytes, %d slots\n", n_seqs, n_kv_heads, extent_bytes, n_slots);
+  std::printf("gather_blocks %d sequences, %d heads, %zu bytes, %d slots\n", n_seqs, n_kv_heads,
+              extent_bytes, n_slots);
 }
 
 void time_case(int n_seqs, int n_kv_heads, size_t extent_bytes, int n_each, Random& random) {
@@ -90,8 +99,8 @@ void time_case(int n_seqs, int n_kv_heads, size_t extent_bytes, int n_each, Rand
     MUST(cuda::gather_blocks(p, stream));
   });
   const double bytes = double(n_seqs) * n_kv_heads * n_each * extent_bytes;
-  std::printf("time gather_blocks %d x %d x %d extents of %zu: %.2f us, %.1f GB/s\n", n_seqs, n_kv_heads, n_each,
-              extent_bytes, us, bytes / us / 1000);
+  std::printf("time gather_blocks %d x %d x %d extents of %zu: %.2f us, %.1f GB/s\n", n_seqs,
+              n_kv_heads, n_each, extent_bytes, us, bytes / us / 1000);
 }
 
 void time_copy() {
@@ -101,7 +110,8 @@ void time_copy() {
   const double us = median_us(
       [&](int, cudaStream_t stream) {
         MUST(cudaMemcpyAsync(device.data(), host.host(), kBytes, cudaMemcpyHostToDevice, stream));
-      }, 2, 5);
+      },
+      2, 5);
   std::printf("time one copy of 1 GiB from pinned memory: %.1f GB/s\n", double(kBytes) / us / 1000);
 }
 

@@ -1,4 +1,5 @@
-// What a kernel test needs: checks, random numbers, device memory that is poisoned and guarded, and timing.
+// What a kernel test needs: checks, random numbers, device memory that is poisoned and guarded, and
+// timing.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -58,7 +59,9 @@ class Random {
     engine_.seed(seed_);
   }
   float normal() { return normal_(engine_); }
-  float uniform(float from, float to) { return std::uniform_real_distribution<float>(from, to)(engine_); }
+  float uniform(float from, float to) {
+    return std::uniform_real_distribution<float>(from, to)(engine_);
+  }
   /// from .. to, both included.
   int integer(int from, int to) { return std::uniform_int_distribution<int>(from, to)(engine_); }
   std::vector<float> normals(size_t n, float scale = 1.0f) {
@@ -79,7 +82,8 @@ class Random {
   std::normal_distribution<float> normal_;
 };
 
-/// `n` values on the device between two guards. Fresh ones hold 0xff bytes: NaN, -1 or the highest number.
+/// `n` values on the device between two guards. Fresh ones hold 0xff bytes: NaN, -1 or the highest
+/// number.
 template <typename T>
 class Device {
  public:
@@ -119,7 +123,8 @@ class Device {
     std::vector<uint8_t> guard(kGuard);
     for (const uint8_t* at : {memory_, memory_ + kGuard + bytes()}) {
       MUST(cudaMemcpy(guard.data(), at, kGuard, cudaMemcpyDeviceToHost));
-      const bool whole = std::all_of(guard.begin(), guard.end(), [](uint8_t b) { return b == kGuardByte; });
+      const bool whole =
+          std::all_of(guard.begin(), guard.end(), [](uint8_t b) { return b == kGuardByte; });
       EXPECT(whole, "a kernel wrote outside its buffer");
     }
   }
@@ -166,7 +171,8 @@ double relative_norm(const std::vector<Got>& got, const std::vector<Want>& want)
 
 /// Median microseconds of one call of `work`, from replays of a graph that holds `n_calls` of them.
 /// `work` gets the number of the call, to rotate among inputs that together exceed the cache.
-inline double median_us(const std::function<void(int, cudaStream_t)>& work, int n_calls = 20, int n_replays = 15) {
+inline double median_us(const std::function<void(int, cudaStream_t)>& work, int n_calls = 20,
+                        int n_replays = 15) {
   cudaStream_t stream;
   MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

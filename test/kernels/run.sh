@@ -26,10 +26,10 @@ if [ ${#tests[@]} -eq 0 ]; then
   for file in "$root"/test/kernels/*_test.cu; do tests+=("$(basename "$file" .cu)"); done
 fi
 
-# The first line of a test names the kernels it is linked with.
+# The first lines of a test name the kernels it is linked with.
 compile() {
   local test=$1 build=$2 target=$3 sources
-  sources=$(sed -n '1s|^// link: ||p' "test/kernels/$test.cu")
+  sources=$(sed -n 's|^// link: ||p' "test/kernels/$test.cu")
   "$NVCC" -std=c++20 -O3 --expt-relaxed-constexpr -arch="$target" -cudart static -lineinfo \
     -I. -Ikernels -Inative -Itest/kernels -o "$build/$test" "test/kernels/$test.cu" $sources > "$build/$test.log" 2>&1 ||
     { echo "FAIL $test does not compile"; head -20 "$build/$test.log"; return 1; }

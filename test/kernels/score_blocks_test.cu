@@ -1,8 +1,7 @@
 // link: kernels/score_blocks.cu
-#include "score_blocks.h"
-
 #include "cache_fixture.h"
 #include "reference/selection.h"
+#include "score_blocks.h"
 
 using namespace nosa;
 using namespace nosa::test;
@@ -20,11 +19,13 @@ void check_case(const Case& c, Random& random) {
   const CacheShape& s = c.shape;
   f.upload();
   const auto q = random.normals(size_t(s.n_rows()) * s.n_heads * s.head_dim, 1.5f);
-  auto compressed = random.halves(size_t(s.n_kv_heads) * f.n_pages * cuda::kBlockWindows * s.head_dim);
+  auto compressed =
+      random.halves(size_t(s.n_kv_heads) * f.n_pages * cuda::kBlockWindows * s.head_dim);
   Device<float> d_q(q);
   Device<__half> d_compressed(compressed);
   Device<float2> best(size_t(s.n_rows()) * s.n_kv_heads * s.n_blocks_max);
-  Device<std::byte> scratch(cuda::score_blocks_scratch_bytes(s.n_rows(), s.n_heads, s.n_kv_heads, s.n_blocks_max));
+  Device<std::byte> scratch(
+      cuda::score_blocks_scratch_bytes(s.n_rows(), s.n_heads, s.n_kv_heads, s.n_blocks_max));
   MUST(cudaMemset(scratch.data(), 0, scratch.bytes()));
 
   cuda::ScoreBlocksParams p = {};
@@ -63,7 +64,9 @@ void check_case(const Case& c, Random& random) {
       }
       for (int b = 0; b < place.n_blocks; ++b) {
         for (int m = 0; m < f.windows_in_block(place, b); ++m) {
-          const size_t at = ((size_t(h) * f.n_pages + f.page(place.lane, b)) * cuda::kBlockWindows + m) * s.head_dim;
+          const size_t at =
+              ((size_t(h) * f.n_pages + f.page(place.lane, b)) * cuda::kBlockWindows + m) *
+              s.head_dim;
           for (int d = 0; d < s.head_dim; ++d) keys.push_back(__half2float(compressed[at + d]));
         }
       }
@@ -76,31 +79,38 @@ void check_case(const Case& c, Random& random) {
         const double last = n == cuda::kBlockWindows ? scores[at + 3] : -INFINITY;
         at += n;
         if (n == 0) {
-          EXPECT(of[b].x == -INFINITY && of[b].y == -INFINITY, "a block without windows has a score");
+          EXPECT(of[b].x == -INFINITY && of[b].y == -INFINITY,
+                 "a block without windows has a score");
           continue;
         }
         worst = std::max(worst, std::fabs(of[b].x - highest) / highest);
-        if (n == cuda::kBlockWindows) worst = std::max(worst, std::fabs(of[b].y - last) / last);
-        else EXPECT(of[b].y == -INFINITY, "a window that is not there has a score");
+        if (n == cuda::kBlockWindows)
+          worst = std::max(worst, std::fabs(of[b].y - last) / last);
+        else
+          EXPECT(of[b].y == -INFINITY, "a window that is not there has a score");
       }
     }
   }
   // Halves of the queries alone would be off by 1e-3 here.
   EXPECT(worst < 5e-5, "scores off by " + std::to_string(worst));
-  std::printf("score_blocks %d/%d x %d, %d rows, up to %d blocks: worst relative error %.1e\n", s.n_heads, s.n_kv_heads,
-              s.head_dim, s.n_rows(), s.n_blocks_max, worst);
+  std::printf("score_blocks %d/%d x %d, %d rows, up to %d blocks: worst relative error %.1e\n",
+              s.n_heads, s.n_kv_heads, s.head_dim, s.n_rows(), s.n_blocks_max, worst);
 }
 
-void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_blocks, Random& random) {
+void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_blocks,
+               Random& random) {
   CacheShape s;
   s.n_heads = n_heads, s.n_kv_heads = n_kv_heads, s.head_dim = head_dim;
-  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = n_blocks, s.blocks_least = n_blocks, s.idle = false;
+  s.n_lanes = s.n_seqs = n_seqs, s.n_blocks_max = n_blocks, s.blocks_least = n_blocks,
+  s.idle = false;
   CacheFixture f(s, random);
   for (auto& of : f.info) of = {64, 4, 0, 0};
-  for (int lane = 0; lane < s.n_lanes; ++lane) f.n_attended[lane] = n_blocks - 1, f.n_tokens[lane] = 64;
+  for (int lane = 0; lane < s.n_lanes; ++lane)
+    f.n_attended[lane] = n_blocks - 1, f.n_tokens[lane] = 64;
   f.upload();
   const size_t layer = size_t(n_kv_heads) * f.n_pages * cuda::kBlockWindows * head_dim;
-  const int n_layers = int(std::max<size_t>(1, (size_t(256) << 20) / (layer * 2)));  // beyond the cache
+  const int n_layers =
+      int(std::max<size_t>(1, (size_t(256) << 20) / (layer * 2)));  // beyond the cache
   Device<__half> compressed(layer * n_layers);
   const auto some = random.halves(layer);
   for (int i = 0; i < n_layers; ++i) {
@@ -108,7 +118,8 @@ void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_bloc
   }
   Device<float> q(random.normals(size_t(s.n_rows()) * n_heads * head_dim));
   Device<float2> best(size_t(s.n_rows()) * n_kv_heads * n_blocks);
-  Device<std::byte> scratch(cuda::score_blocks_scratch_bytes(s.n_rows(), n_heads, n_kv_heads, n_blocks));
+  Device<std::byte> scratch(
+      cuda::score_blocks_scratch_bytes(s.n_rows(), n_heads, n_kv_heads, n_blocks));
   MUST(cudaMemset(scratch.data(), 0, scratch.bytes()));
   const double us = median_us([&](int i, cudaStream_t stream) {
     cuda::ScoreBlocksParams p = {};
@@ -122,8 +133,8 @@ void time_case(int n_heads, int n_kv_heads, int head_dim, int n_seqs, int n_bloc
     MUST(cuda::score_blocks(p, stream));
   });
   const double bytes = double(n_seqs) * n_kv_heads * n_blocks * cuda::kBlockWindows * head_dim * 2;
-  std::printf("time score_blocks %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n", n_heads, n_kv_heads, head_dim, n_seqs,
-              n_blocks, us, bytes / us / 1000);
+  std::printf("time score_blocks %d/%d x %d, %d x %d blocks: %.2f us, %.0f GB/s\n", n_heads,
+              n_kv_heads, head_dim, n_seqs, n_blocks, us, bytes / us / 1000);
 }
 
 }  // namespace
@@ -154,7 +165,8 @@ int main(int argc, char** argv) {
   check_case({shape(40, 2, 64, 1, 50), 1}, random);
   check_case({shape(64, 1, 128, 1, 50), 1}, random);
   if (!options.small) {
-    CacheShape large = shape(14, 2, 64, 1, 6000);  // more units than a thread block keeps, at one split
+    CacheShape large =
+        shape(14, 2, 64, 1, 6000);  // more units than a thread block keeps, at one split
     large.blocks_least = 5000;
     check_case({large, 64}, random);
     large = shape(14, 14, 64, 8, 700);
@@ -162,9 +174,11 @@ int main(int argc, char** argv) {
     check_case({large, 64}, random);
   }
   cuda::ScoreBlocksParams none = {};
-  none.n_heads = none.n_kv_heads = 1, none.head_dim = 64, none.rows.n_queries = 1, none.blocks.n_blocks_max = 1;
+  none.n_heads = none.n_kv_heads = 1, none.head_dim = 64, none.rows.n_queries = 1,
+  none.blocks.n_blocks_max = 1;
   EXPECT(cuda::score_blocks(none, nullptr) == cudaSuccess, "no rows are fine");
   none.rows.n_seqs = 1, none.head_dim = 80;
-  EXPECT(cuda::score_blocks(none, nullptr) == cudaErrorInvalidValue, "an unknown head size is refused");
+  EXPECT(cuda::score_blocks(none, nullptr) == cudaErrorInvalidValue,
+         "an unknown head size is refused");
   return report("score_blocks_test");
 }

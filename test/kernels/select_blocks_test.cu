@@ -1,10 +1,9 @@
 // link: kernels/select_blocks.cu kernels/rank_blocks.cu
-#include "select_blocks.h"
-
 #include <set>
 
 #include "cache_fixture.h"
 #include "reference/selection.h"
+#include "select_blocks.h"
 
 using namespace nosa;
 using namespace nosa::test;
@@ -29,14 +28,24 @@ struct Slots {
 class SelectTest {
  public:
   SelectTest(const CacheShape& shape, const Budget& budget, Random& random)
-      : f_(shape, random), s_(f_.shape), budget_(budget), random_(random),
-        windows_(make_windows()), d_windows_(windows_),
+      : f_(shape, random),
+        s_(f_.shape),
+        budget_(budget),
+        random_(random),
+        windows_(make_windows()),
+        d_windows_(windows_),
         best_(size_t(s_.n_rows()) * s_.n_kv_heads * s_.n_blocks_max),
-        order_(n_streams() * budget.total_blocks), order_scores_(n_streams() * budget.total_blocks),
-        n_entries_(n_streams()), n_own_(n_streams()),
-        selected_(lists() * kCapacity), n_selected_(lists()),
-        load_pages_(loads() * s_.n_slots), load_slots_(loads() * s_.n_slots), n_loads_(loads()),
-        n_total_(std::vector<unsigned long long>(s_.n_lanes, 0)), failed_(std::vector<int32_t>(1, 0)),
+        order_(n_streams() * budget.total_blocks),
+        order_scores_(n_streams() * budget.total_blocks),
+        n_entries_(n_streams()),
+        n_own_(n_streams()),
+        selected_(lists() * kCapacity),
+        n_selected_(lists()),
+        load_pages_(loads() * s_.n_slots),
+        load_slots_(loads() * s_.n_slots),
+        n_loads_(loads()),
+        n_total_(std::vector<unsigned long long>(s_.n_lanes, 0)),
+        failed_(std::vector<int32_t>(1, 0)),
         step_(std::vector<uint32_t>(1, 0)) {
     missing_.resize(loads());
     host_.slot_of_block.assign(n_streams() * s_.n_blocks_max, -1);
@@ -64,9 +73,11 @@ class SelectTest {
       advance();
     }
     EXPECT(failed_.get()[0] == 0, "select_blocks says that something did not fit");
-    std::printf("select_blocks %s, %d rows, up to %d blocks, %d slots: %d steps, %.2f loads a stream and step\n",
-                budget_.by_eviction ? "nosa" : "infllmv2", s_.n_rows(), s_.n_blocks_max, s_.n_slots, n_steps,
-                n_lists_ > 0 ? double(n_loads_seen_) / n_lists_ : 0.0);
+    std::printf(
+        "select_blocks %s, %d rows, up to %d blocks, %d slots: %d steps, %.2f loads a stream and "
+        "step\n",
+        budget_.by_eviction ? "nosa" : "infllmv2", s_.n_rows(), s_.n_blocks_max, s_.n_slots,
+        n_steps, n_lists_ > 0 ? double(n_loads_seen_) / n_lists_ : 0.0);
   }
 
   void launch(cudaStream_t stream = nullptr) { MUST(cuda::select_blocks(params(), stream)); }
@@ -86,11 +97,13 @@ class SelectTest {
   float2 random_score() {
     if (random_.integer(0, 30) == 0) return {-INFINITY, -INFINITY};
     const float x = std::exp(2.0f * random_.normal());
-    return {random_.integer(0, 3) == 0 ? 0.25f : x, random_.integer(0, 2) == 0 ? -INFINITY : x / 2.0f};
+    return {random_.integer(0, 3) == 0 ? 0.25f : x,
+            random_.integer(0, 2) == 0 ? -INFINITY : x / 2.0f};
   }
 
   cuda::EvictionRanking ranking() {
-    return {order_.data(), order_scores_.data(), n_entries_.data(), n_own_.data(), budget_.total_blocks};
+    return {order_.data(), order_scores_.data(), n_entries_.data(), n_own_.data(),
+            budget_.total_blocks};
   }
 
   void rank(int lane) {
@@ -101,7 +114,8 @@ class SelectTest {
     p.ranking = ranking();
     p.lane = lane;
     p.n_attended = f_.n_attended[lane];
-    p.n_own_tokens = random_.integer(0, 1) == 0 ? 0 : f_.n_tokens[lane] - 1;  // select_blocks catches up
+    p.n_own_tokens =
+        random_.integer(0, 1) == 0 ? 0 : f_.n_tokens[lane] - 1;  // select_blocks catches up
     p.window_blocks = budget_.window_blocks;
     p.n_kv_heads = s_.n_kv_heads;
     MUST(cuda::rank_blocks(p, nullptr));
@@ -150,7 +164,8 @@ class SelectTest {
 
   double eviction_score(const CacheFixture::RowPlace& row, int h, int b) const {
     const auto window = [&](int block, int m) {
-      return double(windows_[(size_t(h) * f_.n_pages + f_.page(row.lane, block)) * cuda::kBlockWindows + m]);
+      return double(
+          windows_[(size_t(h) * f_.n_pages + f_.page(row.lane, block)) * cuda::kBlockWindows + m]);
     };
     double best = -INFINITY;
     for (int m = 0; m < f_.windows_in_block(row, b); ++m) best = std::max(best, window(b, m));
@@ -159,7 +174,8 @@ class SelectTest {
   }
 
   /// The choice by sorting everything.
-  std::vector<int32_t> expected(const CacheFixture::RowPlace& row, int row_idx, int h, const std::vector<float2>& best) {
+  std::vector<int32_t> expected(const CacheFixture::RowPlace& row, int row_idx, int h,
+                                const std::vector<float2>& best) {
     const int attended = f_.n_attended[row.lane];
     const int window = attended + std::max(0, row.own / kBlockTokens + 1 - budget_.window_blocks);
     const float2* of = best.data() + (size_t(row_idx) * s_.n_kv_heads + h) * s_.n_blocks_max;
@@ -184,8 +200,9 @@ class SelectTest {
     c.total_blocks = std::max(budget_.total_blocks, n_forced);
     c.sink_blocks = 0;
     c.window_blocks = n_forced + 1;
-    c.query_blocks = budget_.by_eviction ? std::min(budget_.query_blocks - 1, c.total_blocks - n_forced)
-                                         : c.total_blocks - n_forced;
+    c.query_blocks = budget_.by_eviction
+                         ? std::min(budget_.query_blocks - 1, c.total_blocks - n_forced)
+                         : c.total_blocks - n_forced;
     auto chosen = reference::nosa_blocks(scores, evictions, forced, c);
     for (int32_t& b : chosen) b = open[b];
     return chosen;
@@ -194,7 +211,8 @@ class SelectTest {
   void check_step(const std::vector<float2>& best, uint32_t step) {
     const auto selected = selected_.get();
     const auto n_selected = n_selected_.get();
-    const auto load_pages = load_pages_.get(), load_slots = load_slots_.get(), n_loads = n_loads_.get();
+    const auto load_pages = load_pages_.get(), load_slots = load_slots_.get(),
+               n_loads = n_loads_.get();
     for (int seq = 0; seq < s_.n_seqs; ++seq) {
       for (int h = 0; h < s_.n_kv_heads; ++h) {
         std::set<int32_t> wanted;
@@ -205,7 +223,8 @@ class SelectTest {
           const size_t list = size_t(row_idx) * s_.n_kv_heads + h;
           const auto want = expected(row, row_idx, h, best);
           bool same = n_selected[list] == int(want.size());
-          for (size_t i = 0; same && i < want.size(); ++i) same = selected[list * kCapacity + i].block == want[i];
+          for (size_t i = 0; same && i < want.size(); ++i)
+            same = selected[list * kCapacity + i].block == want[i];
           EXPECT(same, "another choice than the reference, step " + std::to_string(step));
           wanted.insert(want.begin(), want.end());
           n_lists_ += 1;
@@ -222,9 +241,11 @@ class SelectTest {
             const int want = s_.n_slots > 0 ? host_.slot_of_block[stream * s_.n_blocks_max + block]
                                             : f_.page(f_.lanes[seq], block);
             EXPECT(of.index == want, "a block is said to be where it is not");
-            const bool fetched = s_.n_queries == 1 && missing_[size_t(seq) * s_.n_kv_heads + h].count(block) > 0;
+            const bool fetched =
+                s_.n_queries == 1 && missing_[size_t(seq) * s_.n_kv_heads + h].count(block) > 0;
             const int n_tokens = f_.tokens_in(row, block) + (fetched ? cuda::kToFetch : 0);
-            EXPECT(of.page == f_.page(row.lane, block) && of.n_tokens == n_tokens, "a block has other facts");
+            EXPECT(of.page == f_.page(row.lane, block) && of.n_tokens == n_tokens,
+                   "a block has other facts");
           }
         }
       }
@@ -236,8 +257,9 @@ class SelectTest {
   }
 
   /// Plays the step on the host copy: hits are stamped, misses take empty slots, then the oldest.
-  void check_slots(int seq, int h, const std::set<int32_t>& wanted, uint32_t step, const std::vector<int32_t>& load_pages,
-                   const std::vector<int32_t>& load_slots, const std::vector<int32_t>& n_loads) {
+  void check_slots(int seq, int h, const std::set<int32_t>& wanted, uint32_t step,
+                   const std::vector<int32_t>& load_pages, const std::vector<int32_t>& load_slots,
+                   const std::vector<int32_t>& n_loads) {
     const int lane = f_.lanes[seq];
     const size_t stream = size_t(lane) * s_.n_kv_heads + h;
     int16_t* slot_of_block = host_.slot_of_block.data() + stream * s_.n_blocks_max;
@@ -245,8 +267,10 @@ class SelectTest {
     uint32_t* last_step = host_.last_step.data() + stream * s_.n_slots;
     std::vector<int32_t> missing;
     for (const int32_t block : wanted) {
-      if (slot_of_block[block] >= 0) last_step[slot_of_block[block]] = step;
-      else missing.push_back(block);
+      if (slot_of_block[block] >= 0)
+        last_step[slot_of_block[block]] = step;
+      else
+        missing.push_back(block);
     }
     const size_t at = size_t(seq) * s_.n_kv_heads + h;
     missing_[at] = std::set<int32_t>(missing.begin(), missing.end());
@@ -256,14 +280,17 @@ class SelectTest {
       int victim = -1;
       for (int slot = 0; slot < s_.n_slots; ++slot) {
         if (block_of_slot[slot] >= 0 && last_step[slot] == step) continue;
-        const auto age = [&](int of) { return block_of_slot[of] < 0 ? -1 : int64_t(last_step[of]); };
+        const auto age = [&](int of) {
+          return block_of_slot[of] < 0 ? -1 : int64_t(last_step[of]);
+        };
         if (victim < 0 || age(slot) < age(victim)) victim = slot;
       }
       if (block_of_slot[victim] >= 0) slot_of_block[block_of_slot[victim]] = -1;
       block_of_slot[victim] = missing[i];
       slot_of_block[missing[i]] = int16_t(victim);
       last_step[victim] = step;
-      EXPECT(load_pages[at * s_.n_slots + i] == f_.page(lane, missing[i]), "another page is to be loaded");
+      EXPECT(load_pages[at * s_.n_slots + i] == f_.page(lane, missing[i]),
+             "another page is to be loaded");
       EXPECT(load_slots[at * s_.n_slots + i] == victim, "it is to be loaded to another slot");
     }
   }
@@ -336,6 +363,7 @@ int main(int argc, char** argv) {
     SelectTest(shape(70, 1, 200, 128), kPublished, random).run(10);
   }
   cuda::SelectBlocksParams none = {};
-  EXPECT(cuda::select_blocks(none, nullptr) == cudaErrorInvalidValue, "empty parameters are refused");
+  EXPECT(cuda::select_blocks(none, nullptr) == cudaErrorInvalidValue,
+         "empty parameters are refused");
   return report("select_blocks_test");
 }
