@@ -221,6 +221,16 @@ export class RepositoryContext {
     return true;
   }
 
+  /** Whether a failure while `key` was read came from a file, of which nothing is used when it is tried again. */
+  async letGoOfDamage(error: unknown, key: string): Promise<boolean> {
+    const code = codeOf(error);
+    if (code !== "corrupt" && code !== "io") return false;
+    this.#options.log.warn(`Segment ${key} is read from its beginning`, error);
+    await this.#store.dropPart(key);
+    await this.setAsideFrom(error);
+    return true;
+  }
+
   /**
    * Makes ready what every chat begins with, so that a question costs its own words alone: from disk, or computed and
    * saved when there is time for that.

@@ -101,7 +101,17 @@ export class SegmentReading {
     this.#options.onReading(undefined);
   }
 
+  /** Where what was computed before, of this segment or of an older one, turns out to be damaged, it is read from its beginning. */
   async #readOne(segment: PlannedSegment, tokensBefore: number): Promise<void> {
+    try {
+      await this.#tryOne(segment, tokensBefore);
+    } catch (error) {
+      if (!(await this.#options.context.letGoOfDamage(error, segment.record.key))) throw error;
+      await this.#tryOne(segment, tokensBefore);
+    }
+  }
+
+  async #tryOne(segment: PlannedSegment, tokensBefore: number): Promise<void> {
     const { session, context, report, memory, onReading } = this.#options;
     const { key, files } = segment.record;
     onReading(segment.record);

@@ -4,9 +4,11 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CancellationTokenSource } from "vscode-languageserver-protocol/node";
 import { silentLog } from "../../engine/log";
 import { dataPaths } from "../../engine/paths";
 import { openSession } from "../../engine/sessions/openSession";
+import { writeTinyGguf } from "../../scripts/make-tiny-model.mjs";
 import { bundleEngine } from "../support/engineBundle";
 import { EngineHarness } from "../support/engineHarness";
 import { temporaryFolder, writeFiles } from "../support/folders";
@@ -33,8 +35,8 @@ function start(folder?: string, file = "llama-Q8_0.gguf"): Promise<EngineHarness
     resolved: {
       id: "tiny",
       name: "Tiny",
-      path: path.join(tiny.folder, file),
-      segmentTokensMax: 1_024,
+      path: path.resolve(tiny.folder, file),
+      segmentTokensMax: path.isAbsolute(file) ? 8_192 : 1_024,
       sha256: "",
     },
     openSession: (resolved, settings, store) =>
@@ -122,6 +124,37 @@ describe("a saved context survives", () => {
     const answer = await client.ask(root, question, { tokensMax: 24 });
     expect(answer.text).toBe(text);
     expect(setAside(home)).toBeGreaterThan(0);
+  });
+
+  it("a damaged part of a segment that was being read", async () => {
+    const model = path.join(distFolder, "long.gguf");
+    // Segments long enough to be stopped in.
+    writeTinyGguf(model, { type: "Q8_0", context: 32_768, layers: 4 });
+    const root = temporaryFolder();
+    writeFiles(root, {
+      "long.py": Array.from({ length: 280 }, (_, index) => `value_${index} = ${index * 7919}\n`).join(""),
+    });
+    const first = await start(undefined, model);
+    const client = await first.connect();
+    const cancel = new CancellationTokenSource();
+    client.on("nosa/indexProgress", ({ tokensDone }) => tokensDone > 2_400 && cancel.cancel());
+    const stopped = await client.request("nosa/index", { root, editorExcludes: {} }, cancel.token);
+    expect(stopped.complete).toBe(false);
+    await first.stop();
+    const segments = path.join(dataPaths(first.folder).contexts, "segments");
+    const [part = ""] = fs.readdirSync(segments).filter((name) => name.endsWith(".part"));
+    const file = path.join(segments, part);
+    for (let at = pageBytes + 100; at < fs.statSync(file).size; at += pageBytes) flip(file, at);
+
+    const again = await start(first.folder, model);
+    const later = await again.connect();
+    const whole = await later.index(root);
+    expect(whole).toMatchObject({ complete: true, tokensRead: whole.tokens });
+    const calm = await start(undefined, model);
+    const other = await calm.connect();
+    await other.index(root);
+    const answer = await other.ask(root, question, { tokensMax: 24 });
+    expect((await later.ask(root, question, { tokensMax: 24 })).text).toBe(answer.text);
   });
 
   it("segments of another model under their names", async () => {
