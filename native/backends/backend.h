@@ -108,7 +108,10 @@ struct StoreKvArgs {
 
 /// Compressed keys of consecutive windows, for one KV head, and the blocks that the windows lie in.
 struct WindowRun {
-  const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
+  /// Tiles [head_dim, kTileWindows] in the KV type, from window 0 on; the last one may hold fewer
+  /// windows, and then anything else. Best aligned to 64 bytes.
+  const std::byte* keys = nullptr;
+  int32_t first_window = 0;  // The run's windows are first_window up to first_window + n_windows - 1.
   int32_t n_windows = 0;
   int32_t first_block = 0;  // among all blocks
   int32_t n_blocks = 0;
@@ -131,7 +134,7 @@ struct BlockScoresArgs {
   int head_dim = 0;
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
-  std::span<const WindowRun> runs;  // [n_kv_heads, n_runs], the same counts for every head
+  std::span<const WindowRun> runs;  // [n_kv_heads, n_runs], the same numbers for every head
   int n_blocks = 0;                 // of all
   float* out = nullptr;             // [n_tokens, n_kv_heads, n_blocks]
 };

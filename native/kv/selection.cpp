@@ -104,13 +104,22 @@ void select_blocks(const SelectionInput& input, Policy policy, const SelectionBu
 
 void pool_windows(std::span<const float> windows, std::span<float> out) {
   const int n_windows = int(windows.size());
-  for (int b = 0; b < int(out.size()); ++b) {
+  const int n_blocks = int(out.size());
+  const auto pool = [&](int b) {
     const int first = std::max(0, kWindowsPerBlock * b - 1);
     const int end = std::min(n_windows, kWindowsPerBlock * (b + 1));
     float best = -std::numeric_limits<float>::infinity();
     for (int m = first; m < end; ++m) best = std::max(best, windows[m]);
     out[b] = best;
+  };
+  // All blocks but the first and the last have five windows.
+  const int n_whole = std::min(n_blocks, n_windows / kWindowsPerBlock);
+  if (n_blocks > 0) pool(0);
+  for (int b = 1; b < n_whole; ++b) {
+    const float* m = windows.data() + kWindowsPerBlock * b - 1;
+    out[b] = std::max(std::max(std::max(m[0], m[1]), std::max(m[2], m[3])), m[4]);
   }
+  for (int b = std::max(1, n_whole); b < n_blocks; ++b) pool(b);
 }
 
 }  // namespace nosa

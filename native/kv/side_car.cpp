@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "core/check.h"
 #include "core/half.h"
@@ -19,6 +20,25 @@ void add_row(const std::byte* row, DType dtype, std::span<float> sum) {
   }
   const uint16_t* values = reinterpret_cast<const uint16_t*>(row);
   for (size_t i = 0; i < sum.size(); ++i) sum[i] += f16_to_f32(values[i]);
+}
+
+/// Copies the keys of windows [first, end) between tiles and rows [end - first, head_dim], either way.
+template <size_t kValueBytes, typename Tiles, typename Rows>
+void copy_keys(Tiles* tiles, Rows* rows, size_t head_dim, size_t first, size_t end) {
+  constexpr bool to_rows = std::is_const_v<Tiles>;
+  for (size_t m = first; m < end; ++m) {
+    Tiles* column = tiles + (m / kTileWindows * head_dim * kTileWindows + m % kTileWindows) * kValueBytes;
+    Rows* row = rows + (m - first) * head_dim * kValueBytes;
+    for (size_t d = 0; d < head_dim; ++d) {
+      auto* in_tile = column + d * kTileWindows * kValueBytes;
+      auto* in_row = row + d * kValueBytes;
+      if constexpr (to_rows) {
+        std::memcpy(in_row, in_tile, kValueBytes);
+      } else {
+        std::memcpy(in_tile, in_row, kValueBytes);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -60,18 +80,41 @@ void SideCar::append_window(int layer, int kv_head, const BlockTable& table, int
   }
   head.window_scores.push_back(score / kWindowTokens);
 
-  const size_t at = head.compressed_keys.size();
-  head.compressed_keys.resize(at + key_bytes());
-  std::byte* out = head.compressed_keys.data() + at;
+  row_.resize(key_bytes());
   for (int i = 0; i < shape_.head_dim; ++i) {
     const float mean = sum_[i] / kWindowTokens;
     if (shape_.dtype == DType::kF32) {
-      std::memcpy(out + size_t(i) * 4, &mean, 4);
+      std::memcpy(row_.data() + size_t(i) * 4, &mean, 4);
     } else {
       const uint16_t half = f32_to_f16(mean);
-      std::memcpy(out + size_t(i) * 2, &half, 2);
+      std::memcpy(row_.data() + size_t(i) * 2, &half, 2);
     }
   }
+  head.compressed_keys.resize(lines_for(size_t(window) + 1));
+  read_keys(row_.data(), size_t(window), size_t(window) + 1, head);
+}
+
+size_t SideCar::lines_for(size_t n_windows) const {
+  const size_t n_tiles = (n_windows + kTileWindows - 1) / kTileWindows;
+  return (n_tiles * kTileWindows * key_bytes() + sizeof(Line) - 1) / sizeof(Line);
+}
+
+// The keys of windows [first, end) as rows.
+void SideCar::write_keys(const Head& head, size_t first, size_t end, std::vector<std::byte>& out) const {
+  const size_t at = out.size();
+  out.resize(at + (end - first) * key_bytes());
+  const auto* tiles = reinterpret_cast<const std::byte*>(head.compressed_keys.data());
+  const auto copy = shape_.dtype == DType::kF32 ? copy_keys<4, const std::byte, std::byte>
+                                                : copy_keys<2, const std::byte, std::byte>;
+  copy(tiles, out.data() + at, size_t(shape_.head_dim), first, end);
+}
+
+// The reverse. REQUIRES: the tiles are there.
+void SideCar::read_keys(const std::byte* from, size_t first, size_t end, Head& head) const {
+  auto* tiles = reinterpret_cast<std::byte*>(head.compressed_keys.data());
+  const auto copy = shape_.dtype == DType::kF32 ? copy_keys<4, std::byte, const std::byte>
+                                                : copy_keys<2, std::byte, const std::byte>;
+  copy(tiles, from, size_t(shape_.head_dim), first, end);
 }
 
 void SideCar::truncate(int n_tokens) {
@@ -81,7 +124,7 @@ void SideCar::truncate(int n_tokens) {
     layer.n_tokens = n_tokens;
     const size_t n_windows = size_t(windows_in(n_tokens));
     for (Head& head : layer.heads) {
-      head.compressed_keys.resize(n_windows * key_bytes());
+      head.compressed_keys.resize(lines_for(n_windows));
       head.window_scores.resize(n_windows);
       head.token_scores.resize(size_t(blocks_for(n_tokens)) * kBlockTokens);
     }
@@ -98,7 +141,7 @@ void SideCar::drop_token_scores() {
 int SideCar::n_windows(int layer) const { return windows_in(layers_[layer].n_tokens); }
 
 const std::byte* SideCar::compressed_keys(int layer, int kv_head) const {
-  return layers_[layer].heads[kv_head].compressed_keys.data();
+  return reinterpret_cast<const std::byte*>(layers_[layer].heads[kv_head].compressed_keys.data());
 }
 
 std::span<const float> SideCar::window_scores(int layer, int kv_head) const {
@@ -115,7 +158,7 @@ size_t SideCar::bytes() const {
   size_t total = 0;
   for (const Layer& layer : layers_) {
     for (const Head& head : layer.heads) {
-      total += head.compressed_keys.capacity();
+      total += head.compressed_keys.capacity() * sizeof(Line);
       total += (head.window_scores.capacity() + head.token_scores.capacity()) * sizeof(float);
     }
   }
@@ -131,7 +174,7 @@ void SideCar::write(std::vector<std::byte>& out) const {
   for (const Layer& layer : layers_) {
     CHECK(layer.n_tokens == layers_[0].n_tokens);
     for (const Head& head : layer.heads) {
-      append(head.compressed_keys, head.compressed_keys.size());
+      write_keys(head, 0, head.window_scores.size(), out);
       append(head.window_scores, head.window_scores.size());
       if (has_token_scores_) append(head.token_scores, size_t(layer.n_tokens));
     }
@@ -155,8 +198,9 @@ bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
   for (Layer& layer : layers_) {
     layer.n_tokens = n_tokens;
     for (Head& head : layer.heads) {
-      head.compressed_keys.resize(n_windows * key_bytes());
-      take(head.compressed_keys, n_windows * key_bytes());
+      head.compressed_keys.resize(lines_for(n_windows));
+      read_keys(at, 0, n_windows, head);
+      at += n_windows * key_bytes();
       head.window_scores.resize(n_windows);
       take(head.window_scores, n_windows);
       head.token_scores.assign(has_token_scores ? size_t(blocks_for(n_tokens)) * kBlockTokens : 0, 0.0f);
@@ -177,7 +221,7 @@ void SideCar::write_range(int from, int to, std::vector<std::byte>& out) const {
   for (const Layer& layer : layers_) {
     CHECK(layer.n_tokens >= to);
     for (const Head& head : layer.heads) {
-      append(head.compressed_keys, first * key_bytes(), end * key_bytes());
+      write_keys(head, first, end, out);
       append(head.window_scores, first, end);
       append(head.token_scores, size_t(from), size_t(to));
     }
@@ -200,8 +244,9 @@ bool SideCar::read_range(std::span<const std::byte> bytes, int from, int to) {
     CHECK(layer.n_tokens == from);
     layer.n_tokens = to;
     for (Head& head : layer.heads) {
-      head.compressed_keys.resize(end * key_bytes());
-      take(head.compressed_keys, first * key_bytes(), (end - first) * key_bytes());
+      head.compressed_keys.resize(lines_for(end));
+      read_keys(at, first, end, head);
+      at += (end - first) * key_bytes();
       head.window_scores.resize(end);
       take(head.window_scores, first, end - first);
       head.token_scores.resize(size_t(blocks_for(to)) * kBlockTokens);

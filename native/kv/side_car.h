@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <span>
 #include <vector>
 
+#include "core/block_tokens.h"
 #include "kv/block.h"
 #include "kv/block_table.h"
 
@@ -37,7 +39,8 @@ class SideCar {
   int n_tokens(int layer) const { return layers_[layer].n_tokens; }
   int n_windows(int layer) const;
 
-  /// [n_windows, head_dim] in the KV type.
+  /// Tiles [head_dim, kTileWindows] in the KV type, aligned to 64 bytes; of the last one, the first
+  /// n_windows % kTileWindows columns count, unless it is full.
   const std::byte* compressed_keys(int layer, int kv_head) const;
   /// [n_windows]
   std::span<const float> window_scores(int layer, int kv_head) const;
@@ -47,7 +50,7 @@ class SideCar {
   const KvShape& shape() const { return shape_; }
   size_t bytes() const;
 
-  /// Appends the contents to `out`. REQUIRES: all layers hold the same tokens.
+  /// Appends the contents to `out`, key by key. REQUIRES: all layers hold the same tokens.
   void write(std::vector<std::byte>& out) const;
 
   /// Takes over the contents that write() gave for `n_tokens` tokens; false, and nothing has
@@ -63,8 +66,11 @@ class SideCar {
   bool read_range(std::span<const std::byte> bytes, int from, int to);
 
  private:
+  struct alignas(64) Line {
+    std::array<std::byte, 64> bytes = {};
+  };
   struct Head {
-    std::vector<std::byte> compressed_keys;
+    std::vector<Line> compressed_keys;  // Tiles, the last one filled up to a line.
     std::vector<float> window_scores;
     std::vector<float> token_scores;  // Whole blocks.
   };
@@ -74,12 +80,16 @@ class SideCar {
   };
 
   size_t key_bytes() const { return size_t(shape_.head_dim) * shape_.value_bytes(); }
+  size_t lines_for(size_t n_windows) const;
+  void write_keys(const Head& head, size_t first, size_t end, std::vector<std::byte>& out) const;
+  void read_keys(const std::byte* from, size_t first, size_t end, Head& head) const;
   void append_window(int layer, int kv_head, const BlockTable& table, int window);
 
   KvShape shape_;
   bool has_token_scores_ = true;
   std::vector<Layer> layers_;
-  std::vector<float> sum_;  // [head_dim], scratch
+  std::vector<float> sum_;       // [head_dim], scratch
+  std::vector<std::byte> row_;   // One key, likewise
 };
 
 }  // namespace nosa

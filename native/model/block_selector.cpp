@@ -109,6 +109,7 @@ const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backe
   const int n_blocks = n_context_ + current + 1;
   const int own_window = window_begin(queries.own_idx);
   masked_.resize(size_t(n_blocks), 0);
+  common_.resize(size_t(n_blocks), 0);
   n_tokens_ = queries.n_tokens;
   choice_.common.clear();
   choice_.picks.clear();
@@ -124,8 +125,9 @@ const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backe
     input.n_blocks = n_blocks;
     input.eviction = &ranking(queries.layer, kv_head).order;
     input.forced = forced_;
-    input.masked = masked_;
-    choose_common(*input.eviction, n_blocks);
+    if (masks_any()) input.masked = masked_;
+    const size_t n_before = choice_.common.size();
+    choose_common(*input.eviction);
     for (int token = 0; token < queries.n_tokens; ++token) {
       const size_t row = size_t(token) * size_t(shape_.n_kv_heads) + size_t(kv_head);
       input.scores = std::span(block_scores_).subspan(row * size_t(n_blocks), size_t(n_blocks));
@@ -134,6 +136,7 @@ const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backe
         if (common_[size_t(b)] == 0) choice_.picks.push_back(b);
       }
     }
+    for (size_t i = n_before; i < choice_.common.size(); ++i) common_[size_t(choice_.common[i])] = 0;
   }
   // Every query takes the total, for there is more to choose from.
   choice_.n_common = int(choice_.common.size()) / shape_.n_kv_heads;
@@ -152,25 +155,23 @@ std::vector<int32_t> BlockSelector::selection(int kv_head, int token) const {
 
 // The forced blocks, and those of the eviction order that no pick can push out: as many as are taken
 // when every pick is another block.
-void BlockSelector::choose_common(const EvictionOrder& order, int n_blocks) {
-  common_.assign(size_t(n_blocks), 0);
+void BlockSelector::choose_common(const EvictionOrder& order) {
   int n_left = options_.budget.total_blocks;
-  for (const int32_t b : forced_) {
-    if (masked_[size_t(b)] != 0) continue;
+  const auto first = int64_t(choice_.common.size());
+  const auto add = [&](int32_t b) {
+    if (common_[size_t(b)] != 0) return;
     common_[size_t(b)] = 1;
+    choice_.common.push_back(b);
     n_left -= 1;
+  };
+  for (const int32_t b : forced_) {
+    if (masked_[size_t(b)] == 0) add(b);
   }
   if (options_.policy == Policy::kNosa) {
     n_left -= options_.budget.query_picks();
-    for (int rank = 0; rank < order.size() && n_left > 0; ++rank) {
-      uint8_t& common = common_[size_t(order.block(rank))];
-      n_left -= common == 0 ? 1 : 0;
-      common = 1;
-    }
+    for (int rank = 0; rank < order.size() && n_left > 0; ++rank) add(order.block(rank));
   }
-  for (int32_t b = 0; b < n_blocks; ++b) {
-    if (common_[size_t(b)] != 0) choice_.common.push_back(b);
-  }
+  std::sort(choice_.common.begin() + first, choice_.common.end());
 }
 
 // Sink, pinned blocks and window; ascending, each once.
@@ -187,18 +188,16 @@ void BlockSelector::force(int window_begin, int n_blocks) {
 
 // Scores of all blocks for every token and KV head, from the windows of the stretches and the own ones.
 void BlockSelector::score(const Queries& queries, Backend& backend) {
-  const size_t key_bytes = size_t(shape_.head_dim) * shape_.value_bytes();
   const int last = queries.own_idx + queries.n_tokens - 1;
   const int n_own_blocks = last / kBlockTokens + 1;
   runs_.clear();
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     for (const Stretch& stretch : stretches_) {
       const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      const std::byte* keys = side_car.compressed_keys(queries.layer, kv_head);
-      runs_.push_back({keys + size_t(stretch.first_window) * key_bytes, stretch.n_windows,
-                       stretch.first_block, stretch.n_blocks});
+      runs_.push_back({side_car.compressed_keys(queries.layer, kv_head), stretch.first_window,
+                       stretch.n_windows, stretch.first_block, stretch.n_blocks});
     }
-    runs_.push_back({queries.own->compressed_keys(queries.layer, kv_head), windows_in(last + 1),
+    runs_.push_back({queries.own->compressed_keys(queries.layer, kv_head), 0, windows_in(last + 1),
                      n_context_, n_own_blocks});
   }
   const int n_blocks = n_context_ + n_own_blocks;

@@ -130,7 +130,7 @@ class BlockSelector {
   Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
   void find_stretches();
   void force(int window_begin, int n_blocks);
-  void choose_common(const EvictionOrder& order, int n_blocks);
+  void choose_common(const EvictionOrder& order);
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
   void score(const Queries& queries, Backend& backend);
@@ -150,7 +150,7 @@ class BlockSelector {
   // Of the last queries.
   std::vector<WindowRun> runs_;        // [n_kv_heads, n_runs]
   std::vector<float> block_scores_;    // [n_tokens, n_kv_heads, n_blocks]
-  std::vector<uint8_t> common_;        // [n_blocks], whether in the common part
+  std::vector<uint8_t> common_;        // [n_blocks], whether in the common part of the KV head at hand; else all zero
   std::vector<int32_t> chosen_;        // By one query and KV head
   Choice choice_;
   int n_tokens_ = 0;

@@ -11,7 +11,16 @@ BlockScoring::BlockScoring(const BlockScoresArgs& args)
     : args_(args),
       n_runs_(args.runs.size() / static_cast<size_t>(args.n_kv_heads)),
       group_(args.n_heads / args.n_kv_heads) {
-  for (size_t i = 0; i < n_runs_; ++i) n_windows_ += run(0, i).n_windows;
+  places_.reserve(n_runs_ + 1);
+  places_.push_back({0, 0});
+  for (size_t i = 0; i < n_runs_; ++i) {
+    const WindowRun& each = run(0, i);
+    const int64_t first_tile = each.first_window / kTileWindows;
+    const int64_t end = int64_t{each.first_window} + each.n_windows;
+    const int64_t n_tiles = each.n_windows == 0 ? 0 : (end + kTileWindows - 1) / kTileWindows - first_tile;
+    places_.push_back({places_.back().window + each.n_windows, places_.back().tile + n_tiles});
+  }
+  n_windows_ = places_.back().window;
 }
 
 int BlockScoring::tokens_at_once() const {
@@ -25,32 +34,33 @@ int64_t BlockScoring::logits_bytes(int n_tokens) const {
 }
 
 void BlockScoring::logits(const Ops& ops, int kv_head, Tokens tokens, float* logits) const {
-  int64_t at = 0;
   for (size_t i = 0; i < n_runs_; ++i) {
-    const int64_t n = run(kv_head, i).n_windows;
-    run_logits(ops, kv_head, tokens, i, 0, n, logits + at);
-    at += n;
+    run_logits(ops, kv_head, tokens, i, 0, places_[i + 1].tile - places_[i].tile, logits);
   }
 }
 
 void BlockScoring::piece_logits(const Ops& ops, int kv_head, int64_t piece, float* logits) const {
-  const int64_t begin = piece * piece_windows;
-  const int64_t end = std::min(n_windows_, begin + piece_windows);
-  int64_t at = 0;
-  for (size_t i = 0; i < n_runs_ && at < end; ++i) {
-    const int64_t n = run(kv_head, i).n_windows;
-    const int64_t from = std::max<int64_t>(begin - at, 0);
-    const int64_t to = std::min(end - at, n);
-    if (from < to) run_logits(ops, kv_head, {0, 1}, i, from, to, logits + at);
-    at += n;
+  const int64_t begin = piece * piece_tiles;
+  const int64_t end = begin + piece_tiles;
+  const auto after = std::ranges::upper_bound(places_, begin, {}, &Place::tile);
+  for (auto i = static_cast<size_t>(after - places_.begin()) - 1; i < n_runs_ && places_[i].tile < end; ++i) {
+    const int64_t first = places_[i].tile;
+    run_logits(ops, kv_head, {0, 1}, i, std::max<int64_t>(begin - first, 0),
+               std::min(end, places_[i + 1].tile) - first, logits);
   }
 }
 
-// Windows [begin, end) of a run; `logits` is where those of the run begin.
+// Tiles [first_tile, end_tile) of those that a run lies in; `logits` is where those of all runs begin.
 void BlockScoring::run_logits(const Ops& ops, int kv_head, Tokens tokens, size_t run_idx,
-                              int64_t begin, int64_t end, float* logits) const {
+                              int64_t first_tile, int64_t end_tile, float* logits) const {
+  if (first_tile >= end_tile) return;
+  const WindowRun& windows = run(kv_head, run_idx);
+  const int64_t run_tile = windows.first_window / kTileWindows + first_tile;
+  const int64_t begin = std::max<int64_t>(windows.first_window, run_tile * kTileWindows);
+  const int64_t end = std::min(int64_t{windows.first_window} + windows.n_windows,
+                               (run_tile + end_tile - first_tile) * kTileWindows);
   const int64_t token_floats = int64_t{args_.n_heads} * args_.head_dim;
-  const int64_t key_bytes = int64_t{args_.head_dim} * block_bytes(args_.kv_dtype);
+  const int64_t tile_bytes = int64_t{kTileWindows} * args_.head_dim * block_bytes(args_.kv_dtype);
   WindowLogits slice;
   slice.q = args_.q + tokens.begin * token_floats + int64_t{kv_head} * group_ * args_.head_dim;
   slice.n_queries = (tokens.end - tokens.begin) * group_;
@@ -59,9 +69,10 @@ void BlockScoring::run_logits(const Ops& ops, int kv_head, Tokens tokens, size_t
   slice.head_dim = args_.head_dim;
   slice.scale = args_.scale;
   slice.kv_dtype = args_.kv_dtype;
-  slice.keys = run(kv_head, run_idx).keys + begin * key_bytes;
+  slice.keys = windows.keys + run_tile * tile_bytes;
+  slice.first_window = static_cast<int32_t>(begin - run_tile * kTileWindows);
   slice.n_windows = static_cast<int32_t>(end - begin);
-  slice.logits = logits + begin;
+  slice.logits = logits + places_[run_idx].window + begin - windows.first_window;
   slice.logits_stride = n_windows_;
   ops.window_logits(slice);
 }

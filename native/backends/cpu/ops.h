@@ -109,7 +109,8 @@ struct WindowLogits {
   int head_dim = 0;  // a multiple of 16, at most head_dim_max
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
-  const std::byte* keys = nullptr;  // [n_windows, head_dim] in the KV type
+  const std::byte* keys = nullptr;  // tiles of windows, see WindowRun
+  int32_t first_window = 0;         // within the first tile
   int32_t n_windows = 0;
   float* logits = nullptr;  // [n_queries, n_windows], rows logits_stride apart
   int64_t logits_stride = 0;
@@ -173,7 +174,7 @@ struct Ops {
   /// As attend_picks, with all sums of products in float32.
   void (*attend_picks_exact)(const AttendPicks& args);
 
-  /// logits[i, m] = scale query[i] . keys[m]
+  /// logits[i, m] = scale query[i] . key[first_window + m]
   void (*window_logits)(const WindowLogits& args);
 
   /// out[i] += softmax(logits)[i] over n > 0 values; leaves no meaning in logits.

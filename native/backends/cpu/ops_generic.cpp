@@ -338,7 +338,8 @@ void window_logits(const WindowLogits& args) {
       const float* q = args.query(i);
       float dot = 0.0f;
       for (int d = 0; d < args.head_dim; ++d) {
-        const int64_t at = int64_t{m} * args.head_dim + d;
+        const int64_t window = int64_t{args.first_window} + m;
+        const int64_t at = (window / kTileWindows * args.head_dim + d) * kTileWindows + window % kTileWindows;
         const float key = args.kv_dtype == DType::kF32
                               ? reinterpret_cast<const float*>(args.keys)[at]
                               : f16_to_f32(reinterpret_cast<const uint16_t*>(args.keys)[at]);

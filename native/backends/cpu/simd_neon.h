@@ -89,7 +89,9 @@ struct Neon {
     *sum_hi = quantize16(x + 16, factor, out + 16);
   }
 
-  static void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
+  [[gnu::always_inline]] static inline void prefetch(const std::byte* p) {
+    __builtin_prefetch(p, 0, 2);
+  }
 
   static I set1_i(int32_t x) { return vdupq_n_s32(x); }
   static void store_i(void* p, I x) { vst1q_s32(static_cast<int32_t*>(p), x); }

@@ -493,19 +493,43 @@ struct ScoringCase {
         own_start(n_own_tokens - n_tokens),
         dtype(random.between(0, 1) == 0 ? DType::kF16 : DType::kF32),
         counts{windows_in(n_first), windows_in(n_own_tokens)},
+        first_windows{static_cast<int>(random.between(0, 40)), static_cast<int>(random.between(0, 20))},
         n_blocks_of{blocks_for(n_first), blocks_for(n_own_tokens)},
         n_blocks(n_blocks_of[0] + 1 + n_blocks_of[1]),
         q(random.normals(int64_t{n_tokens} * n_kv_heads * group * head_dim)) {
     for (int h = 0; h < n_kv_heads; ++h) {
-      for (const int n : counts) {
-        keys.push_back(random.normals(int64_t{n} * head_dim));
-        halves.emplace_back();
+      for (size_t i = 0; i < counts.size(); ++i) {
+        keys.push_back(random.normals(int64_t{counts[i]} * head_dim));
         for (float& value : keys.back()) {
-          halves.back().push_back(f32_to_f16(value));
-          if (dtype == DType::kF16) value = f16_to_f32(halves.back().back());
+          if (dtype == DType::kF16) value = f16_to_f32(f32_to_f16(value));
         }
+        tiles.push_back(tiled(keys.back(), first_windows[i]));
       }
     }
+  }
+
+  /// Keys as rows into tiles, from window `first` on; all else in the tiles is NaN.
+  std::vector<std::byte> tiled(const std::vector<float>& rows, int first) const {
+    const int n = static_cast<int>(rows.size()) / head_dim;
+    const int n_tiles = (first + n + kTileWindows - 1) / kTileWindows;
+    std::vector<float> values(size_t(n_tiles) * kTileWindows * head_dim, std::numeric_limits<float>::quiet_NaN());
+    for (int m = 0; m < n; ++m) {
+      const int tile = (first + m) / kTileWindows;
+      const int column = (first + m) % kTileWindows;
+      for (int d = 0; d < head_dim; ++d) {
+        values[(size_t(tile) * head_dim + d) * kTileWindows + column] = rows[size_t(m) * head_dim + d];
+      }
+    }
+    if (dtype == DType::kF32) return bytes_of(values);
+    std::vector<uint16_t> halves;
+    for (const float value : values) halves.push_back(f32_to_f16(value));
+    return bytes_of(halves);
+  }
+
+  template <typename T>
+  static std::vector<std::byte> bytes_of(const std::vector<T>& values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    return {bytes.begin(), bytes.end()};
   }
 
   /// Tokens [first, first + n): [n, n_kv_heads, n_blocks]
@@ -514,12 +538,11 @@ struct ScoringCase {
     const int n_own_tokens = own_start + first + n;
     std::vector<WindowRun> runs;
     for (size_t i = 0; i < keys.size(); ++i) {
-      const auto* data = dtype == DType::kF32 ? reinterpret_cast<const std::byte*>(keys[i].data())
-                                              : reinterpret_cast<const std::byte*>(halves[i].data());
       if (i % 2 == 0) {
-        runs.push_back({data, counts[0], 0, n_blocks_of[0]});
+        runs.push_back({tiles[i].data(), first_windows[0], counts[0], 0, n_blocks_of[0]});
       } else {
-        runs.push_back({data, windows_in(n_own_tokens), n_blocks_of[0] + 1, blocks_for(n_own_tokens)});
+        runs.push_back({tiles[i].data(), first_windows[1], windows_in(n_own_tokens), n_blocks_of[0] + 1,
+                        blocks_for(n_own_tokens)});
       }
     }
     const int64_t row = int64_t{n_kv_heads} * group * head_dim;
@@ -566,11 +589,12 @@ struct ScoringCase {
   int group, n_kv_heads, head_dim, n_tokens, own_start;
   DType dtype;
   std::array<int, 2> counts;       // windows
+  std::array<int, 2> first_windows;
   std::array<int, 2> n_blocks_of;
   int n_blocks;
   std::vector<float> q;
   std::vector<std::vector<float>> keys;  // [n_kv_heads * 2], as they are in the KV type
-  std::vector<std::vector<uint16_t>> halves;
+  std::vector<std::vector<std::byte>> tiles;  // the same
 };
 
 TEST_P(BackendContract, BlockScoresAreTheBestWindowsOfTheHeadsSoftmaxesTogether) {

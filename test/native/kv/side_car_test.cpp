@@ -58,6 +58,20 @@ struct Keys {
     std::memcpy(&half, from, 2);
     return f16_to_f32(half);
   }
+  /// A value of a compressed key.
+  const std::byte* in_tile(const SideCar& car, int layer, int head, int window, int i) const {
+    const size_t place = size_t(window / kTileWindows * shape.head_dim + i) * kTileWindows + size_t(window % kTileWindows);
+    return car.compressed_keys(layer, head) + place * shape.value_bytes();
+  }
+  bool same(const SideCar& a, const SideCar& b, int layer, int head, int n_windows) const {
+    for (int m = 0; m < n_windows; ++m) {
+      for (int i = 0; i < shape.head_dim; ++i) {
+        const auto* in_a = in_tile(a, layer, head, m, i);
+        if (std::memcmp(in_a, in_tile(b, layer, head, m, i), size_t(shape.value_bytes())) != 0) return false;
+      }
+    }
+    return true;
+  }
   std::vector<float> scores(int n_tokens) {
     std::normal_distribution<float> normal;
     std::vector<float> drawn(size_t(shape.n_kv_heads) * n_tokens);
@@ -95,8 +109,7 @@ TEST_P(SideCarTest, WindowsAreMeansOfStoredKeysHoweverTheTokensArrive) {
         for (int i = 0; i < shape.head_dim; ++i) {
           double mean = 0.0;
           for (int j = 0; j < kWindowTokens; ++j) mean += keys.get(layer, head, 16 * m + j, i) / kWindowTokens;
-          const std::byte* at = car.compressed_keys(layer, head) + (size_t(m) * shape.head_dim + i) * shape.value_bytes();
-          EXPECT_NEAR(keys.load(at), mean, tolerance);
+          EXPECT_NEAR(keys.load(keys.in_tile(car, layer, head, m, i)), mean, tolerance);
         }
       }
     }
@@ -120,11 +133,49 @@ TEST_P(SideCarTest, ATruncatedAndRegrownSideCarEqualsAFreshOne) {
     }
     cut_back.append(0, keys.table, kTokens, rest);
     for (int head = 0; head < shape.n_kv_heads; ++head) {
-      const size_t bytes = size_t(fresh.n_windows(0)) * shape.head_dim * shape.value_bytes();
-      EXPECT_EQ(std::memcmp(cut_back.compressed_keys(0, head), fresh.compressed_keys(0, head), bytes), 0);
+      EXPECT_TRUE(keys.same(cut_back, fresh, 0, head, fresh.n_windows(0)));
       EXPECT_TRUE(std::ranges::equal(cut_back.window_scores(0, head), fresh.window_scores(0, head)));
       EXPECT_TRUE(std::ranges::equal(cut_back.token_scores(0, head), fresh.token_scores(0, head)));
     }
+  }
+}
+
+TEST_P(SideCarTest, WhatIsWrittenInPiecesReadsAsTheWhole) {
+  const KvShape shape{.n_layers = 2, .n_kv_heads = 2, .head_dim = 16, .dtype = GetParam()};
+  constexpr int kTokens = 900;
+  Keys keys(shape, kTokens);
+  const auto scores = keys.scores(kTokens);
+  SideCar whole(shape);
+  for (int layer = 0; layer < shape.n_layers; ++layer) whole.append(layer, keys.table, kTokens, scores);
+  std::vector<std::byte> bytes;
+  whole.write(bytes);
+  SideCar read(shape);
+  ASSERT_TRUE(read.read(bytes, kTokens));
+  EXPECT_FALSE(read.read(std::span(bytes).first(bytes.size() - 1), kTokens));
+
+  SideCar joined(shape);
+  int from = 0;
+  for (const int to : {0, 20, 64, 333, 640, 641, kTokens}) {
+    std::vector<std::byte> piece;
+    whole.write_range(from, to, piece);
+    if (!piece.empty()) {
+      EXPECT_FALSE(joined.read_range(std::span(piece).first(piece.size() - 1), from, to));
+    }
+    ASSERT_TRUE(joined.read_range(piece, from, to));
+    from = to;
+  }
+  for (const SideCar* copy : {&read, &joined}) {
+    for (int layer = 0; layer < shape.n_layers; ++layer) {
+      ASSERT_EQ(copy->n_windows(layer), whole.n_windows(layer));
+      for (int head = 0; head < shape.n_kv_heads; ++head) {
+        EXPECT_TRUE(keys.same(*copy, whole, layer, head, whole.n_windows(layer)));
+        EXPECT_TRUE(std::ranges::equal(copy->window_scores(layer, head), whole.window_scores(layer, head)));
+        EXPECT_TRUE(std::ranges::equal(copy->token_scores(layer, head), whole.token_scores(layer, head)));
+      }
+    }
+    std::vector<std::byte> again;
+    copy->write(again);
+    EXPECT_EQ(again, bytes);
   }
 }
 
