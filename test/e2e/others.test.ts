@@ -8,7 +8,6 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { build } from "esbuild";
 import type { Locator } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { readLock } from "../../engine/lockFile";
@@ -17,6 +16,7 @@ import type { ChatParams } from "../../engine/protocol";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 import { run } from "../../scripts/lib/run.mjs";
 import { vsixFile } from "../../scripts/package.mjs";
+import { bundleFakeEngine } from "../support/fakeEngineBundle";
 import { Editor } from "./harness";
 
 const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-others-")));
@@ -37,14 +37,7 @@ beforeAll(async () => {
   writeFileSync(workspace, JSON.stringify({ folders: [{ path: desk }, { path: notes }] }));
   mkdirSync(engineHome, { mode: 0o700 });
   writeFileSync(record, "");
-  await build({
-    entryPoints: [inRoot("test/support/fakeEngineMain.ts")],
-    outfile: engineFile,
-    bundle: true,
-    platform: "node",
-    format: "cjs",
-    target: "node20",
-  });
+  await bundleFakeEngine(engineFile);
   editor = await Editor.open({
     vsix: vsixFile,
     others: [await packagedCaller()],

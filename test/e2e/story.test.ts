@@ -20,8 +20,8 @@ import { Editor } from "./harness";
 
 const model = "smollm2-135m-instruct";
 const sample = "parcel-desk";
-/** The sample's KV is several times as large. */
-const memoryGigabytes = 0.1;
+/** More than one answer attends to, and less than the sample's KV. */
+const memoryGigabytes = 0.3;
 const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-story-")));
 const workspace = path.join(scratch, sample);
 const engineHome = path.join(scratch, "engine");

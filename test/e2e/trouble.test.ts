@@ -16,13 +16,13 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { build } from "esbuild";
 import type { Locator } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { readLock } from "../../engine/lockFile";
 import { dataPaths } from "../../engine/paths";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 import { vsixFile } from "../../scripts/package.mjs";
+import { bundleFakeEngine } from "../support/fakeEngineBundle";
 import { Editor } from "./harness";
 
 const sample = "parcel-desk";
@@ -36,14 +36,7 @@ let editor: Editor;
 beforeAll(async () => {
   cpSync(inRoot("samples", sample), workspace, { recursive: true });
   mkdirSync(engineHome, { mode: 0o700 });
-  await build({
-    entryPoints: [inRoot("test/support/fakeEngineMain.ts")],
-    outfile: engineFile,
-    bundle: true,
-    platform: "node",
-    format: "cjs",
-    target: "node20",
-  });
+  await bundleFakeEngine(engineFile);
   editor = await Editor.open({
     vsix: vsixFile,
     engineFile,
