@@ -520,8 +520,9 @@ Result<bool> Sequence::decode_drafted(const DecodeRequest& request, int n_left,
     outcome.interrupted = status.ok();
   }
   drop_pass();
-  drop_from(n_real);
+  // The pass may have been over, and only its judging interrupted: the token that waited waits again.
   n_computed_ = std::min(n_computed_, n_real - 1);
+  drop_from(n_real);
   last_.token_idx = -1;
   if (!status.ok()) return status;
   return true;
@@ -571,8 +572,9 @@ Result<bool> Sequence::judge(const DecodeRequest& request, int n_drafted, const 
 void Sequence::drop_from(int n_tokens) {
   tokens_.resize(size_t(n_tokens));
   blocks_.truncate(blocks_for(n_tokens));
-  side_car_.truncate(std::min(n_computed_, n_tokens));
-  selector_->truncate(n_tokens / kBlockTokens);
+  const int n_computed = std::min(n_computed_, n_tokens);
+  side_car_.truncate(n_computed);
+  selector_->truncate(n_computed / kBlockTokens);
 }
 
 // `n_tokens`: so many tokens come before it.
