@@ -14,6 +14,7 @@ import { createMessageConnection, SocketMessageReader, SocketMessageWriter } fro
 import { readLock, type LockFile } from "./lockFile";
 import { dataFolder, dataPaths, type DataPaths } from "./paths";
 import { protocolVersion, type ClientHello, type ErrorKind } from "./protocol";
+import { isAlive } from "./util/isAlive";
 import { engineBuild, engineVersion, supersedes } from "./version";
 
 export interface ConnectOptions {
@@ -183,15 +184,6 @@ async function askToDrain(socket: net.Socket, lock: LockFile, until: number): Pr
   await Promise.race([asked.catch(() => undefined), pause(Math.max(0, until - Date.now()))]);
   connection.dispose();
   socket.destroy();
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return typeof error === "object" && error !== null && "code" in error && error.code === "EPERM";
-  }
 }
 
 function pause(ms: number): Promise<undefined> {

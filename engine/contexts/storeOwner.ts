@@ -6,6 +6,7 @@
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import { EngineError } from "../errors";
+import { isAlive } from "../util/isAlive";
 
 /** The owner says this often that it is there; one that has not for `staleMs` is gone, whoever has its pid now. */
 const beatMs = 2_000;
@@ -81,13 +82,4 @@ async function pidIn(file: string): Promise<number | undefined> {
   const text = await fs.readFile(file, "utf8").catch(() => "");
   const pid = Number.parseInt(text, 10);
   return Number.isInteger(pid) && pid > 0 ? pid : undefined;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return typeof error === "object" && error !== null && "code" in error && error.code === "EPERM";
-  }
 }

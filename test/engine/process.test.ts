@@ -8,6 +8,7 @@ import { readLock } from "../../engine/lockFile";
 import { dataPaths } from "../../engine/paths";
 import { protocolVersion } from "../../engine/protocol";
 import { engineVersion } from "../../engine/version";
+import { isAlive } from "../../engine/util/isAlive";
 import { bundleEngine, type EngineBundle } from "../support/engineBundle";
 import { EngineTestClient } from "../support/engineHarness";
 import { temporaryFolder, writeFiles } from "../support/folders";
@@ -53,15 +54,6 @@ function home(env: NodeJS.ProcessEnv = {}): Home {
     return connected;
   };
   return { folder, env: all, connect };
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 async function eventually(check: () => boolean): Promise<void> {
