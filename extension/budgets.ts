@@ -1,5 +1,6 @@
-import { ConfigurationTarget, l10n, window, workspace, type QuickPickItem } from "vscode";
+import { l10n, window, workspace, type QuickPickItem } from "vscode";
 import type { Engine } from "./client";
+import { changeSetting } from "./settings";
 import { bytesText, countText } from "./util/format";
 
 type BudgetName = "memoryGigabytes" | "diskGigabytes" | "contextTokensMax";
@@ -28,12 +29,7 @@ export async function setBudgets(engine: Engine): Promise<void> {
     validateInput: (text) => budgetProblem(picked.name, text),
   });
   if (typed === undefined) return;
-  const inWorkspace = section.inspect(picked.name)?.workspaceValue !== undefined;
-  await section.update(
-    picked.name,
-    Number(typed),
-    inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global,
-  );
+  await changeSetting(picked.name, Number(typed));
 }
 
 /** Undefined when the text is a budget; else what is wrong with it. Pure. */

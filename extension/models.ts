@@ -1,13 +1,11 @@
 import {
   CancellationTokenSource,
-  ConfigurationTarget,
   ProgressLocation,
   QuickPickItemKind,
   ThemeIcon,
   commands,
   l10n,
   window,
-  workspace,
   type CancellationToken,
   type Disposable,
   type Progress,
@@ -18,6 +16,7 @@ import {
 import type { DownloadProgress, ModelEntry } from "../engine/protocol";
 import type { Engine } from "./client";
 import { isCancellation, plainFailure } from "./errors";
+import { changeSetting } from "./settings";
 import { Scope } from "./util/disposables";
 import { bytesText, percentOf } from "./util/format";
 
@@ -139,7 +138,7 @@ export class Models implements Disposable {
       { location: ProgressLocation.Notification, title: l10n.t("Getting {0}", entry.name), cancellable: true },
       (progress, token) => this.#fetchShown(entry, progress, token),
     );
-    await choose(entry.id);
+    await changeSetting("model", entry.id);
   }
 
   async #selectFile(): Promise<void> {
@@ -151,7 +150,7 @@ export class Models implements Disposable {
       })) ?? [];
     if (file === undefined) return;
     const isFolderOfSafetensors = file.fsPath.endsWith(".json");
-    await choose(isFolderOfSafetensors ? file.fsPath.replace(/[\\/][^\\/]*$/, "") : file.fsPath);
+    await changeSetting("model", isFolderOfSafetensors ? file.fsPath.replace(/[\\/][^\\/]*$/, "") : file.fsPath);
   }
 
   async #fetchShown(
@@ -200,13 +199,6 @@ export class Models implements Disposable {
   #progress(): ReadonlyMap<string, DownloadProgress | undefined> {
     return new Map([...this.#downloads].map(([id, { progress }]) => [id, progress]));
   }
-}
-
-/** Where the user set it last, else for the user: a model is no property of a repository. */
-async function choose(model: string): Promise<void> {
-  const section = workspace.getConfiguration("nosa");
-  const inWorkspace = section.inspect<string>("model")?.workspaceValue !== undefined;
-  await section.update("model", model, inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
 }
 
 /** New items would move the reader to the top of the list. */

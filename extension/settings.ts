@@ -1,4 +1,4 @@
-import { workspace, type Disposable } from "vscode";
+import { ConfigurationTarget, workspace, type Disposable } from "vscode";
 import type { EngineSettings } from "../engine/protocol";
 
 /** The one reader of settings: what the user chose under `nosa.*`, with wrong values replaced by the default. */
@@ -11,6 +11,13 @@ export function onSettingsChanged(listener: (settings: EngineSettings) => void):
   return workspace.onDidChangeConfiguration((event) => {
     if (event.affectsConfiguration("nosa")) listener(readSettings());
   });
+}
+
+/** Sets what stands under `nosa.name` where it was set last: in the workspace, else for the user. */
+export async function changeSetting(name: string, value: unknown): Promise<void> {
+  const section = workspace.getConfiguration("nosa");
+  const inWorkspace = section.inspect(name)?.workspaceValue !== undefined;
+  await section.update(name, value, inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
 }
 
 /** The defaults and limits are those of package.json; a test holds the two together. */

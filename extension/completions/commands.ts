@@ -1,5 +1,6 @@
-import { ConfigurationTarget, extensions, l10n, window, workspace, type Memento } from "vscode";
+import { extensions, l10n, window, workspace, type Memento } from "vscode";
 import type { CompletionStats } from "../../engine/protocol";
+import { changeSetting } from "../settings";
 import { otherAssistants } from "./otherAssistants";
 import type { Snooze } from "./snooze";
 import { statsText } from "./statsText";
@@ -7,7 +8,7 @@ import { statsText } from "./statsText";
 /** Ghost text off, or on again, everywhere. */
 export async function toggleCompletions(): Promise<void> {
   const section = workspace.getConfiguration("nosa");
-  await update("completions.enabled", !section.get("completions.enabled", true));
+  await changeSetting("completions.enabled", !section.get("completions.enabled", true));
 }
 
 /** Ghost text off, or on again, in the language of the open file. */
@@ -19,7 +20,7 @@ export async function toggleLanguage(): Promise<void> {
   }
   const languages = workspace.getConfiguration("nosa").get<Record<string, boolean>>("completions.languages", {});
   const on = languages[languageId] ?? languages["*"] ?? true;
-  await update("completions.languages", { ...languages, [languageId]: !on });
+  await changeSetting("completions.languages", { ...languages, [languageId]: !on });
   const text = on
     ? l10n.t("No completions in {0} files.", languageId)
     : l10n.t("Completions in {0} files.", languageId);
@@ -63,14 +64,8 @@ export async function hintOfOthers(memory: Memento): Promise<void> {
   const off = l10n.t("Turn Nosa's Off");
   const text = l10n.t("{0} also shows completions here; the two overwrite each other.", names.join(", "));
   if ((await window.showInformationMessage(text, off, l10n.t("Keep Both"))) === off) {
-    await update("completions.enabled", false);
+    await changeSetting("completions.enabled", false);
   }
 }
 
 const hintKey = "nosa.otherAssistantsHinted";
-
-async function update(name: string, value: unknown): Promise<void> {
-  const section = workspace.getConfiguration("nosa");
-  const inWorkspace = section.inspect(name)?.workspaceValue !== undefined;
-  await section.update(name, value, inWorkspace ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
-}
