@@ -1,38 +1,16 @@
 import { describe, expect, it } from "vitest";
-import type { EngineStatus } from "../../../engine/protocol";
 import { plainFailure } from "../../../extension/errors";
 import { menuItems } from "../../../extension/menu";
 import type { StatusInput } from "../../../extension/statusBar";
+import { engineStatus } from "../../support/engineStatus";
 
-const status: EngineStatus = {
-  engineVersion: "0.1.0",
-  model: { id: "half", name: "Half", loaded: true },
-  device: "CPU",
-  contexts: [
-    {
-      root: "/a",
-      files: 1,
-      tokens: 10,
-      complete: true,
-      attendedBlocks: 0,
-      totalBlocks: 0,
-      policy: "full",
-      blocksRead: 0,
-      selection: "adapter",
-    },
-  ],
-  activity: { kind: "idle" },
-  clients: 1,
-  kvBytes: 0,
-  memory: { bytes: 0, bytesMax: 0, diskBytes: 0, diskBytesMax: 0, diskBytesRead: 0 },
-  problem: "",
-};
-const input: StatusInput = { state: { kind: "connected" }, status, roots: ["/a"], completionsEnabled: true };
+const status = engineStatus();
+const input: StatusInput = { state: { kind: "connected" }, status, roots: ["/code/shop"], completionsEnabled: true };
 
 describe("the menu of the status bar", () => {
   it.each<[string, Partial<StatusInput>, string]>([
     ["asking, when the repository was read", {}, "nosa.ask"],
-    ["reading, when it was not", { roots: ["/b"] }, "nosa.indexRepository"],
+    ["reading, when it was not", { roots: ["/code/new"] }, "nosa.indexRepository"],
     ["a model, when there is none", { status: { ...status, model: null } }, "nosa.downloadModel"],
     [
       "a restart, when the engine failed",
@@ -44,7 +22,7 @@ describe("the menu of the status bar", () => {
   });
 
   it("offers each command once", () => {
-    for (const change of [{}, { roots: ["/b"] }, { status: { ...status, model: null } }]) {
+    for (const change of [{}, { roots: ["/code/new"] }, { status: { ...status, model: null } }]) {
       const commands = menuItems({ ...input, ...change }).map((item) => item.command);
       expect(new Set(commands).size).toBe(commands.length);
     }

@@ -1,34 +1,16 @@
 import { describe, expect, it } from "vitest";
-import type { EngineStatus } from "../../../engine/protocol";
 import { budgetProblem } from "../../../extension/budgets";
 import { globFor } from "../../../extension/contextActions";
 import { gauges } from "../../../extension/meter";
 import { pinsMax, Pins } from "../../../extension/pins";
 import { recallText } from "../../../extension/repoTool";
 import { reportText } from "../../../extension/selfTest";
+import { contextStatus, engineStatus } from "../../support/engineStatus";
 
-const context = {
-  root: "/code/shop",
-  files: 4,
-  tokens: 12_000,
-  complete: true,
-  attendedBlocks: 0,
-  totalBlocks: 0,
-  policy: "nosa",
-  blocksRead: 0,
-  selection: "adapter",
-} as const;
-const status: EngineStatus = {
-  engineVersion: "0.1.0",
-  model: { id: "half", name: "Half", loaded: true },
-  device: "CPU AVX2",
-  contexts: [context, { ...context, root: "/code/other", tokens: 900_000 }],
-  activity: { kind: "idle" },
-  clients: 1,
-  kvBytes: 0,
+const status = engineStatus({
+  contexts: [contextStatus({ tokens: 12_000 }), contextStatus({ root: "/code/other", tokens: 900_000 })],
   memory: { bytes: 61e6, bytesMax: 2e9, diskBytes: 152e6, diskBytesMax: 0, diskBytesRead: 0 },
-  problem: "",
-};
+});
 
 describe("the meter", () => {
   it("shows tokens of this window's repositories, memory and disk against their budgets", () => {
@@ -122,6 +104,6 @@ it("the self-test's report names what failed, and holds no table that breaks", (
   const text = reportText(checks, status);
   expect(text).toContain("1 of 2 checks failed.");
   expect(text).toContain("| ✗ | The model answers | a \\| b |");
-  expect(text).toContain("- Device: CPU AVX2");
+  expect(text).toContain("- Device: CPU AVX-512 VNNI");
   expect(reportText([], null)).toContain("Everything works.");
 });

@@ -1,20 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { ContextStatus } from "../../../engine/protocol";
 import { mostRead } from "../../../extension/roots";
+import { contextStatus } from "../../support/engineStatus";
 
-function context(root: string, tokens: number): ContextStatus {
-  return {
-    root,
-    tokens,
-    files: 1,
-    complete: true,
-    attendedBlocks: 0,
-    totalBlocks: 0,
-    policy: "full",
-    blocksRead: 0,
-    selection: "adapter",
-  };
-}
+const context = (root: string, tokens: number) => contextStatus({ root, tokens });
 
 describe("the folder a question is about", () => {
   it("is the open one that was read the most", () => {

@@ -1,42 +1,14 @@
 import { describe, expect, it } from "vitest";
-import type { EngineStatus } from "../../../engine/protocol";
 import { plainFailure } from "../../../extension/errors";
 import { statusView, type StatusInput } from "../../../extension/statusBar";
+import { contextStatus, engineStatus } from "../../support/engineStatus";
 
-const status: EngineStatus = {
-  engineVersion: "0.1.0",
-  model: { id: "half", name: "Qwen2.5-Coder 0.5B", loaded: true },
-  device: "CPU AVX-512 VNNI",
+const status = engineStatus({
   contexts: [
-    {
-      root: "/code/shop",
-      files: 41,
-      tokens: 12_345,
-      complete: true,
-      attendedBlocks: 64,
-      totalBlocks: 193,
-      policy: "nosa",
-      blocksRead: 12,
-      selection: "adapter",
-    },
-    {
-      root: "/code/other",
-      files: 3,
-      tokens: 900_000,
-      complete: true,
-      attendedBlocks: 0,
-      totalBlocks: 0,
-      policy: "full",
-      blocksRead: 0,
-      selection: "adapter",
-    },
+    contextStatus({ attendedBlocks: 64, totalBlocks: 193, policy: "nosa", blocksRead: 12 }),
+    contextStatus({ root: "/code/other", files: 3, tokens: 900_000 }),
   ],
-  activity: { kind: "idle" },
-  clients: 2,
-  kvBytes: 152_000_000,
-  memory: { bytes: 0, bytesMax: 0, diskBytes: 0, diskBytesMax: 0, diskBytesRead: 0 },
-  problem: "",
-};
+});
 
 const input: StatusInput = { state: { kind: "connected" }, status, roots: ["/code/shop"], completionsEnabled: true };
 

@@ -1,31 +1,9 @@
 import { describe, expect, it } from "vitest";
-import type { EngineStatus } from "../../../../engine/protocol";
 import { bannerView, type BannerInput } from "../../../../extension/chatView/banner";
 import { plainFailure } from "../../../../extension/errors";
+import { engineStatus } from "../../../support/engineStatus";
 
-const status: EngineStatus = {
-  engineVersion: "0.1.0",
-  model: { id: "half", name: "Qwen2.5-Coder 0.5B", loaded: true },
-  device: "CPU",
-  contexts: [
-    {
-      root: "/code/shop",
-      files: 41,
-      tokens: 12_345,
-      complete: true,
-      attendedBlocks: 0,
-      totalBlocks: 0,
-      policy: "full",
-      blocksRead: 0,
-      selection: "adapter",
-    },
-  ],
-  activity: { kind: "idle" },
-  clients: 1,
-  kvBytes: 0,
-  memory: { bytes: 0, bytesMax: 0, diskBytes: 0, diskBytesMax: 0, diskBytesRead: 0 },
-  problem: "",
-};
+const status = engineStatus();
 const input: BannerInput = {
   state: { kind: "connected" },
   status,
