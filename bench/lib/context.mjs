@@ -95,7 +95,7 @@ export async function openContext(
     readSequence(model, ids, options, { key: product.segmentKey(identity, contentKey), keep, onTokens });
 
   if (layout === "sequence") {
-    const all = joined([header, ...tokenized.flatMap((file) => [file.headerTokens, file.tokens])]);
+    const all = product.joined([header, ...tokenized.flatMap((file) => [file.headerTokens, file.tokens])]);
     const whole = await read(all, { basePosition: 0, attends: [] }, `sequence ${digest(all)}`);
     return {
       model,
@@ -169,14 +169,4 @@ function digest(ids) {
   return createHash("sha256")
     .update(Buffer.from(ids.buffer, ids.byteOffset, ids.byteLength))
     .digest("hex");
-}
-
-function joined(parts) {
-  const all = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

@@ -10,7 +10,7 @@ export { dataFolder, dataPaths } from "../../engine/paths";
 export { protocolVersion } from "../../engine/protocol";
 export { planSegments } from "../../engine/repository/segments";
 export { modelText } from "../../engine/sessions/modelText";
-export { Tokenizer } from "../../engine/tokenizer/tokenizer";
+export { joined, Tokenizer } from "../../engine/tokenizer/tokenizer";
 export {
   createMessageConnection,
   SocketMessageReader,
