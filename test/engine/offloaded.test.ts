@@ -124,23 +124,28 @@ describe("a window that opens", () => {
   });
 });
 
+/** A data folder as an engine leaves it that dies in the middle of a long segment, and what the whole would have cost. */
+async function diedInTheMiddle() {
+  const root = temporaryFolder();
+  writeFiles(root, { "long.ts": filler("long", 400) });
+  const engine = await EngineHarness.start({ segmentTokensMax: 8_192 });
+  const client = await engine.connect();
+  engine.workshop.millisPerToken = 0.8;
+  const indexing = client.index(root).catch(() => undefined);
+  await eventually(() => engine.workshop.checkpoints >= 3);
+  // What is on disk now is all that a killed engine leaves.
+  const folder = temporaryFolder();
+  fs.cpSync(contextsOf(engine), dataPaths(folder).contexts, { recursive: true });
+  engine.workshop.millisPerToken = 0;
+  await indexing;
+  const tokens = engine.workshop.tokensComputed;
+  await engine.stop();
+  return { root, folder, tokens };
+}
+
 describe("saving", () => {
   it("goes on in the middle of a segment after the engine died", async () => {
-    const root = temporaryFolder();
-    writeFiles(root, { "long.ts": filler("long", 400) });
-    const first = await EngineHarness.start({ segmentTokensMax: 8_192 });
-    const client = await first.connect();
-    first.workshop.millisPerToken = 0.8;
-    const indexing = client.index(root).catch(() => undefined);
-    await eventually(() => first.workshop.checkpoints >= 3);
-    // What is on disk now is all that a killed engine leaves.
-    const folder = temporaryFolder();
-    fs.cpSync(contextsOf(first), dataPaths(folder).contexts, { recursive: true });
-    first.workshop.millisPerToken = 0;
-    await indexing;
-    const tokens = first.workshop.tokensComputed;
-    await first.stop();
-
+    const { root, folder, tokens } = await diedInTheMiddle();
     const second = await EngineHarness.start({ folder, segmentTokensMax: 8_192 });
     const later = await second.connect();
     const summary = await later.index(root);
@@ -154,18 +159,7 @@ describe("saving", () => {
   });
 
   it("starts a segment anew whose part does not check out", async () => {
-    const root = temporaryFolder();
-    writeFiles(root, { "long.ts": filler("long", 400) });
-    const first = await EngineHarness.start({ segmentTokensMax: 8_192 });
-    const client = await first.connect();
-    first.workshop.millisPerToken = 0.8;
-    const indexing = client.index(root).catch(() => undefined);
-    await eventually(() => first.workshop.checkpoints >= 2);
-    const folder = temporaryFolder();
-    fs.cpSync(contextsOf(first), dataPaths(folder).contexts, { recursive: true });
-    first.workshop.millisPerToken = 0;
-    await indexing;
-    await first.stop();
+    const { root, folder } = await diedInTheMiddle();
     const segments = path.join(dataPaths(folder).contexts, "segments");
     for (const name of fs.readdirSync(segments))
       if (name.endsWith(".part")) fs.writeFileSync(path.join(segments, name), "{");
