@@ -67,7 +67,11 @@ export class CompletionMiddleware {
       if (quiet() || !settings().automatic) return null;
       this.#pace.keyPressed(startedAtMs);
       const rest = this.#restOfOffer(document, position, context);
-      if (rest !== undefined) return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
+      if (rest !== undefined) {
+        const stats = statsOf(this.#onAccept);
+        if (stats !== undefined) onAnswer({ ...stats, ...costsNothing }, nowMs() - startedAtMs);
+        return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
+      }
       // Who accepted an offer waits for the next one; nothing is being typed.
       if (!this.#wasAccepted(document, position)) await pause(this.#pace.delayMs, token);
       if (token.isCancellationRequested) return null;
@@ -118,10 +122,18 @@ export class CompletionMiddleware {
   }
 }
 
-/** The first item's: the engine sends them as the argument of the command that accepting runs. */
+/** The first item's. */
 function statsIn(completions: Completions | null): CompletionStats | undefined {
   const items = completions === null || Array.isArray(completions) ? completions : completions.items;
-  const argument: unknown = items?.[0]?.command?.arguments?.[0];
+  return statsOf(items?.[0]?.command);
+}
+
+/** Of an offer that follows the typing. */
+const costsNothing = { cached: true, tokens: 0, millis: { queue: 0, prefill: 0, decode: 0 } } as const;
+
+/** The engine sends them as the argument of the command that accepting runs. */
+function statsOf(onAccept: Command | undefined): CompletionStats | undefined {
+  const argument: unknown = onAccept?.arguments?.[0];
   return isStats(argument) ? argument : undefined;
 }
 

@@ -126,6 +126,8 @@ describe("the completion middleware", () => {
     expect(answers).toEqual([stats]);
     const given = await provide(documentOf("ret\n}"), new Position(0, 3), automatic, never, next);
     expect(given).toMatchObject([{ insertText: "urn x;", command }]);
+    // The rest of it was there already.
+    expect(answers).toMatchObject([stats, { cached: true, tokens: 0, millis: { prefill: 0, decode: 0 } }]);
   });
 
   it("asks again when another letter was typed", async () => {
