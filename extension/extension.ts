@@ -51,7 +51,10 @@ export function activate(context: ExtensionContext): void {
     nowMs: () => performance.now(),
     pause,
     onError: (error) => log.warn(`No completion: ${error.message}`),
-    onAnswer: (stats, totalMs) => lastAnswer.keep(stats, totalMs),
+    onAnswer: (stats, totalMs) => {
+      lastAnswer.keep(stats, totalMs);
+      log.trace(`Completion: ${JSON.stringify({ totalMs: Math.round(totalMs), stats: stats ?? null })}`);
+    },
   });
   const engine: EngineClient = new EngineClient({
     engineFile: context.asAbsolutePath("dist/engine.js"),
