@@ -38,7 +38,8 @@ export function modelFile(id) {
   });
 }
 
-function modelsFolder() {
+/** Where the user's models are. */
+export function modelsFolder() {
   return process.env.NOSA_MODELS_HOME ?? product.dataPaths(product.dataFolder(process.env)).models;
 }
 
@@ -95,6 +96,11 @@ export async function startEngine({
     onProgress: (token, handler) =>
       connection.onNotification("$/progress", (params) => params.token === token && handler(params.value)),
     cancellation: () => new product.CancellationTokenSource(),
+    /** Ends this connection alone: the engine serves others as well. */
+    leave() {
+      connection.dispose();
+      socket.destroy();
+    },
     /** Ends with the process gone, so that another may take the data folder. */
     async stop() {
       await connection.sendRequest("nosa/drain", {}).catch(() => undefined);

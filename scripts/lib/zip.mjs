@@ -6,7 +6,7 @@ const entrySignature = 0x02014b50;
 const endBytes = 22;
 const entryBytes = 46;
 
-/** Names and unpacked sizes of an archive's files, sorted by name. Archives of 4 GiB or more are refused. */
+/** Names, sizes and packed sizes of an archive's files, sorted by name. Archives of 4 GiB or more are refused. */
 export function zipEntries(file) {
   const bytes = readFileSync(file);
   let end = bytes.length - endBytes;
@@ -23,6 +23,7 @@ export function zipEntries(file) {
     entries.push({
       name: bytes.toString("utf8", at + entryBytes, at + entryBytes + nameLength),
       bytes: bytes.readUInt32LE(at + 24),
+      packedBytes: bytes.readUInt32LE(at + 20),
     });
     at += entryBytes + nameLength + bytes.readUInt16LE(at + 30) + bytes.readUInt16LE(at + 32);
   }

@@ -1,0 +1,249 @@
+// The editor experience, in a real VS Code in a real browser, with the packaged extension: ghost text while a scripted person types, the first words of a
+// chat, typing while a repository is read, and what all that does to the editor's extension host. Ends within a quarter of an hour on two cores.
+//
+//   --edits N      edits of the trace (300)      --indexing N   of them again while another repository is read (a third)
+//   --chats N      questions (8)                 --seed TEXT    of the trace ("typing")
+//   --model ID     a known model (the default one)              --threads N   (the number of cores)
+//   --only A,B     parts: typing, chat, indexing, sizes (all; indexing wants typing)
+//   --results DIR  where the samples are kept as JSON (bench/results/editor)
+//
+// What is timed, and by whom: ghost text and chat by the page itself, from the key's event to the frame that draws (bench/editor/screen.mjs); stages by the
+// engine, as the extension logs them; blocking by a second extension in the same host; activation by the editor ("Show Running Extensions").
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { freePort } from "../scripts/lib/editorHost.mjs";
+import { inRoot } from "../scripts/lib/paths.mjs";
+import { prepareBundles, prepareVsix } from "../scripts/lib/prepare.mjs";
+import { createSteps } from "../scripts/lib/steps.mjs";
+import { Answers } from "./editor/answers.mjs";
+import { firstWords } from "./editor/chat.mjs";
+import { Editor } from "./editor/harness.mjs";
+import { ask, packageProbe } from "./editor/probe.mjs";
+import { reportHost, reportIndexing, reportTyping } from "./editor/report.mjs";
+import { watchScreen } from "./editor/screen.mjs";
+import { sizes } from "./editor/sizes.mjs";
+import { stretches } from "./editor/trace.mjs";
+import { typeTrace } from "./editor/typing.mjs";
+import { cacheFolder } from "./lib/cacheFolder.mjs";
+import { corpus, writeRepository } from "./lib/corpus.mjs";
+import { median } from "./lib/figures.mjs";
+import { modelFile, modelsFolder, product, startEngine } from "./lib/product.mjs";
+
+const repositoryTokens = 32_768;
+/** Read while somebody types; more than can be read in that time. */
+const otherTokens = 200_000;
+const charactersPerToken = 3.6;
+/** Edits before the first that counts. */
+const warmEdits = 12;
+
+const questions = [
+  "How is a request that was aborted cleaned up?",
+  "Where are the headers of a response parsed?",
+  "What happens when a connection is closed by the other side?",
+  "Which file decides how many connections are kept open?",
+  "How are timeouts implemented?",
+  "Where is the body of a request turned into a stream?",
+  "What does the pool do when no client is free?",
+  "Which errors can a fetch end with?",
+];
+
+export async function run(figures, options) {
+  const edits = Number(options.edits ?? 300);
+  const indexingEdits = Number(options.indexing ?? Math.ceil(edits / 3));
+  const seed = String(options.seed ?? "typing");
+  const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
+  const threads = Number(options.threads ?? os.cpus().length);
+  const only = String(options.only ?? "typing,chat,indexing,sizes").split(",");
+  const results = path.resolve(String(options.results ?? fileURLToPath(new URL("./results/editor/", import.meta.url))));
+
+  const steps = createSteps({ quiet: true });
+  await prepareBundles(steps);
+  const vsix = await prepareVsix(steps);
+  const file = await modelFile(model);
+  const raw = { model, threads, seed, edits };
+  if (only.includes("sizes")) reportSizes(figures, vsix);
+
+  const scratch = mkdtempSync(path.join(os.tmpdir(), "nosa-bench-editor-"));
+  const files = corpus(repositoryTokens, (text) => text.length / charactersPerToken);
+  const workspace = folderOf("typing", files);
+  const home = cacheFolder("editor-home");
+  const port = await freePort();
+  const editor = await Editor.open({
+    vsix,
+    others: [await packageProbe(scratch)],
+    workspace,
+    story: "bench",
+    settings: { "nosa.model": model, "nosa.threads": threads },
+    env: {
+      NOSA_HOME: home,
+      NOSA_MODELS_HOME: modelsFolder(),
+      NOSA_IDLE_EXIT_MS: "2000",
+      NOSA_PROBE_PORT: String(port),
+    },
+  });
+  try {
+    await editor.statusBarItem(/Nosa: /).waitFor({ timeout: 90_000 });
+    figures.add("activation, as the editor shows it", await activation(editor), "ms", { goal: 100, better: "lower" });
+    console.log(`Reading ${files.length} files, some ${repositoryTokens} tokens, unless an earlier run has.`);
+    await readRepository(editor, path.basename(workspace));
+    await logCompletions(editor);
+    await watchScreen(editor.page);
+    const typing = { editor, port, answers: new Answers(editor.home) };
+    const places = () => stretches(files, seed);
+    const warm = () => typeTrace({ ...typing, stretches: stretches(files, `${seed} before`), edits: warmEdits });
+
+    if (only.includes("typing")) {
+      await warm();
+      await ask(port, "start");
+      raw.typing = await typeTrace({ ...typing, stretches: places(), edits, onEdit: progress("typing", edits) });
+      raw.host = await ask(port, "stop");
+      const tokens = await product.Tokenizer.open(file, {
+        addonPath: inRoot("dist/nosa.node"),
+        workerPath: inRoot("dist/tokenizerWorker.js"),
+      });
+      const tokensOf = async (text) => (await tokens.encode([{ text, special: false }]))[0].length;
+      await reportTyping(figures, raw.typing, tokensOf);
+      reportHost(figures, raw.host);
+      await tokens.dispose();
+    }
+    if (only.includes("chat")) {
+      const asked = questions.slice(0, Number(options.chats ?? questions.length));
+      raw.chat = await firstWords(editor, asked, (ms, question) => console.log(`  ${Math.round(ms)} ms  ${question}`));
+      const lower = { better: "lower" };
+      figures.add(`chat: first words on the screen, median of ${asked.length}`, median(raw.chat), "ms", { goal: 1_000, ...lower });
+      figures.add(`chat: first words on the screen, longest of ${asked.length}`, Math.max(...raw.chat), "ms");
+    }
+    if (only.includes("indexing") && raw.typing !== undefined) {
+      // Without what was offered before: the same edits are to be work again.
+      await editor.command("Nosa: Restart Engine");
+      await readRepository(editor, path.basename(workspace));
+      await warm();
+      const other = new Reading({ root: folderOf("reading", corpus(otherTokens, (text) => text.length / charactersPerToken, 1)), model, threads, home });
+      await other.start();
+      raw.whileIndexing = await typeTrace({
+        ...typing,
+        stretches: places(),
+        edits: indexingEdits,
+        onEdit: progress("typing while indexing", indexingEdits),
+      });
+      raw.indexing = await other.stop();
+      reportIndexing(figures, raw.typing, raw.whileIndexing);
+      figures.add("while indexing: tokens read a second beside the typing", raw.indexing.tokensPerSecond, "tokens/s");
+    }
+  } catch (error) {
+    await editor.shot("failed").catch(() => undefined);
+    console.error(editor.logs());
+    throw error;
+  } finally {
+    await editor.close();
+    rmSync(scratch, { recursive: true, force: true });
+    mkdirSync(results, { recursive: true });
+    const record = { date: new Date().toISOString().slice(0, 10), machine: os.cpus()[0].model, figures: figures.all, raw };
+    writeFileSync(path.join(results, `editor-${edits}.json`), `${JSON.stringify(record, null, 1)}\n`);
+  }
+}
+
+/** Another repository being read by the same engine, from nothing, for as long as it takes. */
+class Reading {
+  #options;
+  #engine;
+  #stop;
+  #ended;
+  #progress;
+  #tokens = 0;
+  #startedMs = 0;
+
+  constructor(options) {
+    this.#options = options;
+  }
+
+  async start() {
+    const { root, ...engine } = this.#options;
+    this.#engine = await startEngine(engine);
+    await this.#engine.request("nosa/forget", { root });
+    this.#stop = this.#engine.cancellation();
+    this.#startedMs = performance.now();
+    const reading = new Promise((resolve) => {
+      this.#engine.onNotification("nosa/indexProgress", (progress) => {
+        if (progress.root !== root || progress.stage !== "reading") return;
+        this.#tokens = progress.tokensDone;
+        resolve();
+      });
+    });
+    this.#ended = this.#engine
+      .request("nosa/index", { root, editorExcludes: {} }, this.#stop.token)
+      .then(() => "finished")
+      .catch(() => "stopped");
+    await Promise.race([reading, this.#ended]);
+  }
+
+  /** `{tokens, tokensPerSecond}` read meanwhile. Fails when it ended by itself: then the typing was not beside it. */
+  async stop() {
+    const seconds = (performance.now() - this.#startedMs) / 1000;
+    const state = await Promise.race([this.#ended, Promise.resolve("reading")]);
+    this.#stop.cancel();
+    await this.#ended;
+    await this.#engine.request("nosa/forget", { root: this.#options.root });
+    this.#engine.leave();
+    if (state !== "reading") throw new Error(`The other repository was ${state} while there was typing still.`);
+    return { tokens: this.#tokens, tokensPerSecond: this.#tokens / seconds };
+  }
+}
+
+/** A folder of its own with these files and nothing else, at a place that stays the same, so that what was read of it is found again. */
+function folderOf(name, files) {
+  const root = path.join(cacheFolder("repositories"), `editor-${name}`);
+  rmSync(root, { recursive: true, force: true });
+  writeRepository(root, files);
+  return root;
+}
+
+async function readRepository(editor, name) {
+  await editor.command("Nosa: Index Repository");
+  const done = editor.notification(new RegExp(`Nosa (knows ${name} already|has read ${name})`)).first();
+  await done.waitFor({ timeout: 600_000 });
+  await editor.command("Notifications: Clear All Notifications");
+  await editor.page.locator(".notification-toast").first().waitFor({ state: "detached" });
+}
+
+/** The extension writes each completion's cost to its log from now on. */
+async function logCompletions(editor) {
+  const widget = editor.page.locator(".quick-input-widget:visible");
+  const pick = async (text) => {
+    await widget.locator("input.input").first().fill(text);
+    await widget.locator(".monaco-list-row.focused", { hasText: text }).first().waitFor();
+    await editor.page.keyboard.press("Enter");
+  };
+  await editor.command("Developer: Set Log Level...");
+  await pick("Nosa");
+  await pick("Trace");
+}
+
+/** What the editor itself measured of our start: loading the code and activating it. */
+async function activation(editor) {
+  await editor.command("Developer: Show Running Extensions");
+  const row = editor.page.locator(".runtime-extensions-editor .monaco-list-row", { hasText: "Nosa" }).first();
+  const text = await row.locator(".activation-time").innerText();
+  await editor.command("View: Close All Editors");
+  const [, ms] = /([\d.]+)\s*ms/.exec(text) ?? [];
+  if (ms === undefined) throw new Error(`The editor shows no time of activation: ${text}`);
+  return Number(ms);
+}
+
+function reportSizes(figures, vsixFile) {
+  const { vsix, bundles } = sizes(vsixFile);
+  const lower = { better: "lower" };
+  figures.add("package without the CUDA part", vsix, "MB", { goal: 15, ...lower });
+  figures.add(`largest bundle, ${bundles[0].name}`, bundles[0].megabytes, "MB", { goal: 1, ...lower });
+  figures.add("extension.js, which the editor loads", bundles.find(({ name }) => name === "extension.js").megabytes, "MB");
+}
+
+function progress(what, edits) {
+  const startedMs = performance.now();
+  return (sample, count) => {
+    if (count % 20 !== 0 && count !== edits) return;
+    console.log(`  ${what}: ${count} of ${edits} edits, ${Math.round((performance.now() - startedMs) / 1000)} s`);
+  };
+}

@@ -1,0 +1,114 @@
+// Samples of typing → figures. Times on the screen run from the moment a key went down to the frame that drew the ghost text; stages are the engine's own.
+import { median, percentile } from "../lib/figures.mjs";
+
+/** Of an edit that got no answer at all, in milliseconds: it counts as slow, not as nothing. */
+const unansweredMs = 6_000;
+
+/** How an offer came: "written" by the model for this request, or there already. */
+export function sorted(samples) {
+  const timed = samples
+    .filter(({ shownAt, gaveUp }) => shownAt !== undefined || gaveUp)
+    .map((sample) => ({ ...sample, ms: sample.gaveUp ? unansweredMs : sample.shownAt - sample.keyAt }));
+  const isHit = ({ gaveUp, answer }) => !gaveUp && (answer == null || answer.stats?.cached === true);
+  return {
+    all: timed,
+    hits: timed.filter(isHit),
+    misses: timed.filter((sample) => !isHit(sample)),
+    unanswered: timed.filter(({ gaveUp }) => gaveUp).length,
+    nothing: samples.length - timed.length,
+  };
+}
+
+/** `tokensOf(text)` counts the tokens of an offer. */
+export async function reportTyping(figures, samples, tokensOf) {
+  const { all, hits, misses, unanswered, nothing } = sorted(samples);
+  const lower = { better: "lower" };
+  const add = (name, group, share, goal) =>
+    group.length > 0 && figures.add(name, percentile(times(group), share), "ms", { goal: goal ?? null, ...lower });
+  add(`ghost text on the screen, written for the request (${misses.length}), p50`, misses, 0.5, 1_000);
+  add(`ghost text on the screen, written for the request (${misses.length}), p95`, misses, 0.95, 1_800);
+  add(`ghost text on the screen, there already (${hits.length}), p50`, hits, 0.5);
+  add(`ghost text on the screen, there already (${hits.length}), p95`, hits, 0.95);
+  add(`ghost text on the screen, all (${all.length}), p50`, all, 0.5, 500);
+  add(`ghost text on the screen, all (${all.length}), p95`, all, 0.95);
+  const share = (count) => (100 * count) / samples.length;
+  figures.add("edits for which something was offered", share(all.length - unanswered), "%");
+  figures.add("edits that were answered with nothing", share(nothing), "%");
+  figures.add("edits that were not answered within 6 s", share(unanswered), "%");
+  figures.add("offers taken", samples.filter(({ accepted }) => accepted).length, "of them");
+  const lengths = [];
+  for (const { text } of misses) if (text !== undefined) lengths.push(await tokensOf(text));
+  if (lengths.length > 0) figures.add("length of an offer as drawn, median", median(lengths), "tokens", { goal: 6 });
+  reportStages(figures, misses);
+}
+
+/** Where the time of written offers went: of the middle one, and of the slowest twentieth. */
+function reportStages(figures, misses) {
+  const staged = misses.filter(({ answer, shownAt }) => answer?.stats != null && shownAt !== undefined).map(stagesOf);
+  if (staged.length === 0) return;
+  const slow = [...staged].sort((a, b) => b.total - a.total).slice(0, Math.ceil(staged.length / 20));
+  for (const name of ["before the extension is asked", "pause and transport", "queue", "prefill", "decode", "drawing"]) {
+    figures.add(`stage: ${name}, median`, median(staged.map((each) => each[name])), "ms");
+    figures.add(`stage: ${name}, mean of the slowest 5 %`, mean(slow.map((each) => each[name])), "ms");
+  }
+  const stat = (name) => misses.flatMap(({ answer }) => answer?.stats?.[name] ?? []);
+  for (const [name, what] of [
+    ["contextTokens", "tokens of the repository that could be attended to, median"],
+    ["attendedTokens", "tokens of it that were attended to, median"],
+    ["promptTokens", "tokens of the prompt, median"],
+    ["promptTokensRead", "tokens of the prompt that had to be read, median"],
+    ["tokens", "tokens written, median"],
+  ]) {
+    if (stat(name).length > 0) figures.add(what, median(stat(name)), "tokens");
+  }
+}
+
+function stagesOf({ keyAt, shownAt, answer }) {
+  const { queue, prefill, decode } = answer.stats.millis;
+  return {
+    total: shownAt - keyAt,
+    "before the extension is asked": answer.at - answer.totalMs - keyAt,
+    "pause and transport": answer.totalMs - queue - prefill - decode,
+    queue,
+    prefill,
+    decode,
+    drawing: shownAt - answer.at,
+  };
+}
+
+/** The same edits typed alone and while a repository was being read. */
+export function reportIndexing(figures, alone, indexing) {
+  const before = sorted(alone.slice(0, indexing.length));
+  const during = sorted(indexing);
+  for (const kind of ["misses", "all"]) {
+    const [a, b] = [before[kind], during[kind]];
+    if (a.length === 0 || b.length === 0) continue;
+    const what = kind === "misses" ? "written for the request" : "all";
+    const [calm, busy] = [percentile(times(a), 0.95), percentile(times(b), 0.95)];
+    figures.add(`while indexing, ${what} (${b.length}), p50`, percentile(times(b), 0.5), "ms");
+    figures.add(`while indexing, ${what} (${b.length}), p95`, busy, "ms");
+    figures.add(`while indexing over alone, ${what}, p95 of the same edits`, busy / calm, "x", { goal: 2, better: "lower" });
+  }
+}
+
+/** What the extension host's main thread did meanwhile; see probe/lateness.cjs. */
+export function reportHost(figures, host) {
+  const lower = { better: "lower" };
+  figures.add("extension host: wait of what becomes due at any moment, p99", host.waitP99, "ms", { goal: 10, ...lower });
+  figures.add("extension host: the same, p99.9", host.waitP999, "ms");
+  figures.add("extension host: longest wait", host.longest, "ms");
+  if (host.busyP99 !== undefined) {
+    figures.add("extension host: of that because it was computing, p99", host.busyP99, "ms");
+    figures.add("extension host: longest stretch of computing", host.busyLongest, "ms");
+    figures.add("extension host: share of a core that its main thread took", 100 * host.cpuShare, "%");
+  }
+  figures.add("extension host: Node's own event loop delay, p99", host.histogramP99, "ms");
+}
+
+function times(samples) {
+  return samples.map(({ ms }) => ms);
+}
+
+function mean(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
