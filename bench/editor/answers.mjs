@@ -6,8 +6,8 @@ const logName = "Nosa.log";
 const answerLine = /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \[trace\] Completion: (\{.*\})$/;
 
 /**
- * `[{at, totalMs, stats}]` in order: when it was given (epoch, ms), how long the extension took from the editor's call on, and the engine's stats; null
- * where nothing was offered.
+ * `[{at, totalMs, engineMs, stats}]` in order: when it was given (epoch, ms), how long the extension took from the editor's call on, how much of that it
+ * waited for the engine, and the engine's stats; null where nothing was offered.
  */
 export class Answers {
   #folder;

@@ -4,12 +4,19 @@ import { median, percentile } from "../lib/figures.mjs";
 /** Of an edit that got no answer at all, in milliseconds: it counts as slow, not as nothing. */
 const unansweredMs = 6_000;
 
-/** How an offer came: "written" by the model for this request, or there already. */
+/** An answer that the engine gave faster was there already: no token is read and written in that time. */
+const thereAlreadyMs = 12;
+
+/**
+ * Edits for which something was drawn, by how it came: there already (it followed the typing, or was kept), or the person waited for the model, be it for
+ * an offer that had been begun before. `ms` is the wait on the screen.
+ */
 export function sorted(samples) {
   const timed = samples
     .filter(({ shownAt, gaveUp }) => shownAt !== undefined || gaveUp)
     .map((sample) => ({ ...sample, ms: sample.gaveUp ? unansweredMs : sample.shownAt - sample.keyAt }));
-  const isHit = ({ gaveUp, answer }) => !gaveUp && (answer == null || answer.stats?.cached === true);
+  const isHit = ({ gaveUp, answer }) =>
+    !gaveUp && (answer === undefined || (answer.stats?.cached === true && answer.engineMs < thereAlreadyMs));
   return {
     all: timed,
     hits: timed.filter(isHit),
@@ -25,8 +32,8 @@ export async function reportTyping(figures, samples, tokensOf) {
   const lower = { better: "lower" };
   const add = (name, group, share, goal) =>
     group.length > 0 && figures.add(name, percentile(times(group), share), "ms", { goal: goal ?? null, ...lower });
-  add(`ghost text on the screen, written for the request (${misses.length}), p50`, misses, 0.5, 1_000);
-  add(`ghost text on the screen, written for the request (${misses.length}), p95`, misses, 0.95, 1_800);
+  add(`ghost text on the screen, waited for the model (${misses.length}), p50`, misses, 0.5, 1_000);
+  add(`ghost text on the screen, waited for the model (${misses.length}), p95`, misses, 0.95, 1_800);
   add(`ghost text on the screen, there already (${hits.length}), p50`, hits, 0.5);
   add(`ghost text on the screen, there already (${hits.length}), p95`, hits, 0.95);
   add(`ghost text on the screen, all (${all.length}), p50`, all, 0.5, 500);
@@ -42,16 +49,17 @@ export async function reportTyping(figures, samples, tokensOf) {
   reportStages(figures, misses);
 }
 
-/** Where the time of written offers went: of the middle one, and of the slowest twentieth. */
+/** Where the time of offers went that were written from the first token on: of the middle one, and of the slowest twentieth. */
 function reportStages(figures, misses) {
-  const staged = misses.filter(({ answer, shownAt }) => answer?.stats != null && shownAt !== undefined).map(stagesOf);
+  const staged = misses.filter(({ answer, shownAt }) => answer?.stats?.cached === false && shownAt !== undefined).map(stagesOf);
   if (staged.length === 0) return;
   const slow = [...staged].sort((a, b) => b.total - a.total).slice(0, Math.ceil(staged.length / 20));
-  for (const name of ["before the extension is asked", "pause and transport", "queue", "prefill", "decode", "drawing"]) {
+  for (const name of ["the editor's pause", "our pause", "queue", "prefill", "decode", "rest of the engine", "drawing"]) {
     figures.add(`stage: ${name}, median`, median(staged.map((each) => each[name])), "ms");
     figures.add(`stage: ${name}, mean of the slowest 5 %`, mean(slow.map((each) => each[name])), "ms");
   }
-  const stat = (name) => misses.flatMap(({ answer }) => answer?.stats?.[name] ?? []);
+  const written = misses.filter(({ answer }) => answer?.stats?.cached === false);
+  const stat = (name) => written.flatMap(({ answer }) => answer.stats[name] ?? []);
   for (const [name, what] of [
     ["contextTokens", "tokens of the repository that could be attended to, median"],
     ["attendedTokens", "tokens of it that were attended to, median"],
@@ -67,11 +75,12 @@ function stagesOf({ keyAt, shownAt, answer }) {
   const { queue, prefill, decode } = answer.stats.millis;
   return {
     total: shownAt - keyAt,
-    "before the extension is asked": answer.at - answer.totalMs - keyAt,
-    "pause and transport": answer.totalMs - queue - prefill - decode,
+    "the editor's pause": answer.at - answer.totalMs - keyAt,
+    "our pause": answer.totalMs - answer.engineMs,
     queue,
     prefill,
     decode,
+    "rest of the engine": answer.engineMs - queue - prefill - decode,
     drawing: shownAt - answer.at,
   };
 }
@@ -83,7 +92,7 @@ export function reportIndexing(figures, alone, indexing) {
   for (const kind of ["misses", "all"]) {
     const [a, b] = [before[kind], during[kind]];
     if (a.length === 0 || b.length === 0) continue;
-    const what = kind === "misses" ? "written for the request" : "all";
+    const what = kind === "misses" ? "waited for the model" : "all";
     const [calm, busy] = [percentile(times(a), 0.95), percentile(times(b), 0.95)];
     figures.add(`while indexing, ${what} (${b.length}), p50`, percentile(times(b), 0.5), "ms");
     figures.add(`while indexing, ${what} (${b.length}), p95`, busy, "ms");
