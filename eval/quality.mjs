@@ -16,6 +16,7 @@ import { finish, greedy, openContext, openModel, selections } from "../bench/lib
 import { bootstrap } from "../bench/lib/figures.mjs";
 import { contextBlocks, Moves } from "../bench/lib/moves.mjs";
 import { modelFile } from "../bench/lib/product.mjs";
+import { similarity } from "../bench/lib/similarity.mjs";
 import { Asker } from "../bench/lookups/ask.mjs";
 import { Snippets, snippetTokens } from "../bench/lookups/snippets.mjs";
 import { heldOutRepositories } from "./heldOut.mjs";
@@ -238,19 +239,6 @@ async function snippetAnswers(context, { files, lookups }) {
     asked.push({ ...each, before: await snippetTokens(context.model, snippets, each.question, snippetTokensMax) });
   }
   return answered(context, asked, undefined);
-}
-
-/** 100 times one minus Levenshtein's distance over the longer length. */
-function similarity(a, b) {
-  let last = Array.from({ length: b.length + 1 }, (_, at) => at);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      next.push(Math.min(last[j] + 1, next[j - 1] + 1, last[j - 1] + Number(a[i - 1] !== b[j - 1])));
-    }
-    last = next;
-  }
-  return 100 * (1 - last[b.length] / Math.max(1, a.length, b.length));
 }
 
 const lookupKinds = ["signature", "where", "calls"];

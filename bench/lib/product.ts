@@ -1,6 +1,8 @@
 /** The parts of the product that benchmarks drive, bundled when one starts (see product.mjs). */
+export { liveLines } from "../../engine/completions/live";
 export { connectToEngine } from "../../engine/connect";
 export { segmentKey } from "../../engine/contexts/context";
+export { selectionFor } from "../../engine/contexts/selection";
 export { MassSum } from "../../engine/generation/masses";
 export { neutralQuestions } from "../../engine/generation/neutralAttention";
 export { references } from "../../engine/generation/references";

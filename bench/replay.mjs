@@ -1,0 +1,173 @@
+// Real changes replayed: of what a release added to a package, single lines are hidden and completed, with the package as it was before the release read as
+// a repository. The changes are from release to release, as packages ship no history: the lines of one file in one release stand for a commit.
+//
+// Three ways answer the same cases with the same model file, greedily, one line each (bench/replay/written.mjs):
+//   ours    the product's prompt, selection and adapter, over the whole repository
+//   file    the same with no repository: the text around the cursor alone
+//   llama   llama.cpp with llama.vscode's published budget: 256 and 64 lines, and 16 chunks of 64 lines of other files (bench/replay/llama.mjs)
+//
+//   --cases N      how many, three of each change, from the first on (300)        --only A,B    ways (ours,file,llama)
+//   --model ID     a known model (the default one)     --threads N (the number of cores)
+//   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
+//   --list         says what there is to replay, and ends
+//   --results DIR  where the answers are kept as JSON beside the figures (bench/results/replay)
+//
+// Finished cases are kept in the benchmarks' cache folder: a run that is stopped goes on where it was. Exact: the line as it was, but for white space around
+// it. Similarity: 100 less the edits it takes, in percent of the longer line. Intervals are 95 % bootstrap intervals of paired differences, drawn by change.
+import { mkdirSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { openContext, openModel } from "./lib/context.mjs";
+import { bootstrap, median } from "./lib/figures.mjs";
+import { modelFile } from "./lib/product.mjs";
+import { similarity } from "./lib/similarity.mjs";
+import { changesOf } from "./replay/changes.mjs";
+import { Kept } from "./replay/kept.mjs";
+import { openLlamaVscode, ringOf } from "./replay/llama.mjs";
+import { complete } from "./replay/ours.mjs";
+import { steps } from "./replay/releases.mjs";
+
+/** So that no release outweighs the others. */
+const changesOfStepMax = 6;
+const charactersPerToken = 3.6;
+const ways = {
+  ours: "ours, with the repository",
+  file: "the same model, the file alone",
+  llama: "llama.cpp with llama.vscode's budget",
+};
+
+export async function run(figures, options) {
+  const cases = Number(options.cases ?? 300);
+  const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
+  const window = Number(options.window ?? 1_024);
+  const threads = Number(options.threads ?? os.cpus().length);
+  const only = String(options.only ?? Object.keys(ways).join(",")).split(",");
+  const results = path.resolve(String(options.results ?? fileURLToPath(new URL("./results/replay/", import.meta.url))));
+  const plan = planned(cases);
+  if (options.list === true) return list(plan);
+
+  const file = await modelFile(model);
+  const replay = new Replay({ file, threads, window, kept: new Kept(`${model} ${window}`) });
+  const done = [];
+  try {
+    for (const step of plan) {
+      for (const way of only) await replay.answer(way, step);
+      done.push(step);
+      const count = done.reduce((sum, { changes }) => sum + changes.flat().length, 0);
+      console.log(`  ${step.name} ${step.from} to ${step.to}: ${count} of ${cases} cases`);
+    }
+  } finally {
+    await replay.dispose();
+  }
+  const changes = done.flatMap((step) => step.changes.map((change) => change.map((each) => replay.answersOf(each, only))));
+  report(figures, changes, only);
+  mkdirSync(results, { recursive: true });
+  const sources = done.map(({ name, from, to, licence }) => ({ name, from, to, licence }));
+  const record = { date: new Date().toISOString().slice(0, 10), model, window, sources, figures: figures.all, changes };
+  writeFileSync(path.join(results, `replay-${changes.flat().length}.json`), `${JSON.stringify(record, null, 1)}\n`);
+}
+
+/** Steps with their changes, as many as there are cases wanted. */
+function planned(cases) {
+  const plan = [];
+  let left = cases;
+  for (const step of steps()) {
+    if (left <= 0) break;
+    const changes = changesOf(step).slice(0, Math.min(changesOfStepMax, Math.ceil(left / 3)));
+    if (changes.length === 0) continue;
+    left -= changes.flat().length;
+    plan.push({ ...step, changes });
+  }
+  return plan;
+}
+
+function list(plan) {
+  for (const { name, from, to, base, changes } of plan) {
+    const tokens = base.reduce((sum, { text }) => sum + text.length, 0) / charactersPerToken;
+    console.log(`${name} ${from} to ${to}: ${base.length} files, ${Math.round(tokens)} tokens, ${changes.length} changes`);
+  }
+  console.log(`${plan.reduce((sum, { changes }) => sum + changes.flat().length, 0)} cases`);
+}
+
+/** Owns the models; each is loaded when it is first needed. */
+class Replay {
+  #options;
+  #ours;
+  #llama;
+
+  constructor(options) {
+    this.#options = options;
+  }
+
+  /** Answers those cases of a step that no earlier run has. */
+  async answer(way, step) {
+    const { kept } = this.#options;
+    const left = step.changes.flat().filter(({ id }) => kept.get(way, id) === undefined);
+    if (left.length === 0) return;
+    const complete = way === "llama" ? await this.#withLlama(step) : await this.#withOurs(step, way === "ours");
+    for (const each of left) {
+      const answer = await complete.of(each);
+      const exact = answer.line === each.right;
+      const alike = similarity(answer.line, each.right);
+      kept.put({ method: way, id: each.id, ...answer, right: each.right, exact, similarity: alike });
+    }
+    await complete.dispose();
+  }
+
+  /** `{id, right, [way]: answer}` */
+  answersOf({ id, right }, only) {
+    const answers = only.map((way) => [way, this.#options.kept.get(way, id)]);
+    return { id, right, ...Object.fromEntries(answers) };
+  }
+
+  async #withOurs({ name, base }, withRepository) {
+    const { file, threads, window } = this.#options;
+    this.#ours ??= await openModel(file, { threads });
+    const layout = withRepository ? "segments" : "none";
+    const context = await openContext(this.#ours, { name, files: base, layout, keep: false });
+    return { of: (each) => complete(context, each, window), dispose: () => context.dispose() };
+  }
+
+  async #withLlama({ base, changes }) {
+    const { file, threads } = this.#options;
+    this.#llama ??= await openLlamaVscode(file, { threads });
+    const changed = new Set(changes.flat().map(({ path: name }) => name));
+    return {
+      of: (each) => this.#llama.complete(each, ringOf(base, each.path, changed)),
+      dispose: () => undefined,
+    };
+  }
+
+  async dispose() {
+    await this.#ours?.dispose();
+    await this.#llama?.dispose();
+  }
+}
+
+function report(figures, changes, only) {
+  const cases = changes.flat();
+  for (const way of only) {
+    const own = cases.map((each) => each[way]);
+    figures.add(`${ways[way]}: exact (${own.length})`, (100 * own.filter(({ exact }) => exact).length) / own.length, "%");
+    figures.add(`${ways[way]}: edit similarity`, mean(own.map((answer) => answer.similarity)), "%");
+    figures.add(`${ways[way]}: time of a case, nothing kept of the last, median`, median(own.map((answer) => answer.milliseconds)), "ms");
+  }
+  if (!only.includes("ours")) return;
+  for (const other of only.filter((way) => way !== "ours")) {
+    for (const [what, value] of [
+      ["exact", (answer) => 100 * Number(answer.exact)],
+      ["edit similarity", (answer) => answer.similarity],
+    ]) {
+      const differences = changes.map((change) => mean(change.map((each) => value(each.ours) - value(each[other]))));
+      const { mean: difference, low, high } = bootstrap(differences);
+      const interval = `[${low.toFixed(1)}, ${high.toFixed(1)}]`;
+      figures.add(`${what}: ours less ${ways[other]} ${interval}`, difference, "points");
+      figures.add(`${what}: lower end of that interval`, low, "points", { goal: 0 });
+    }
+  }
+}
+
+function mean(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

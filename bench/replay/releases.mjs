@@ -1,0 +1,69 @@
+// Consecutive releases of public packages as repositories: fetched through their registries' ordinary clients, unpacked, never built or run.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import path from "node:path";
+import { cacheFolder } from "../lib/cacheFolder.mjs";
+
+/**
+ * None of these is a package that adapters were trained on (training/manifest.json). Each is hand-written source as its author ships it, small enough to be
+ * read as a whole. `versions`: releases in order; each with the next is one step.
+ */
+export const packages = [
+  { registry: "npm", name: "nodemailer", licence: "MIT-0", versions: ["7.0.5", "7.0.11"] },
+];
+
+const bytesMax = 96_000;
+/** Longer lines are generated code. */
+const lineMax = 400;
+const written = /\.(?:js|mjs|cjs|ts|py)$/;
+const notWritten =
+  /(?:^|\/)(?:dist|umd|cjs|esm|build|bundles?|vendor|_vendor|node_modules|test|tests|testing|benchmarks?|examples?)\/|\.min\.|\.d\.ts$/;
+
+/** One step of a package: `{name, from, to, licence, base, next, baseFolder, nextFolder}`; files are `[{path, text}]`. */
+export function* steps() {
+  for (const { registry, name, licence, versions } of packages) {
+    for (let at = 1; at < versions.length; at += 1) {
+      const [from, to] = [versions[at - 1], versions[at]];
+      const [baseFolder, nextFolder] = [unpacked(registry, name, from), unpacked(registry, name, to)];
+      yield { name, licence, from, to, baseFolder, nextFolder, base: filesOf(baseFolder), next: filesOf(nextFolder) };
+    }
+  }
+}
+
+/** Files that people wrote, sorted by path. */
+function filesOf(folder) {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)).replaceAll(path.sep, "/"))
+    .filter((name) => written.test(name) && !notWritten.test(name))
+    .map((name) => ({ path: name, text: readFileSync(path.join(folder, name), "utf8").replaceAll("\r\n", "\n") }))
+    .filter(({ text }) => text.length <= bytesMax && text.split("\n").every((line) => line.length <= lineMax))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** The folder of one release in the benchmarks' cache. */
+function unpacked(registry, name, version) {
+  const folder = path.join(cacheFolder("releases"), `${registry}-${name.replaceAll("/", "-")}-${version}`);
+  if (existsSync(folder)) return folder;
+  const aside = `${folder}.part`;
+  rmSync(aside, { recursive: true, force: true });
+  mkdirSync(aside, { recursive: true });
+  if (registry === "npm") {
+    run("npm", ["pack", "--silent", "--ignore-scripts", `${name}@${version}`], aside);
+    const [archive] = readdirSync(aside);
+    run("tar", ["-xzf", archive, "--strip-components=1"], aside);
+    rmSync(path.join(aside, archive));
+  } else {
+    run("pip", ["download", "-q", "--no-deps", "--only-binary=:all:", "-d", ".", `${name}==${version}`], aside);
+    const [archive] = readdirSync(aside);
+    run("python3", ["-m", "zipfile", "-e", archive, "."], aside);
+    rmSync(path.join(aside, archive));
+  }
+  renameSync(aside, folder);
+  return folder;
+}
+
+function run(program, words, cwd) {
+  const { status, stderr } = spawnSync(program, words, { cwd, encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program} ${words.join(" ")} failed: ${stderr}`);
+}
