@@ -3,8 +3,8 @@
 const http = require("node:http");
 const { monitorEventLoopDelay, performance } = require("node:perf_hooks");
 const vscode = require("vscode");
-const { Lateness } = require("./lateness.cjs");
 
+let Lateness;
 let lateness;
 let histogram;
 
@@ -54,7 +54,8 @@ async function opened(path) {
   return vscode.window.showTextDocument(vscode.Uri.joinPath(folder.uri, path), { preview: false });
 }
 
-exports.activate = ({ subscriptions }) => {
+exports.activate = async ({ subscriptions }) => {
+  ({ Lateness } = await import("./lateness.mjs"));
   const server = http.createServer((request, response) => {
     let body = "";
     request.on("data", (part) => (body += part));

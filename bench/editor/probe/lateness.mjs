@@ -6,7 +6,7 @@ const periodMs = 2;
  * A timer that is due every 2 ms notes how late it comes: while the thread is busy for L ms, whatever becomes due in that time waits up to L. So the share
  * of all moments that have to wait longer than x is the sum of all (L - x) over the time that was measured, and long blocks count by their length.
  */
-class Lateness {
+export class Lateness {
   #performance;
   #threadCpuUsage;
   #timer;
@@ -64,7 +64,7 @@ class Lateness {
 }
 
 /** The wait that `share` of all moments do not exceed. */
-function waitOf(blocks, totalMs, share) {
+export function waitOf(blocks, totalMs, share) {
   const sorted = [...blocks].sort((a, b) => b - a);
   const allowed = (1 - share) * totalMs;
   let sum = 0;
@@ -75,5 +75,3 @@ function waitOf(blocks, totalMs, share) {
   }
   return sum <= allowed ? 0 : (sum - allowed) / sorted.length;
 }
-
-module.exports = { Lateness, waitOf };
