@@ -1,5 +1,5 @@
-// Real changes replayed: of what a release added to a package, single lines are hidden and completed, with the package as it was before the release read as
-// a repository. The changes are from release to release, as packages ship no history: the lines of one file in one release stand for a commit.
+// Real changes replayed: of what was added to a project, single lines are hidden and completed, with the project as it was before read as a repository. The
+// changes are from release to release of public packages, as packages ship no history: the lines of one file in one release stand for a commit.
 //
 // Three ways answer the same cases with the same model file, greedily, one line each (bench/replay/written.mjs):
 //   ours    the product's prompt, selection and adapter, over the whole repository
@@ -9,6 +9,7 @@
 //   --cases N      how many, three of each change, from the first on (300)        --only A,B    ways (ours,file,llama)
 //   --model ID     a known model (the default one)     --threads N (the number of cores)
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
+//   --git DIR      the commits of this repository instead, newest first, three lines of each
 //   --list         says what there is to replay, and ends
 //   --results DIR  where the answers are kept as JSON beside the figures (bench/results/replay)
 //
@@ -23,6 +24,7 @@ import { bootstrap, median } from "./lib/figures.mjs";
 import { modelFile } from "./lib/product.mjs";
 import { similarity } from "./lib/similarity.mjs";
 import { changesOf } from "./replay/changes.mjs";
+import { commits } from "./replay/commits.mjs";
 import { Kept } from "./replay/kept.mjs";
 import { openLlamaVscode, ringOf } from "./replay/llama.mjs";
 import { complete } from "./replay/ours.mjs";
@@ -44,7 +46,7 @@ export async function run(figures, options) {
   const threads = Number(options.threads ?? os.cpus().length);
   const only = String(options.only ?? Object.keys(ways).join(",")).split(",");
   const results = path.resolve(String(options.results ?? fileURLToPath(new URL("./results/replay/", import.meta.url))));
-  const plan = planned(cases);
+  const plan = planned(options.git === undefined ? steps() : commits(String(options.git)), cases);
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
@@ -69,10 +71,10 @@ export async function run(figures, options) {
 }
 
 /** Steps with their changes, as many as there are cases wanted. */
-function planned(cases) {
+function planned(from, cases) {
   const plan = [];
   let left = cases;
-  for (const step of steps()) {
+  for (const step of from) {
     if (left <= 0) break;
     const changes = changesOf(step).slice(0, Math.min(changesOfStepMax, Math.ceil(left / 3)));
     if (changes.length === 0) continue;
@@ -125,7 +127,7 @@ class Replay {
     const { file, threads, window } = this.#options;
     this.#ours ??= await openModel(file, { threads });
     const layout = withRepository ? "segments" : "none";
-    const context = await openContext(this.#ours, { name, files: base, layout, keep: false });
+    const context = await openContext(this.#ours, { name, files: base, layout });
     return { of: (each) => complete(context, each, window), dispose: () => context.dispose() };
   }
 

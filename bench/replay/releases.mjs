@@ -3,6 +3,8 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 import { cacheFolder } from "../lib/cacheFolder.mjs";
+import { addedBetweenFolders } from "./diff.mjs";
+import { mayBeSource, sourcesAmong } from "./sources.mjs";
 
 /**
  * None of these is a package that adapters were trained on (training/manifest.json). Each is hand-written source as its author ships it, small enough to be
@@ -12,33 +14,24 @@ export const packages = [
   { registry: "npm", name: "nodemailer", licence: "MIT-0", versions: ["7.0.5", "7.0.11"] },
 ];
 
-const bytesMax = 96_000;
-/** Longer lines are generated code. */
-const lineMax = 400;
-const written = /\.(?:js|mjs|cjs|ts|py)$/;
-const notWritten =
-  /(?:^|\/)(?:dist|umd|cjs|esm|build|bundles?|vendor|_vendor|node_modules|test|tests|testing|benchmarks?|examples?)\/|\.min\.|\.d\.ts$/;
-
-/** One step of a package: `{name, from, to, licence, base, next, baseFolder, nextFolder}`; files are `[{path, text}]`. */
+/** From each release to the next: `{name, from, to, licence, base, next, added}`; files are `[{path, text}]`, and `added` as in diff.mjs. */
 export function* steps() {
   for (const { registry, name, licence, versions } of packages) {
     for (let at = 1; at < versions.length; at += 1) {
       const [from, to] = [versions[at - 1], versions[at]];
       const [baseFolder, nextFolder] = [unpacked(registry, name, from), unpacked(registry, name, to)];
-      yield { name, licence, from, to, baseFolder, nextFolder, base: filesOf(baseFolder), next: filesOf(nextFolder) };
+      const added = addedBetweenFolders(baseFolder, nextFolder);
+      yield { name, licence, from, to, base: filesOf(baseFolder), next: filesOf(nextFolder), added };
     }
   }
 }
 
-/** Files that people wrote, sorted by path. */
 function filesOf(folder) {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
+  const names = readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
-    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)).replaceAll(path.sep, "/"))
-    .filter((name) => written.test(name) && !notWritten.test(name))
-    .map((name) => ({ path: name, text: readFileSync(path.join(folder, name), "utf8").replaceAll("\r\n", "\n") }))
-    .filter(({ text }) => text.length <= bytesMax && text.split("\n").every((line) => line.length <= lineMax))
-    .sort((a, b) => (a.path < b.path ? -1 : 1));
+    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)).replaceAll(path.sep, "/"));
+  const files = names.filter(mayBeSource);
+  return sourcesAmong(files.map((name) => ({ path: name, text: readFileSync(path.join(folder, name), "utf8") })));
 }
 
 /** The folder of one release in the benchmarks' cache. */
