@@ -5,7 +5,7 @@
 //   --chats N      questions (8)                 --seed TEXT    of the trace ("typing")
 //   --model ID     a known model (the default one)              --threads N   (the number of cores)
 //   --only A,B     parts: typing, chat, indexing, sizes (all; indexing wants typing)
-//   --results DIR  where the samples are kept as JSON (bench/results/editor)
+//   --results DIR  where every sample is kept as JSON (bench/results/editor for the whole; nowhere for less)
 //
 // What is timed, and by whom: ghost text and chat by the page itself, from the key's event to the frame that draws (bench/editor/screen.mjs); stages by the
 // engine, as the extension logs them; blocking by a second extension in the same host; activation by the editor ("Show Running Extensions").
@@ -38,6 +38,9 @@ const charactersPerToken = 3.6;
 /** Edits before the first that counts. */
 const warmEdits = 12;
 
+/** Lists that open by themselves while somebody types would take keys that are meant for the text. */
+const undisturbed = { "editor.suggestOnTriggerCharacters": false, "editor.parameterHints.enabled": false };
+
 const questions = [
   "How is a request that was aborted cleaned up?",
   "Where are the headers of a response parsed?",
@@ -56,7 +59,9 @@ export async function run(figures, options) {
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
   const threads = Number(options.threads ?? os.cpus().length);
   const only = String(options.only ?? "typing,chat,indexing,sizes").split(",");
-  const results = path.resolve(String(options.results ?? fileURLToPath(new URL("./results/editor/", import.meta.url))));
+  // A trial must not write over the whole.
+  const isWhole = edits >= 300 && options.only === undefined;
+  const results = options.results ?? (isWhole ? fileURLToPath(new URL("./results/editor/", import.meta.url)) : undefined);
 
   const steps = createSteps({ quiet: true });
   await prepareBundles(steps);
@@ -75,7 +80,7 @@ export async function run(figures, options) {
     others: [await packageProbe(scratch)],
     workspace,
     story: "bench",
-    settings: { "nosa.model": model, "nosa.threads": threads },
+    settings: { ...undisturbed, "nosa.model": model, "nosa.threads": threads },
     env: {
       NOSA_HOME: home,
       NOSA_MODELS_HOME: modelsFolder(),
@@ -139,10 +144,14 @@ export async function run(figures, options) {
   } finally {
     await editor.close();
     rmSync(scratch, { recursive: true, force: true });
-    mkdirSync(results, { recursive: true });
-    const record = { date: new Date().toISOString().slice(0, 10), machine: os.cpus()[0].model, figures: figures.all, raw };
-    writeFileSync(path.join(results, `editor-${edits}.json`), `${JSON.stringify(record, null, 1)}\n`);
+    if (results !== undefined) keep(String(results), { figures: figures.all, raw });
   }
+}
+
+function keep(folder, parts) {
+  mkdirSync(folder, { recursive: true });
+  const record = { date: new Date().toISOString().slice(0, 10), machine: os.cpus()[0].model, ...parts };
+  writeFileSync(path.join(folder, "editor.json"), `${JSON.stringify(record, null, 1)}\n`);
 }
 
 /** Another repository being read by the same engine, from nothing, for as long as it takes. */

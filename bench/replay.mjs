@@ -11,7 +11,7 @@
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
 //   --git DIR      the commits of this repository instead, newest first, three lines of each
 //   --list         says what there is to replay, and ends
-//   --results DIR  where the answers are kept as JSON beside the figures (bench/results/replay)
+//   --results DIR  where every answer is kept as JSON (bench/results/replay for the whole; nowhere for less)
 //
 // Finished cases are kept in the benchmarks' cache folder: a run that is stopped goes on where it was. Exact: the line as it was, but for white space around
 // it. Similarity: 100 less the edits it takes, in percent of the longer line. Intervals are 95 % bootstrap intervals of paired differences, drawn by change.
@@ -45,7 +45,9 @@ export async function run(figures, options) {
   const window = Number(options.window ?? 1_024);
   const threads = Number(options.threads ?? os.cpus().length);
   const only = String(options.only ?? Object.keys(ways).join(",")).split(",");
-  const results = path.resolve(String(options.results ?? fileURLToPath(new URL("./results/replay/", import.meta.url))));
+  // A trial must not write over the whole.
+  const isWhole = cases >= 300 && options.only === undefined;
+  const results = options.results ?? (isWhole ? fileURLToPath(new URL("./results/replay/", import.meta.url)) : undefined);
   const plan = planned(options.git === undefined ? steps() : commits(String(options.git)), cases);
   if (options.list === true) return list(plan);
 
@@ -64,10 +66,11 @@ export async function run(figures, options) {
   }
   const changes = done.flatMap((step) => step.changes.map((change) => change.map((each) => replay.answersOf(each, only))));
   report(figures, changes, only);
-  mkdirSync(results, { recursive: true });
+  if (results === undefined) return;
+  mkdirSync(String(results), { recursive: true });
   const sources = done.map(({ name, from, to, licence }) => ({ name, from, to, licence }));
   const record = { date: new Date().toISOString().slice(0, 10), model, window, sources, figures: figures.all, changes };
-  writeFileSync(path.join(results, `replay-${changes.flat().length}.json`), `${JSON.stringify(record, null, 1)}\n`);
+  writeFileSync(path.join(String(results), "replay.json"), `${JSON.stringify(record, null, 1)}\n`);
 }
 
 /** Steps with their changes, as many as there are cases wanted. */

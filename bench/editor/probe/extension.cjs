@@ -51,7 +51,7 @@ const actions = {
 
 async function opened(path) {
   const [folder] = vscode.workspace.workspaceFolders;
-  return vscode.window.showTextDocument(vscode.Uri.joinPath(folder.uri, path), { preview: false });
+  return vscode.window.showTextDocument(vscode.Uri.joinPath(folder.uri, path));
 }
 
 exports.activate = async ({ subscriptions }) => {
