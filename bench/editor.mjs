@@ -61,7 +61,8 @@ export async function run(figures, options) {
   const only = String(options.only ?? "typing,chat,indexing,sizes").split(",");
   // A trial must not write over the whole.
   const isWhole = edits >= 300 && options.only === undefined;
-  const results = options.results ?? (isWhole ? fileURLToPath(new URL("./results/editor/", import.meta.url)) : undefined);
+  const results =
+    options.results ?? (isWhole ? fileURLToPath(new URL("./results/editor/", import.meta.url)) : undefined);
 
   const steps = createSteps({ quiet: true });
   await prepareBundles(steps);
@@ -117,7 +118,10 @@ export async function run(figures, options) {
       const asked = questions.slice(0, Number(options.chats ?? questions.length));
       raw.chat = await firstWords(editor, asked, (ms, question) => console.log(`  ${Math.round(ms)} ms  ${question}`));
       const lower = { better: "lower" };
-      figures.add(`chat: first words on the screen, median of ${asked.length}`, median(raw.chat), "ms", { goal: 1_000, ...lower });
+      figures.add(`chat: first words on the screen, median of ${asked.length}`, median(raw.chat), "ms", {
+        goal: 1_000,
+        ...lower,
+      });
       figures.add(`chat: first words on the screen, longest of ${asked.length}`, Math.max(...raw.chat), "ms");
     }
     if (only.includes("indexing") && raw.typing !== undefined) {
@@ -125,7 +129,15 @@ export async function run(figures, options) {
       await editor.command("Nosa: Restart Engine");
       await readRepository(editor, path.basename(workspace));
       await warm();
-      const other = new Reading({ root: folderOf("reading", corpus(otherTokens, (text) => text.length / charactersPerToken, 1)), model, threads, home });
+      const other = new Reading({
+        root: folderOf(
+          "reading",
+          corpus(otherTokens, (text) => text.length / charactersPerToken, 1),
+        ),
+        model,
+        threads,
+        home,
+      });
       await other.start();
       raw.whileIndexing = await typeTrace({
         ...typing,
@@ -246,7 +258,11 @@ function reportSizes(figures, vsixFile) {
   const lower = { better: "lower" };
   figures.add("package without the CUDA part", vsix, "MB", { goal: 15, ...lower });
   figures.add(`largest bundle, ${bundles[0].name}`, bundles[0].megabytes, "MB", { goal: 1, ...lower });
-  figures.add("extension.js, which the editor loads", bundles.find(({ name }) => name === "extension.js").megabytes, "MB");
+  figures.add(
+    "extension.js, which the editor loads",
+    bundles.find(({ name }) => name === "extension.js").megabytes,
+    "MB",
+  );
 }
 
 function progress(what, edits) {

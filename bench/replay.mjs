@@ -47,7 +47,8 @@ export async function run(figures, options) {
   const only = String(options.only ?? Object.keys(ways).join(",")).split(",");
   // A trial must not write over the whole.
   const isWhole = cases >= 300 && options.only === undefined;
-  const results = options.results ?? (isWhole ? fileURLToPath(new URL("./results/replay/", import.meta.url)) : undefined);
+  const results =
+    options.results ?? (isWhole ? fileURLToPath(new URL("./results/replay/", import.meta.url)) : undefined);
   const plan = planned(options.git === undefined ? steps() : commits(String(options.git)), cases);
   if (options.list === true) return list(plan);
 
@@ -64,7 +65,9 @@ export async function run(figures, options) {
   } finally {
     await replay.dispose();
   }
-  const changes = done.flatMap((step) => step.changes.map((change) => change.map((each) => replay.answersOf(each, only))));
+  const changes = done.flatMap((step) =>
+    step.changes.map((change) => change.map((each) => replay.answersOf(each, only))),
+  );
   report(figures, changes, only);
   if (results === undefined) return;
   mkdirSync(String(results), { recursive: true });
@@ -90,7 +93,9 @@ function planned(from, cases) {
 function list(plan) {
   for (const { name, from, to, base, changes } of plan) {
     const tokens = base.reduce((sum, { text }) => sum + text.length, 0) / charactersPerToken;
-    console.log(`${name} ${from} to ${to}: ${base.length} files, ${Math.round(tokens)} tokens, ${changes.length} changes`);
+    console.log(
+      `${name} ${from} to ${to}: ${base.length} files, ${Math.round(tokens)} tokens, ${changes.length} changes`,
+    );
   }
   console.log(`${plan.reduce((sum, { changes }) => sum + changes.flat().length, 0)} cases`);
 }
@@ -154,9 +159,17 @@ function report(figures, changes, only) {
   const cases = changes.flat();
   for (const way of only) {
     const own = cases.map((each) => each[way]);
-    figures.add(`${ways[way]}: exact (${own.length})`, (100 * own.filter(({ exact }) => exact).length) / own.length, "%");
+    figures.add(
+      `${ways[way]}: exact (${own.length})`,
+      (100 * own.filter(({ exact }) => exact).length) / own.length,
+      "%",
+    );
     figures.add(`${ways[way]}: edit similarity`, mean(own.map((answer) => answer.similarity)), "%");
-    figures.add(`${ways[way]}: time of a case, nothing kept of the last, median`, median(own.map((answer) => answer.milliseconds)), "ms");
+    figures.add(
+      `${ways[way]}: time of a case, nothing kept of the last, median`,
+      median(own.map((answer) => answer.milliseconds)),
+      "ms",
+    );
   }
   if (!only.includes("ours")) return;
   for (const other of only.filter((way) => way !== "ours")) {

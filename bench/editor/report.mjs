@@ -51,10 +51,20 @@ export async function reportTyping(figures, samples, tokensOf) {
 
 /** Where the time of offers went that were written from the first token on: of the middle one, and of the slowest twentieth. */
 function reportStages(figures, misses) {
-  const staged = misses.filter(({ answer, shownAt }) => answer?.stats?.cached === false && shownAt !== undefined).map(stagesOf);
+  const staged = misses
+    .filter(({ answer, shownAt }) => answer?.stats?.cached === false && shownAt !== undefined)
+    .map(stagesOf);
   if (staged.length === 0) return;
   const slow = [...staged].sort((a, b) => b.total - a.total).slice(0, Math.ceil(staged.length / 20));
-  for (const name of ["the editor's pause", "our pause", "queue", "prefill", "decode", "rest of the engine", "drawing"]) {
+  for (const name of [
+    "the editor's pause",
+    "our pause",
+    "queue",
+    "prefill",
+    "decode",
+    "rest of the engine",
+    "drawing",
+  ]) {
     figures.add(`stage: ${name}, median`, median(staged.map((each) => each[name])), "ms");
     figures.add(`stage: ${name}, mean of the slowest 5 %`, mean(slow.map((each) => each[name])), "ms");
   }
@@ -96,14 +106,20 @@ export function reportIndexing(figures, alone, indexing) {
     const [calm, busy] = [percentile(times(a), 0.95), percentile(times(b), 0.95)];
     figures.add(`while indexing, ${what} (${b.length}), p50`, percentile(times(b), 0.5), "ms");
     figures.add(`while indexing, ${what} (${b.length}), p95`, busy, "ms");
-    figures.add(`while indexing over alone, ${what}, p95 of the same edits`, busy / calm, "x", { goal: 2, better: "lower" });
+    figures.add(`while indexing over alone, ${what}, p95 of the same edits`, busy / calm, "x", {
+      goal: 2,
+      better: "lower",
+    });
   }
 }
 
 /** What the extension host's main thread did meanwhile; see probe/lateness.cjs. */
 export function reportHost(figures, host) {
   const lower = { better: "lower" };
-  figures.add("extension host: wait of what becomes due at any moment, p99", host.waitP99, "ms", { goal: 10, ...lower });
+  figures.add("extension host: wait of what becomes due at any moment, p99", host.waitP99, "ms", {
+    goal: 10,
+    ...lower,
+  });
   figures.add("extension host: the same, p99.9", host.waitP999, "ms");
   figures.add("extension host: longest wait", host.longest, "ms");
   if (host.busyP99 !== undefined) {

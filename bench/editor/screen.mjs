@@ -39,8 +39,7 @@ export async function watchScreen(page) {
     document.addEventListener(
       "keydown",
       (event) => {
-        if (event.key !== "Shift" && event.key !== "Control")
-          state.keyAt = performance.timeOrigin + event.timeStamp;
+        if (event.key !== "Shift" && event.key !== "Control") state.keyAt = performance.timeOrigin + event.timeStamp;
       },
       { capture: true },
     );

@@ -39,7 +39,9 @@ export async function typeTrace({ editor, port, answers, stretches, edits, onEdi
         const typed = await ask(port, "typed", stretch);
         // Tab may have written a blank instead, as in any editor; then the person goes on typing behind it.
         if (!text.startsWith(typed.text)) {
-          console.log(`  ${stretch.path}:${stretch.startLine + 1} was left: an offer wrote something else than it showed.`);
+          console.log(
+            `  ${stretch.path}:${stretch.startLine + 1} was left: an offer wrote something else than it showed.`,
+          );
           break;
         }
         isTaken = typed.text.length > done;

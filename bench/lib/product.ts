@@ -9,6 +9,7 @@ export { references } from "../../engine/generation/references";
 export { adapterFor } from "../../engine/models/adapters";
 export { downloadModel } from "../../engine/models/download";
 export { dataFolder, dataPaths } from "../../engine/paths";
+export { promptFormat } from "../../engine/prompts/format";
 export { protocolVersion } from "../../engine/protocol";
 export { planSegments } from "../../engine/repository/segments";
 export { modelText } from "../../engine/sessions/modelText";

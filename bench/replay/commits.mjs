@@ -14,7 +14,16 @@ export function* commits(folder) {
     const added = addedBetweenCommits(folder, parent, commit);
     if (![...added.keys()].some(mayBeSource)) continue;
     const [base, next] = [filesOf(folder, parent), filesOf(folder, commit)];
-    yield { name, from: parent.slice(0, 10), to: commit.slice(0, 10), licence: "", base, next, added, isOneChange: true };
+    yield {
+      name,
+      from: parent.slice(0, 10),
+      to: commit.slice(0, 10),
+      licence: "",
+      base,
+      next,
+      added,
+      isOneChange: true,
+    };
   }
 }
 

@@ -10,9 +10,7 @@ import { mayBeSource, sourcesAmong } from "./sources.mjs";
  * None of these is a package that adapters were trained on (training/manifest.json). Each is hand-written source as its author ships it, small enough to be
  * read as a whole. `versions`: releases in order; each with the next is one step.
  */
-export const packages = [
-  { registry: "npm", name: "nodemailer", licence: "MIT-0", versions: ["7.0.5", "7.0.11"] },
-];
+export const packages = [{ registry: "npm", name: "nodemailer", licence: "MIT-0", versions: ["7.0.5", "7.0.11"] }];
 
 /** From each release to the next: `{name, from, to, licence, base, next, added}`; files are `[{path, text}]`, and `added` as in diff.mjs. */
 export function* steps() {

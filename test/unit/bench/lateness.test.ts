@@ -15,7 +15,11 @@ test("a block makes wait whatever becomes due in it, for what is left of it", ()
   expect(waitOf([], 1000, 0.99)).toBe(0);
   expect(waitOf([9], 1000, 0.99)).toBe(0);
   expect(waitOf([100], 1000, 0.99)).toBeCloseTo(90);
-  for (const blocks of [[3, 60, 4, 12, 12], [1, 1, 1], [200, 200, 1]]) {
+  for (const blocks of [
+    [3, 60, 4, 12, 12],
+    [1, 1, 1],
+    [200, 200, 1],
+  ]) {
     expect(waitOf(blocks, 1000, 0.99)).toBeCloseTo(counted(blocks, 1000, 0.99), 0);
   }
 });
