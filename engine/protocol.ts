@@ -62,6 +62,8 @@ export interface Requests {
   "nosa/forget": [RootParams, ForgetResult];
   /** One chat turn over a repository's context. Streams ChatDelta through the params' `partialResultToken`. */
   "nosa/chat": [ChatParams, ChatResult];
+  /** What the completions of this client attend to in a repository, whatever the selection prefers. Holds until it is told otherwise. */
+  "nosa/pins": [PinsParams, Record<string, never>];
   /** Known models, the fitting first. */
   "nosa/models": [Record<string, never>, readonly ModelEntry[]];
   /** Fetches and verifies a model; `nosa/downloadProgress` reports. Cancelling keeps the part that is there. */
@@ -83,6 +85,11 @@ export interface Notifications {
 export interface RootParams {
   /** Absolute path of a workspace folder. */
   readonly root: string;
+}
+
+export interface PinsParams extends RootParams {
+  /** All of them; what is not in the context counts for nothing. */
+  readonly pins: readonly Place[];
 }
 
 export interface IndexParams extends RootParams {
@@ -170,7 +177,22 @@ export interface ChatParams {
   readonly tokensMax: number;
   readonly temperature: number;
   readonly seed: number;
+  /** Functions that the answer may call. What the model is told about them stands in the messages. */
+  readonly tools?: ToolUse;
   readonly partialResultToken?: string | number;
+}
+
+/**
+ * Calls of an answer: `{"name": ..., "arguments": ...}` between `open` and `close`. Whatever the model would rather write, a
+ * call names one of the functions, and its arguments fit that function's schema; bounds, patterns and formats apart.
+ */
+export interface ToolUse {
+  readonly open: string;
+  readonly close: string;
+  /** The answer begins with a call. */
+  readonly required: boolean;
+  /** At least one; `schema` is a JSON schema of the arguments. */
+  readonly functions: readonly { readonly name: string; readonly schema: unknown }[];
 }
 
 export type ChatDelta =
@@ -282,6 +304,10 @@ export interface MemoryStatus {
   /** KV in memory, and what selection keeps beside it. */
   readonly bytes: number;
   readonly bytesMax: number;
+  /** How memory and disk are divided, as a line; absent until a model is loaded. */
+  readonly plan?: string;
+  /** Why `bytesMax` is more than was asked for, as a sentence; "" when it is not. */
+  readonly note?: string;
   /** Everything saved, of all repositories. */
   readonly diskBytes: number;
   readonly diskBytesMax: number;
@@ -331,8 +357,15 @@ export interface ErrorData {
 
 /** Data of an inline completion item beside the LSP fields, for the extension's own use. */
 export interface CompletionStats {
+  /** Tokens of the repository that could be attended to. */
   readonly contextTokens: number;
+  /** Tokens that the last word written did attend to, the mean over layers and heads. */
+  readonly attendedTokens: number;
+  /** Blocks of one layer and KV head that were fetched from disk for it. */
+  readonly blocksRead: number;
   readonly promptTokens: number;
+  /** Those of the prompt that were not there from the last one. */
+  readonly promptTokensRead: number;
   readonly tokens: number;
   readonly cached: boolean;
   readonly millis: { readonly queue: number; readonly prefill: number; readonly decode: number };

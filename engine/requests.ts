@@ -20,6 +20,7 @@ export const schemas = {
     editorExcludes: z.catch(z.record(z.string(), z.boolean()), {}),
     reread: z.optional(z.array(text(4_096)).check(z.maxLength(limits.placesMax))),
   }),
+  pins: z.extend(rootParams, { pins: places }),
   chat: z.extend(rootParams, {
     messages: z
       .array(z.object({ role: z.enum(["system", "user", "assistant"]), content: text(limits.chatCharactersMax) }))
@@ -30,6 +31,16 @@ export const schemas = {
     temperature: z.number().check(z.minimum(0), z.maximum(10)),
     seed: z.int().check(z.minimum(0), z.maximum(Number.MAX_SAFE_INTEGER)),
     why: z.optional(z.boolean()),
+    tools: z.optional(
+      z.object({
+        open: text(limits.toolMarkCharactersMax).check(z.minLength(1)),
+        close: text(limits.toolMarkCharactersMax).check(z.minLength(1)),
+        required: z.boolean(),
+        functions: z
+          .array(z.object({ name: text(limits.toolMarkCharactersMax), schema: z.unknown() }))
+          .check(z.minLength(1), z.maxLength(limits.toolsMax)),
+      }),
+    ),
     partialResultToken: z.optional(z.union([z.string(), z.number()])),
   }),
   download: z.object({ model: text(4_096) }),

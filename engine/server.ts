@@ -34,6 +34,7 @@ import {
   type DownloadProgress,
   type EngineSettings,
   type ErrorData,
+  type Place,
   type Requests,
 } from "./protocol";
 import { parseParams, schemas } from "./requests";
@@ -130,6 +131,8 @@ class Client {
   #settings: EngineSettings | undefined;
   #folders: readonly string[] = [];
   #roots: Promise<readonly string[]> | undefined;
+  /** By canonical root: what completions keep in sight. */
+  readonly #pins = new Map<string, readonly Place[]>();
 
   constructor(socket: Socket, options: ServerOptions, server: Server) {
     this.#socket = socket;
@@ -216,6 +219,11 @@ class Client {
       } finally {
         await stream.flush();
       }
+    });
+    this.#on("nosa/pins", schemas.pins, async ({ root, pins }) => {
+      const engine = await this.#options.engine;
+      this.#pins.set(await engine.roots.canonicalOrGone(root), pins);
+      return {};
     });
     this.#on("nosa/models", schemas.nothing, async () => (await this.#options.engine).registry.entries());
     this.#on("nosa/download", schemas.download, async ({ model }, signal) => {
@@ -354,6 +362,7 @@ class Client {
       // An entry that is selected in the editor's own list counts as typed.
       before: text.slice(0, at) + (selected?.text ?? ""),
       after: text.slice(after),
+      pins: this.#pins.get(root.root) ?? [],
       automatic: context.triggerKind !== invoked,
       settings: this.#mySettings,
       signal,

@@ -10,7 +10,9 @@ import { EngineClient } from "./client";
 import { CodeActions } from "./codeActions";
 import { registerCommands } from "./commands";
 import { hintOfOthers, LastAnswer, snoozeCompletions, toggleCompletions, toggleLanguage } from "./completions/commands";
+import { showsDifferenceOf } from "./completions/diffEditor";
 import { CompletionMiddleware } from "./completions/middleware";
+import { Pinned } from "./completions/pinned";
 import { Snooze } from "./completions/snooze";
 import { ContextActions } from "./contextActions";
 import { ContextMap } from "./contextMap/panel";
@@ -46,14 +48,15 @@ export function activate(context: ExtensionContext): void {
   const completions = new CompletionMiddleware({
     settings: () => readSettings().completions,
     quiet: () => snooze.active,
+    isCompared: ({ uri }) => showsDifferenceOf(window.tabGroups.activeTabGroup.activeTab, uri.toString()),
     // Read when it is called: the engine's client is made below, with this middleware in it.
     isReady: () => (engine.status?.model ?? null) !== null,
     nowMs: () => performance.now(),
     pause,
     onError: (error) => log.warn(`No completion: ${error.message}`),
-    onAnswer: (stats, totalMs) => {
+    onAnswer: (stats, totalMs, engineMs) => {
       lastAnswer.keep(stats, totalMs);
-      log.trace(`Completion: ${JSON.stringify({ totalMs: Math.round(totalMs), stats: stats ?? null })}`);
+      log.trace(`Completion: ${JSON.stringify({ totalMs, engineMs, stats: stats ?? null })}`);
     },
   });
   const engine: EngineClient = new EngineClient({
@@ -77,11 +80,33 @@ export function activate(context: ExtensionContext): void {
   const contextTree = new ContextTreeView({ engine, pins, contextTokensMax });
   const contextActions = new ContextActions({ engine, pins, indexing });
   const contextMap = new ContextMap({ extensionUri, engine, attention, pins, contextTokensMax, report: tell });
-  own.push(log, engine, pins, attention, proposals, conversation, chatView, models, statusBar, contextTree, contextMap);
+  const pinned = new Pinned({
+    engine,
+    pins,
+    roots,
+    onError: (error) => log.info(`Pins were not told: ${String(error)}`),
+  });
+  own.push(
+    log,
+    engine,
+    pins,
+    pinned,
+    attention,
+    proposals,
+    conversation,
+    chatView,
+    models,
+    statusBar,
+    contextTree,
+    contextMap,
+  );
 
   own.push(
     window.registerWebviewViewProvider(ChatViewProvider.viewId, chatView),
-    workspace.onDidChangeWorkspaceFolders(() => statusBar.refresh()),
+    workspace.onDidChangeWorkspaceFolders(() => {
+      statusBar.refresh();
+      pinned.tell();
+    }),
     onSettingsChanged((settings) => {
       statusBar.refresh();
       engine.configure(settings).catch((error: unknown) => log.error(String(error)));

@@ -23,7 +23,7 @@ import type { ChatMessage, EngineStatus } from "../engine/protocol";
 import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { failureFrom, isCancellation } from "./errors";
-import { currentFolder, rootOf } from "./roots";
+import { currentFolder, mostRead, rootOf } from "./roots";
 import {
   callProblem,
   CallReader,
@@ -83,8 +83,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
     progress: Progress<LanguageModelResponsePart>,
     token: CancellationToken,
   ): Promise<void> {
-    const folder = currentFolder(this.#engine.status?.contexts ?? []);
-    const root = folder === undefined || !workspace.isTrusted ? "" : rootOf(folder);
+    const root = this.#root();
     const tools = toolsOf(options);
     const asked = [...instructionsFor(tools, options), ...messages.map(plainMessage)];
     try {
@@ -102,6 +101,15 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
       if (isCancellation(error)) return;
       throw failureFrom(error);
     }
+  }
+
+  /** "" where nothing was read: whoever writes a commit message with this model has not asked for a repository. */
+  #root(): string {
+    const { status } = this.#engine;
+    const folder = currentFolder(status?.contexts ?? []);
+    if (folder === undefined || !workspace.isTrusted) return "";
+    const root = rootOf(folder);
+    return status === null || mostRead([root], status.contexts) !== undefined ? root : "";
   }
 
   /** Streams text and calls; where it checks, keeps back the first call that does not fit its tool's schema, and gives it. */

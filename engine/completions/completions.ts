@@ -1,5 +1,6 @@
 /**
- * Ghost text: what the model would write at the cursor, knowing the repository.
+ * Ghost text: what the model would write at the cursor, knowing the repository. While an offer is read, what comes after
+ * it is begun, so that who accepts it sees the next at once.
  *
  * The live text of the file is in the tail. Blocks that hold the same lines as they were read are therefore hidden from
  * that tail, so that the model never sees an old state of them beside the new one. The tail is kept, so that typing on
@@ -8,17 +9,17 @@
 
 import { limits } from "../config";
 import type { RepositoryContext } from "../contexts/repositoryContext";
-import { noFocus } from "../contexts/selection";
 import { Cancelled } from "../errors";
 import { generate, type Attended, type Generated } from "../generation/generate";
 import type { SamplingOptions } from "../native/addon";
 import type { CompletionTail } from "../prompts/completion";
-import type { CompletionStats, EngineSettings } from "../protocol";
+import type { CompletionStats, EngineSettings, Place as Pin } from "../protocol";
 import type { Job } from "../scheduler/scheduler";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
+import { Ahead, lineBelow } from "./ahead";
 import { CompletionCache, type Place } from "./cache";
 import { liveLines } from "./live";
 import { postprocess } from "./postprocess/index";
@@ -42,6 +43,8 @@ export interface CompletionRequest {
   readonly languageId: string;
   readonly before: string;
   readonly after: string;
+  /** Files and folders of the repository that are attended to whatever the selection prefers. */
+  readonly pins: readonly Pin[];
   /** Asked for by typing rather than by name: then it may be declined. */
   readonly automatic: boolean;
   readonly settings: EngineSettings;
@@ -74,6 +77,7 @@ export class Completions {
   readonly #options: CompletionsOptions;
   readonly #cache = new CompletionCache(limits.completionCacheEntriesMax);
   readonly #window = new CompletionWindow();
+  readonly #ahead = new Ahead();
   #running: Running | undefined;
   #completing = 0;
 
@@ -118,33 +122,76 @@ export class Completions {
     request: CompletionRequest,
     shape: Shape,
   ): Promise<readonly Completion[]> {
-    const { uri, before, after, signal } = request;
+    const { signal } = request;
     if (context.needsRestoring) await abortable(context.restore(), signal);
-    const place: Place = { uri, before, after, basis: `${session.resolved.path} ${context.attends}` };
+    const place = placeOf(session, context, request);
+    const accepted = this.#ahead.asked(place);
     if (!request.automatic) return this.#offers(session, context, request, shape);
+    const offers = await this.#offer(session, request, shape, place);
+    if (signal.aborted) return [];
 
-    const known = await this.#known(place, signal);
+    const begin = (next: Place): void => this.#begin(request, next);
+    const [first] = offers;
+    const below = accepted && first === undefined ? lineBelow(place) : undefined;
+    if (first !== undefined) this.#ahead.offered(place, first.text, begin);
+    else if (below !== undefined) begin(below);
+    return offers;
+  }
+
+  /** What typing asks for: the likeliest. */
+  async #offer(
+    session: Session,
+    request: CompletionRequest,
+    shape: Shape,
+    place: Place,
+  ): Promise<readonly Completion[]> {
+    const { signal } = request;
+    const known = await this.#known(session, place, signal);
     if (known !== undefined) return known === "" ? [] : [{ text: known, stats: cachedStats }];
-
-    this.#running?.stop();
-    const running = new Running(place);
-    this.#running = running;
-    const writing = this.#write(request, shape, place, running);
+    const { running, written } = this.#start(request, shape, place, false);
     // Whoever waits no longer is told at once; the offer goes on for a moment.
-    const written = writing.finally(() => running.end());
-    written.catch(() => undefined);
     await running.ended(place, signal);
     if (signal.aborted) return [];
     const completion = await written;
     return completion === undefined ? [] : [completion];
   }
 
+  /** Begins what may be asked for next, with nobody waiting for it. */
+  #begin(request: CompletionRequest, place: Place): void {
+    const { before, after } = place;
+    const shape = shapeAt(before, after);
+    if (shape === "none" || this.#cache.get(place) !== undefined) return;
+    this.#start({ ...request, before, after }, shape, place, true);
+  }
+
+  /** One offer is written at a time: that of the last place. */
+  #start(
+    request: CompletionRequest,
+    shape: Shape,
+    place: Place,
+    ahead: boolean,
+  ): { readonly running: Running; readonly written: Promise<Completion | undefined> } {
+    const last = this.#running;
+    last?.stop();
+    const running = new Running(place, { ahead });
+    this.#running = running;
+    // The last one gives back the tail that this one goes on with.
+    const written = (last?.over ?? Promise.resolve())
+      .then(() => this.#write(request, shape, place, running))
+      .finally(() => running.end());
+    written.catch(() => undefined);
+    return { running, written };
+  }
+
   /** What was offered here before, or is being offered just now; "" for a place where nothing was to be offered. */
-  async #known(place: Place, signal: AbortSignal): Promise<string | undefined> {
+  async #known(session: Session, place: Place, signal: AbortSignal): Promise<string | undefined> {
     const known = this.#cache.get(place);
     const running = this.#running;
     if (known !== undefined || running?.fits(place) !== true) return known;
-    return (await running.ended(place, signal)) ? this.#cache.get(place) : undefined;
+    const ended = running.ended(place, signal);
+    // One that was begun ahead may be waiting behind others.
+    session.scheduler.reconsider();
+    return (await ended) ? this.#cache.get(place) : undefined;
   }
 
   /** Writes one offer, and keeps it. Holds the model itself, for it may outlive the request. */
@@ -157,17 +204,21 @@ export class Completions {
     const { root, settings } = request;
     return this.#options.sessions.use(settings, running.signal, async (session) => {
       const context = await session.context(root);
+      // What nobody asked for yet is of no use to who asks of another model or context.
+      if (running.ahead && placeOf(session, context, request).basis !== place.basis) return undefined;
       const prompt = await this.#prompt(session, request);
-      const generated = await this.#generate(session, context, { ...request, signal: running.signal }, shape, {
+      const generated = await this.#generate(session, context, request, shape, {
         prompt,
+        job: running,
         sampling: greedy,
+        awaitedSinceMs: () => running.awaitedSinceMs,
         onText: (text) => running.wrote(text),
       });
-      this.#window.measured(generated.promptTokensRead, generated.millis.prefill);
+      if (!running.ahead) this.#window.measured(generated.promptTokensRead, generated.millis.prefill);
       if (generated.finish === "cancelled") return undefined;
       const text = offerOf(generated, request, shape);
       this.#cache.put(place, text);
-      return text === "" ? undefined : { text, stats: statsOf(context, prompt, generated) };
+      return text === "" ? undefined : { text, stats: statsOf(session, context, prompt, generated) };
     });
   }
 
@@ -179,14 +230,16 @@ export class Completions {
     shape: Shape,
   ): Promise<readonly Completion[]> {
     this.#running?.stop();
+    await this.#running?.over;
+    const job: Job = { kind: "completion", signal: request.signal };
     const prompt = await this.#prompt(session, request);
     const offers = new Map<string, Completion>();
     for (let draw = 0; draw < drawsMax && offers.size < offersMax; draw += 1) {
       const sampling = draw === 0 ? greedy : { ...drawn, seed: draw };
-      const generated = await this.#generate(session, context, request, shape, { prompt, sampling });
+      const generated = await this.#generate(session, context, request, shape, { prompt, job, sampling });
       if (generated.finish === "cancelled") return [];
       const text = offerOf(generated, request, shape);
-      const stats = statsOf(context, prompt, generated);
+      const stats = statsOf(session, context, prompt, generated);
       if (text !== "" && !offers.has(text)) offers.set(text, { text, stats });
     }
     return [...offers.values()];
@@ -197,7 +250,7 @@ export class Completions {
       path,
       prefix: before,
       // Where the line ends at the cursor, what is missing is the rest of it with its end: so models were trained.
-      suffix: after.startsWith("\n") ? after.slice(1) : after,
+      suffix: after.replace(/^\r?\n/, ""),
       prefixTokensMax: this.#window.prefixTokensMax,
       suffixTokensMax: this.#window.suffixTokensMax,
     });
@@ -208,13 +261,12 @@ export class Completions {
     context: RepositoryContext,
     request: CompletionRequest,
     shape: Shape,
-    { prompt, sampling, onText }: Draft,
+    { prompt, job, sampling, awaitedSinceMs, onText }: Draft,
   ): Promise<Generated> {
-    const { root, settings, signal } = request;
+    const { root, settings, pins } = request;
     const { tokens } = prompt;
     const hidden = liveLines(context.loadedSegments, { ...request, ...prompt });
-    const tail = await context.tail(context.completionTails, tokens, { ...noFocus, hidden });
-    const job: Job = { kind: "completion", signal };
+    const tail = await context.tail(context.completionTails, tokens, { pins, scope: [], hidden });
     const startedAt = performance.now();
     let text = "";
     let generated: Generated | undefined;
@@ -235,7 +287,8 @@ export class Completions {
           text += more;
           onText?.(text);
           const enough = shape === "line" ? text.includes("\n") : leavesBlock(request, text);
-          return enough || performance.now() - startedAt > decodeMsMax ? "stop" : undefined;
+          const waited = performance.now() - Math.max(startedAt, awaitedSinceMs?.() ?? 0);
+          return enough || waited > decodeMsMax ? "stop" : undefined;
         },
       });
     } finally {
@@ -249,9 +302,17 @@ export class Completions {
 
 interface Draft {
   readonly prompt: CompletionTail;
+  readonly job: Job;
   readonly sampling: SamplingOptions;
+  /** When somebody first waited for it; from the beginning when absent. */
+  readonly awaitedSinceMs?: () => number;
   /** Told all text so far. */
   readonly onText?: (text: string) => void;
+}
+
+function placeOf(session: Session, context: RepositoryContext, request: CompletionRequest): Place {
+  const { uri, before, after, pins } = request;
+  return { uri, before, after, basis: JSON.stringify([session.resolved.path, context.attends, pins]) };
 }
 
 function offerOf(generated: Generated, { before, after }: CompletionRequest, shape: Shape): string {
@@ -278,11 +339,20 @@ function wanted(settings: EngineSettings, languageId: string): boolean {
   return enabled && automatic && (languages[languageId] ?? languages["*"] ?? true);
 }
 
-function statsOf(context: RepositoryContext, { tokens }: CompletionTail, generated: Generated): CompletionStats {
+function statsOf(
+  session: Session,
+  context: RepositoryContext,
+  prompt: CompletionTail,
+  generated: Generated,
+): CompletionStats {
+  const { attended, promptTokensRead } = generated;
   const { queue, prefill, decode } = generated.millis;
   return {
     contextTokens: context.loadedSegments.reduce((total, segment) => total + segment.tokens, 0),
-    promptTokens: tokens.length,
+    attendedTokens: attended.attendedBlocks * session.info.blockTokens,
+    blocksRead: attended.blocksRead,
+    promptTokens: prompt.tokens.length,
+    promptTokensRead,
     tokens: generated.ids.length,
     cached: false,
     millis: { queue: Math.round(queue), prefill: Math.round(prefill), decode: Math.round(decode) },
@@ -291,7 +361,10 @@ function statsOf(context: RepositoryContext, { tokens }: CompletionTail, generat
 
 const cachedStats: CompletionStats = {
   contextTokens: 0,
+  attendedTokens: 0,
+  blocksRead: 0,
   promptTokens: 0,
+  promptTokensRead: 0,
   tokens: 0,
   cached: true,
   millis: { queue: 0, prefill: 0, decode: 0 },

@@ -1,24 +1,44 @@
 /**
  * The completion that is being written. The editor cancels it with the next key, but that key is often what is being
  * offered; so it goes on for a moment, and whoever asks next, having typed only its beginning, gets the rest of it.
+ * One that was begun ahead goes on with nobody waiting, and becomes a request like any other when somebody does.
  */
 
+import type { Job, JobKind } from "../scheduler/scheduler";
 import type { Place } from "./cache";
 
 /** How long an offer is written on while nobody waits for it: a little longer than the pause before the next request. */
 const lingerMs = 350;
 
-export class Running {
+export class Running implements Job {
+  /** Resolves when nothing more comes. */
+  readonly over: Promise<void>;
+  /** Begun with nobody waiting for it. */
+  readonly ahead: boolean;
   readonly #place: Place;
   readonly #stop = new AbortController();
   readonly #onChange = new Set<() => void>();
+  #over: () => void = () => undefined;
   #text = "";
   #ended = false;
   #waiting = 0;
+  #awaitedSinceMs = Number.POSITIVE_INFINITY;
   #lingering: NodeJS.Timeout | undefined;
 
-  constructor(place: Place) {
+  constructor(place: Place, { ahead = false } = {}) {
     this.#place = place;
+    this.ahead = ahead;
+    this.over = new Promise((resolve) => (this.#over = resolve));
+  }
+
+  /** How urgent it is at the moment. */
+  get kind(): JobKind {
+    return this.ahead && this.#waiting === 0 ? "ahead" : "completion";
+  }
+
+  /** When somebody first waited for it, by `performance.now`; infinite when nobody did. */
+  get awaitedSinceMs(): number {
+    return this.#awaitedSinceMs;
   }
 
   /** Aborted when the offer is no longer worth writing. */
@@ -35,6 +55,7 @@ export class Running {
   /** Nothing more comes: it is written, was stopped, or failed. */
   end(): void {
     this.#ended = true;
+    this.#over();
     this.#changed();
   }
 
@@ -58,6 +79,7 @@ export class Running {
    */
   async ended(place: Place, signal: AbortSignal): Promise<boolean> {
     this.#waiting += 1;
+    this.#awaitedSinceMs = Math.min(this.#awaitedSinceMs, performance.now());
     clearTimeout(this.#lingering);
     try {
       return await new Promise<boolean>((resolve) => {

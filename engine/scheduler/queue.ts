@@ -1,7 +1,7 @@
 /** Which command the native thread gets next. Pure. */
 
-/** Which work may delay which. Lower is served first. */
-const rankOf = { completion: 0, chat: 1, indexing: 2 } as const;
+/** Which work may delay which; lower is served first. `ahead` is what somebody may ask for next, and nobody waits for. */
+const rankOf = { completion: 0, chat: 1, ahead: 2, indexing: 3 } as const;
 
 export type JobKind = keyof typeof rankOf;
 

@@ -1,5 +1,5 @@
 /**
- * The only sender of native commands: one at a time, completions before chat before indexing.
+ * The only sender of native commands: one at a time, completions before chat before work ahead before indexing.
  *
  * A command that comes back `interrupted` is parked in native code. Its job simply sends the same command again and
  * waits its turn, so nothing is computed twice. Which job goes first is decided here; what a job does, by the job.
@@ -15,8 +15,9 @@ export type { JobKind } from "./queue";
 /** A running command that should park is reminded this often: it may not have started when it was first asked. */
 const remindEveryMs = 5;
 
-/** One piece of work: many commands, one kind, one signal that ends it. */
+/** One piece of work: many commands, one signal that ends it. */
 export interface Job {
+  /** Looked at whenever it matters: work that nobody waited for is served as a request as soon as it becomes one. */
   readonly kind: JobKind;
   readonly signal: AbortSignal;
 }
@@ -71,7 +72,9 @@ export class Scheduler {
       const onAbort = (): void => this.#abort(entry);
       const entry: Entry = {
         job,
-        kind: job.kind,
+        get kind() {
+          return job.kind;
+        },
         servedAt: this.#servedAt.get(job) ?? 0,
         arrivedAt: ++this.#clock,
         start: (model) => {
@@ -102,6 +105,11 @@ export class Scheduler {
    */
   upkeep<T>(command: (model: NativeModel) => Promise<T>): Promise<T> {
     return this.run({ kind: "completion", signal: neverAborted }, command);
+  }
+
+  /** To be called when a job that may be waiting became more urgent. */
+  reconsider(): void {
+    this.#remind();
   }
 
   /** Resolves when nothing runs and nothing waits. */

@@ -23,6 +23,8 @@ export interface CompletionMiddlewareOptions {
   readonly settings: () => CompletionSettings;
   /** Whether typing is to be left alone for a while. */
   readonly quiet: () => boolean;
+  /** Whether the document is what the difference in front shows. */
+  readonly isCompared: (document: TextDocument) => boolean;
   /** False while there is no model: then every request would fail. */
   readonly isReady: () => boolean;
   readonly nowMs: () => number;
@@ -30,8 +32,8 @@ export interface CompletionMiddlewareOptions {
   readonly pause: (ms: number, token: CancellationToken) => Promise<void>;
   /** Told of a failure, and not again while the same one repeats. */
   readonly onError: (error: Error) => void;
-  /** Told what an answer of the engine cost, and how long the user waited for it; nothing was offered when `stats` is undefined. */
-  readonly onAnswer: (stats: CompletionStats | undefined, totalMs: number) => void;
+  /** Told what an answer cost, how long the user waited for it, and how much of that for the engine; nothing was offered when `stats` is undefined. */
+  readonly onAnswer: (stats: CompletionStats | undefined, totalMs: number, engineMs: number) => void;
 }
 
 /**
@@ -58,9 +60,9 @@ export class CompletionMiddleware {
     token: CancellationToken,
     next: AskEngine,
   ): Promise<Completions | null> => {
-    const { settings, quiet, isReady, nowMs, pause, onAnswer } = this.#options;
+    const { settings, quiet, isCompared, isReady, nowMs, pause, onAnswer } = this.#options;
     const place = { scheme: document.uri.scheme, languageId: document.languageId };
-    if (!completesIn(place, settings()) || !isReady()) return null;
+    if (!completesIn(place, settings()) || isCompared(document) || !isReady()) return null;
 
     const startedAtMs = nowMs();
     if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
@@ -69,7 +71,7 @@ export class CompletionMiddleware {
       const rest = this.#restOfOffer(document, position, context);
       if (rest !== undefined) {
         const stats = statsOf(this.#onAccept);
-        if (stats !== undefined) onAnswer({ ...stats, ...costsNothing }, nowMs() - startedAtMs);
+        if (stats !== undefined) onAnswer({ ...stats, ...costsNothing }, nowMs() - startedAtMs, 0);
         return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
       }
       // Who accepted an offer waits for the next one; nothing is being typed.
@@ -81,9 +83,10 @@ export class CompletionMiddleware {
     try {
       const completions = (await next(document, position, context, token)) ?? null;
       if (token.isCancellationRequested) return null;
-      this.#pace.answered(nowMs() - askedAtMs);
+      const answeredAtMs = nowMs();
+      this.#pace.answered(answeredAtMs - askedAtMs);
       this.#remember(document, position, completions);
-      onAnswer(statsIn(completions), nowMs() - startedAtMs);
+      onAnswer(statsIn(completions), answeredAtMs - startedAtMs, answeredAtMs - askedAtMs);
       this.#lastError = "";
       return completions;
     } catch (error) {

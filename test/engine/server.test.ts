@@ -462,7 +462,8 @@ describe("completions", () => {
     await client.type(file, 2, 60, 25, "umb");
     const [cached] = await client.complete(file, 60, 28);
     expect(cached).toMatchObject({ insertText: "er = 4711;", data: { cached: true } });
-    expect(harness.workshop.tokensComputed).toBe(computed);
+    // Where this took long, what comes after the offer was begun meanwhile: its text, and nothing above it.
+    expect(harness.workshop.tokensComputed - computed).toBeLessThan(60);
     computed = harness.workshop.tokensComputed;
     await client.type(file, 3, 60, 28, "X");
     await client.complete(file, 60, 29);

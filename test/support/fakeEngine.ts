@@ -3,7 +3,7 @@
  * editor side, and for its tests, where what the engine says must be known beforehand.
  */
 
-import { appendFileSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { appendFileSync, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import type { Socket } from "node:net";
 import * as path from "node:path";
 import {
@@ -61,6 +61,8 @@ export interface FakeEngineOptions {
   readonly modelOnDisk: boolean;
   /** Each request that asks for something is written there, one JSON object a line; "" for nowhere. */
   readonly record: string;
+  /** While this file is there, what is read, answered or fetched stays in its middle; "" for none. */
+  readonly hold: string;
 }
 
 /** Owns the lock, the connections and what was "read". */
@@ -113,6 +115,7 @@ export class FakeEngine {
       return { capabilities: { textDocumentSync: 2, inlineCompletionProvider: true } };
     });
     connection.onRequest("shutdown", () => null);
+    on("nosa/pins", () => ({}));
     on("nosa/status", () => this.#status());
     on("nosa/configure", () => ({}));
     on("nosa/models", () => [this.#model, this.#largeModel]);
@@ -188,6 +191,7 @@ export class FakeEngine {
           bytesDone: (entry.bytes * step) / steps,
           bytesTotal: entry.bytes,
         });
+        if (step * 2 > steps) await this.#held(token);
       }
       keep({ ...entry, bytesArrived: 0, onDisk: true });
     } finally {
@@ -213,6 +217,7 @@ export class FakeEngine {
     try {
       for (let step = 0; step <= steps; step += 1) {
         await this.#step(token, 3);
+        if (step * 2 > steps) await this.#held(token);
         const share = step / steps;
         const secondsLeft = (3 * (steps - step) * this.#options.stepMs) / 1000;
         const tokensPerSecond = 351;
@@ -285,8 +290,10 @@ export class FakeEngine {
       await this.#step(token, 6);
       send({ kind: "stage", stage: "reading" });
       await this.#step(token, 6);
-      for (const piece of answerTo(params, files ?? []).match(/\S+\s*/g) ?? []) {
+      const whole = answerTo(params, files ?? []);
+      for (const piece of whole.match(/\S+\s*/g) ?? []) {
         await this.#step(token, 0.4);
+        if (text.length * 2 > whole.length) await this.#held(token);
         text += piece;
         send({ kind: "text", text: piece });
       }
@@ -296,6 +303,11 @@ export class FakeEngine {
     const references = referencesTo(files ?? []);
     const attention = attentionTo(files ?? []);
     return { text, finish: "stop", references, attention, usage: usageOf(files ?? []) };
+  }
+
+  /** Waits in the middle of something for as long as it is to be looked at there. */
+  async #held(token: CancellationToken): Promise<void> {
+    while (this.#options.hold !== "" && existsSync(this.#options.hold)) await this.#step(token);
   }
 
   /** One step of work; a cancelled request ends here. */

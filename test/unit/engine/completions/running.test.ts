@@ -63,6 +63,20 @@ describe("a completion that is being written", () => {
     expect(running.signal.aborted).toBe(true);
   });
 
+  it("begun ahead, is urgent only while somebody waits, and then goes on as long as it takes", async () => {
+    const running = new Running(at("a"), { ahead: true });
+    expect([running.kind, running.awaitedSinceMs]).toEqual(["ahead", Number.POSITIVE_INFINITY]);
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(running.signal.aborted).toBe(false);
+    const waits = running.ended(at("ab"), never);
+    expect([running.kind, Number.isFinite(running.awaitedSinceMs)]).toEqual(["completion", true]);
+    running.wrote("bc");
+    running.end();
+    expect(await waits).toBe(true);
+    await running.over;
+    expect(new Running(at("a")).kind).toBe("completion");
+  });
+
   it("is not adopted after it was stopped", () => {
     const running = new Running(at("a"));
     running.stop();

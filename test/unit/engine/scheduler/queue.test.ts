@@ -14,6 +14,13 @@ describe("nextIndex", () => {
     expect(nextIndex(items.slice(0, 2))).toBe(1);
   });
 
+  it("serves what nobody waits for yet before indexing, and behind everything that somebody does", () => {
+    const items = [waiting("indexing", 0, 1), waiting("ahead", 9, 3), waiting("chat", 9, 2)];
+    expect(nextIndex(items)).toBe(2);
+    expect(nextIndex(items.slice(0, 2))).toBe(1);
+    expect([outranks("chat", "ahead"), outranks("ahead", "indexing")]).toEqual([true, true]);
+  });
+
   it("lets equals take turns: the job that was served longest ago goes first", () => {
     expect(nextIndex([waiting("chat", 7, 1), waiting("chat", 3, 2)])).toBe(1);
   });

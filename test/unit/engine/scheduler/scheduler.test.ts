@@ -73,6 +73,28 @@ describe("Scheduler", () => {
     expect(model.runningMax).toBe(1);
   });
 
+  it("serves work that was begun ahead as what it is now: at once when somebody waits", async () => {
+    const { model, scheduler } = setUp();
+    const order: string[] = [];
+    let kind: JobKind = "ahead";
+    const ahead: Job = {
+      get kind() {
+        return kind;
+      },
+      signal: new AbortController().signal,
+    };
+    const chat = job("chat");
+    const first = scheduler.run(chat, model.work);
+    const later = scheduler.run(ahead, async () => void order.push("ahead"));
+    await soon();
+    expect(model.interrupts).toBe(0);
+    kind = "completion";
+    scheduler.reconsider();
+    expect(await first).toEqual({ interrupted: true });
+    await Promise.all([scheduler.run(chat, async () => void order.push("chat")), later]);
+    expect(order).toEqual(["ahead", "chat"]);
+  });
+
   it("parks indexing when a completion comes, and lets it go on afterwards", async () => {
     const { model, scheduler } = setUp();
     const order: string[] = [];

@@ -28,7 +28,7 @@ function documentOf(text: string, scheme = "file"): TextDocument {
 const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic } as InlineCompletionContext;
 const invoked = { triggerKind: InlineCompletionTriggerKind.Invoke } as InlineCompletionContext;
 
-function setUp({ enabled = true, ready = true, byTyping = true } = {}) {
+function setUp({ enabled = true, ready = true, byTyping = true, compared = false } = {}) {
   let nowMs = 0;
   const pauses: number[] = [];
   const errors: unknown[] = [];
@@ -36,6 +36,7 @@ function setUp({ enabled = true, ready = true, byTyping = true } = {}) {
   const middleware = new CompletionMiddleware({
     settings: () => ({ enabled, automatic: byTyping, languages: { "*": true }, tokensMax: 64 }),
     quiet: () => false,
+    isCompared: () => compared,
     isReady: () => ready,
     nowMs: () => (nowMs += 100),
     pause: async (ms) => void pauses.push(ms),
@@ -63,6 +64,7 @@ describe("the completion middleware", () => {
     const middleware = new CompletionMiddleware({
       settings: () => ({ enabled: true, automatic: true, languages: {}, tokensMax: 64 }),
       quiet: () => false,
+      isCompared: () => false,
       isReady: () => true,
       nowMs: () => 0,
       pause: async () => source.cancel(),
@@ -85,6 +87,7 @@ describe("the completion middleware", () => {
     const next = vi.fn(async () => null);
     await setUp({ enabled: false }).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
     await setUp({ ready: false }).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
+    await setUp({ compared: true }).provide(documentOf("a"), new Position(0, 1), invoked, never, next);
     await setUp().provide(documentOf("a", "chatSessionInput"), new Position(0, 1), invoked, never, next);
     expect(next).not.toHaveBeenCalled();
   });

@@ -33,13 +33,17 @@ describe("what a completion cost", () => {
   it("names tokens and stages", () => {
     const stats = {
       contextTokens: 9_000,
+      attendedTokens: 4_096,
+      blocksRead: 77,
       promptTokens: 310,
+      promptTokensRead: 45,
       tokens: 12,
       cached: false,
       millis: { queue: 1, prefill: 220, decode: 240 },
     };
     const text = statsText(stats, 470.4);
-    for (const part of ["12 tokens", "310", "9000", "470 ms", "1 waiting", "220 reading", "240 writing"]) {
+    const parts = ["12 tokens", "310", "45 of them new", "9000", "4096 tokens attended", "77 blocks fetched"];
+    for (const part of [...parts, "470 ms", "1 waiting", "220 reading", "240 writing"]) {
       expect(text).toContain(part);
     }
     expect(statsText({ ...stats, cached: true }, 3)).toContain("3 ms");

@@ -1,0 +1,115 @@
+/** Completions that are begun before they are asked for, and those that keep in sight what is pinned. */
+
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { describe, expect, it } from "vitest";
+import { dataPaths } from "../../engine/paths";
+import { EngineHarness, type EngineTestClient } from "../support/engineHarness";
+import { temporaryFolder, writeFiles } from "../support/folders";
+
+const filler = (name: string, lines: number): string =>
+  Array.from({ length: lines }, (_, index) => `const ${name}${index} = ${index}; // line ${index} of ${name}\n`).join(
+    "",
+  );
+
+/** Of many more blocks than the budget; what completions copy stands in src/way.ts. */
+async function indexed(): Promise<{ harness: EngineHarness; client: EngineTestClient; root: string; file: string }> {
+  const root = temporaryFolder();
+  writeFiles(root, {
+    "src/way.ts": "const wayToNorth = 41;\nconst wayToSouth = 42;\nconst wayHome = 43;\n",
+    "src/alpha.ts": filler("alpha", 150),
+    "lib/beta.ts": filler("beta", 150),
+  });
+  const harness = await EngineHarness.start({ segmentTokensMax: 4_096 });
+  const client = await harness.connect();
+  await client.index(root);
+  // What chats begin with is computed behind the reading: from here on the model works for completions alone.
+  const records = path.join(dataPaths(harness.folder).contexts, "records");
+  const texts = (): string[] =>
+    fs.readdirSync(records).map((name) => fs.readFileSync(path.join(records, name), "utf8"));
+  await expect.poll(() => texts().some((text) => !text.includes('"tails":[]'))).toBe(true);
+  return { harness, client, root, file: path.join(root, "src/new.ts") };
+}
+
+const first = "// the way\nconst wayTo";
+
+describe("the next completion", () => {
+  it("is begun while an offer is read: when that is accepted, it is there", async () => {
+    const { harness, client, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    const [offer] = await client.complete(file, 1, 11);
+    expect(offer).toMatchObject({ insertText: "North = 41;", data: { cached: false } });
+
+    // Nobody asks, and yet the model is at work on what comes after the offer.
+    const { tokensComputed, tokensDecoded } = harness.workshop;
+    await expect.poll(() => harness.workshop.tokensComputed).toBeGreaterThan(tokensComputed);
+    await client.type(file, 2, 1, 11, "North = 41;");
+    expect(await client.complete(file, 1, 22)).toEqual([]);
+
+    // Nothing is to be added to that line, so the one below is begun; the user has only to get there.
+    await expect.poll(() => harness.workshop.tokensDecoded - tokensDecoded).toBe("const wayToSouth = 42;".length);
+    await client.type(file, 3, 1, 22, "\n");
+    const [below] = await client.complete(file, 2, 0);
+    expect(below).toMatchObject({ insertText: "const wayToSouth = 42;", data: { cached: true } });
+  });
+
+  it("gives way to what is asked for instead", async () => {
+    const { harness, client, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    await client.complete(file, 1, 11);
+    harness.workshop.millisPerToken = 20;
+    await expect.poll(() => harness.workshop.busy, { interval: 5 }).toBe(true);
+    harness.workshop.millisPerToken = 0;
+    await client.type(file, 2, 1, 11, "Sou");
+    const [other] = await client.complete(file, 1, 14);
+    expect(other).toMatchObject({ insertText: "th = 42;", data: { cached: false } });
+    expect(harness.workshop.overlaps).toBe(0);
+  });
+
+  it("is adopted while it is still being written, and then as urgent as any other", async () => {
+    const { harness, client, root, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    await client.complete(file, 1, 11);
+    harness.workshop.millisPerToken = 3;
+    await expect.poll(() => harness.workshop.busy, { interval: 5 }).toBe(true);
+    await client.type(file, 2, 1, 11, "North = 41;");
+    const order: string[] = [];
+    const chat = client.ask(root, "const wayHome = ").then(({ text }) => order.push(text));
+    const asking = client.complete(file, 1, 22).then((items) => order.push(`${items.length} offers`));
+    await Promise.all([asking, chat]);
+    expect(order).toEqual(["0 offers", "43;"]);
+  });
+});
+
+describe("pins", () => {
+  it("are attended to by completions, beside what the selection chooses", async () => {
+    const { harness, client, root, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    const plain = (await client.complete(file, 1, 11, { automatic: false }))[0]?.data;
+    expect(plain?.attendedTokens).toBeGreaterThan(0);
+    await client.request("nosa/pins", { root, pins: [{ path: "src/alpha.ts", startLine: 0, endLine: 0 }] });
+    const [pinned] = await client.complete(file, 1, 11, { automatic: false });
+    expect(pinned?.insertText).toBe("North = 41;");
+    expect(pinned?.data.attendedTokens).toBeGreaterThan(plain?.attendedTokens ?? Infinity);
+
+    // They are this client's: another window has its own.
+    const other = await harness.connect();
+    await other.openDocument(file, `${first}\n`);
+    expect((await other.complete(file, 1, 11, { automatic: false }))[0]?.data).toMatchObject({
+      attendedTokens: plain?.attendedTokens,
+    });
+    await client.request("nosa/pins", { root, pins: [] });
+    expect((await client.complete(file, 1, 11, { automatic: false }))[0]?.data).toMatchObject({
+      attendedTokens: plain?.attendedTokens,
+    });
+  });
+
+  it("ask anew for what was offered without them", async () => {
+    const { client, root, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    await client.complete(file, 1, 11);
+    expect((await client.complete(file, 1, 11))[0]?.data.cached).toBe(true);
+    await client.request("nosa/pins", { root, pins: [{ path: "src/", startLine: 0, endLine: 0 }] });
+    expect((await client.complete(file, 1, 11))[0]?.data.cached).toBe(false);
+  });
+});
