@@ -3,13 +3,15 @@
 //
 //   node scripts/build-native.mjs
 //
+// For another system it is built apart, and put nowhere: see scripts/package.mjs.
 // When nothing that the compiler sees has changed since the last success, it returns at once.
 import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
 import { cpus } from "node:os";
 import path from "node:path";
-import { inRoot } from "./lib/paths.mjs";
+import { checkoutCache, inRoot } from "./lib/paths.mjs";
 import { hashOf, hashOfFile, isDone, markDone, markUndone } from "./lib/stamp.mjs";
+import { assertMadeFor, hostTarget, toolsFor } from "./lib/targets.mjs";
 
 /** What cmake-js makes. */
 export const builtAddon = inRoot("build/Release/nosa.node");
@@ -17,7 +19,8 @@ export const builtAddon = inRoot("build/Release/nosa.node");
 /** Where bundles and tests load it from. */
 export const addonFile = inRoot("dist/nosa.node");
 
-const inputs = ["CMakeLists.txt", "native", "kernels/CMakeLists.txt", "scripts/build-native.mjs"];
+/** Everything that its compiler sees. */
+export const addonInputs = ["CMakeLists.txt", "native", "kernels/CMakeLists.txt", "scripts/build-native.mjs"];
 
 /** Whether the addon is built from what is in the tree: then `buildNative` needs no tool chain. */
 export function addonIsCurrent() {
@@ -30,23 +33,39 @@ export async function buildNative(onLine = () => undefined) {
     // Taken before: a file that changes meanwhile is compiled the next time.
     const hash = inputHash();
     markUndone("native");
-    await compile(onLine);
+    await compile(inRoot("build"), [], onLine);
     markDone("native", hash);
   }
   putInPlace();
   return addonFile;
 }
 
-function inputHash() {
-  const { version, devDependencies } = JSON.parse(readFileSync(inRoot("package.json"), "utf8"));
-  const versions = `${devDependencies["node-addon-api"]} ${devDependencies["cmake-js"]}`;
-  return hashOf(inputs, `${process.platform}-${process.arch} ${version} ${versions}`);
+/** The addon for one of VS Code's targets: gives its path. For this machine it is the one that everything loads. */
+export async function buildNativeFor(target, onLine = () => undefined) {
+  const tools = await toolsFor(target);
+  if (tools === undefined) return buildNative(onLine);
+  const out = path.join(checkoutCache, "native", `addon-${target}`);
+  const addon = path.join(out, "Release/nosa.node");
+  const hash = inputHash(target);
+  if (!existsSync(addon) || !isDone(`native-${target}`, hash)) {
+    markUndone(`native-${target}`);
+    await compile(out, [`--CDCMAKE_TOOLCHAIN_FILE=${inRoot(tools.toolchainFile)}`], onLine);
+    markDone(`native-${target}`, hash);
+  }
+  assertMadeFor(target, addon);
+  return addon;
 }
 
-async function compile(onLine) {
+function inputHash(target = hostTarget) {
+  const { version, devDependencies } = JSON.parse(readFileSync(inRoot("package.json"), "utf8"));
+  const versions = `${devDependencies["node-addon-api"]} ${devDependencies["cmake-js"]}`;
+  return hashOf(addonInputs, `${target} ${version} ${versions}`);
+}
+
+async function compile(out, options, onLine) {
   const cmakeJs = inRoot("node_modules/cmake-js/bin/cmake-js");
   const jobs = String(Math.max(1, cpus().length));
-  const child = spawn(process.execPath, [cmakeJs, "compile", "--out", inRoot("build"), "--parallel", jobs], {
+  const child = spawn(process.execPath, [cmakeJs, "compile", "--out", out, "--parallel", jobs, ...options], {
     cwd: inRoot(),
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -9,6 +9,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { addonInputs, buildNativeFor } from "./build-native.mjs";
 import { compileCuda, cudaInputs, cudaLibraryName } from "./build-cuda.mjs";
 import { ensureCudaToolkit } from "./lib/cudaToolkit.mjs";
 import { installHost } from "./lib/editorHost.mjs";
@@ -37,7 +38,7 @@ const tests = {
   sanitizers: () =>
     onceFor("sanitizers", nativeInputs, () => nativeTests("sanitizers", ["-DNOSA_SANITIZE=address,undefined"])),
   fuzz: () => onceFor("fuzz", nativeInputs, fuzz),
-  arm: () => onceFor("arm", ["CMakeLists.txt", "native"], compileForArm),
+  arm: () => onceFor("arm", addonInputs, compileForArm),
   cuda: () =>
     onceFor("cuda", [...cudaInputs, "bench/gpu", "native", "test/cuda", "test/kernels", "test/native"], compileForCuda),
   addon: () => vitest("addon", 10, [prepareBundles]),
@@ -208,12 +209,13 @@ async function fuzz() {
   return counts;
 }
 
-/** The NEON kernels cannot run here, but they must compile. */
+/** The NEON kernels cannot run here, but the addon with them must compile. */
 async function compileForArm() {
-  if ((await versionOf("aarch64-linux-gnu-g++")) === undefined) {
-    return { passed: 0, failed: 0, skipped: 1, note: "there is no aarch64-linux-gnu-g++" };
+  const compiler = "aarch64-linux-gnu-g++";
+  if ((await versionOf(compiler)) === undefined) {
+    return { passed: 0, failed: 0, skipped: 1, note: `there is no ${compiler}` };
   }
-  await buildNative("arm", [`-DCMAKE_TOOLCHAIN_FILE=${inRoot("native/cmake/aarch64.cmake")}`, "-DNOSA_TESTS=OFF"]);
+  await buildNativeFor("linux-arm64");
   return { passed: 1, failed: 0, skipped: 0 };
 }
 
