@@ -11,6 +11,8 @@ const links = [...text.matchAll(/\[([^\]]+)\]\(([^)]+)\)/g)].map(([, name = "", 
   file: path.join("docs", target),
 }));
 
+const isTest = (file: string): boolean => /(\.test\.ts|_test\.cpp)$/.test(file);
+
 describe("the table of features", () => {
   test("has a cell for each peer and for us in each row", () => {
     expect(rows.length).toBeGreaterThan(40);
@@ -23,12 +25,12 @@ describe("the table of features", () => {
     expect(bare).toEqual([]);
   });
 
-  test.each(links.filter(({ file }) => file.endsWith(".test.ts")))("$name is a test of $file", ({ name, file }) => {
+  test.each(links.filter(({ file }) => isTest(file)))("$name is a test of $file", ({ name, file }) => {
     const source = readFileSync(inRoot(file), "utf8");
     expect(source.includes(name)).toBe(true);
   });
 
-  test.each(links.filter(({ file }) => !file.endsWith(".test.ts")))("$file is there", ({ file }) => {
+  test.each(links.filter(({ file }) => !isTest(file)))("$file is there", ({ file }) => {
     expect(existsSync(inRoot(file))).toBe(true);
     if (file.endsWith(".png")) expect(statSync(inRoot(file)).size).toBeGreaterThan(10_000);
   });
