@@ -5,6 +5,7 @@ import { Figures } from "../bench/lib/figures.mjs";
 import { parseOptions } from "../bench/lib/options.mjs";
 
 const evaluations = {
+  fim: () => import("./fim.mjs"),
   quality: () => import("./quality.mjs"),
 };
 

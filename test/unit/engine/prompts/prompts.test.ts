@@ -315,6 +315,15 @@ describe("the window of a completion", () => {
     expect((await tail("x", "y".repeat(1_000))).includes(`${"y".repeat(200)}⟦`)).toBe(true);
   });
 
+  it("says the same of what stands behind the cursor, whatever is typed before it", async () => {
+    const behindOf = (text: string): string =>
+      text.slice(text.indexOf("⟦<|fim_suffix|>⟧"), text.indexOf("⟦<|fim_middle|>⟧"));
+    const still = behindOf(await tail("x", source));
+    for (let typed = 1; typed < 400; typed += 7) {
+      expect(behindOf(await tail(`x${source.slice(0, typed)}`, source))).toBe(still);
+    }
+  });
+
   it("is made of one endless line as well", async () => {
     expect(prefixOf(await tail("z".repeat(50_000)))).toBe("z".repeat(1_000));
     expect(prefixOf(await tail(""))).toBe("");
