@@ -3,6 +3,7 @@
 import { Chat } from "./chat/chat";
 import { Completions } from "./completions/completions";
 import { limits } from "./config";
+import { describePlan, planNote } from "./contexts/budgets";
 import { tokensOf, type ContextRecord } from "./contexts/context";
 import type { RepositoryContext } from "./contexts/repositoryContext";
 import { Roots } from "./contexts/roots";
@@ -212,6 +213,7 @@ export class Engine {
     return {
       bytes: use === undefined ? 0 : use.residentBytes + use.sideCarBytes,
       bytesMax: session?.plan.memoryBytes ?? 0,
+      ...(session === undefined ? {} : { plan: describePlan(session.plan), note: planNote(session.plan) }),
       diskBytes: this.#store.bytes,
       diskBytesMax: Number.isFinite(this.#store.bytesMax) ? this.#store.bytesMax : 0,
       diskBytesRead: use?.diskBytesRead ?? 0,

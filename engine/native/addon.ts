@@ -36,8 +36,7 @@ export interface OpenModelOptions {
   readonly cudaLibrary?: string;
   /** SHA-256 of the model's file, hex, which the adapter must name; needed with one. */
   readonly baseSha256?: string;
-  /** Most bytes of memory for KV blocks; no limit when absent. Beyond it blocks go to disk, so it needs a `spillFolder`. */
-  readonly kvMemoryBytesMax?: number;
+
   /**
    * Where blocks go that no saved file holds, in a nameless file that ends with the process. With it, loaded sequences
    * stay in their files, and blocks are read when something attends to them. Without it all KV stays in memory.
@@ -74,6 +73,8 @@ export interface ModelInfo {
   readonly selection: SelectionSource;
   /** Memory that selection needs for each token in use, wherever its KV is: compressed keys and scores. */
   readonly sideCarBytesPerToken: number;
+  /** What computing takes beside KV and weights: activations and logits. Weights are mapped from their file. */
+  readonly workBytes: number;
   /** Changes when weights, adapter, KV type, RoPE or the KV layout do: part of the key under which KV is reused. Hex. */
   readonly fingerprint: string;
 }
@@ -125,7 +126,7 @@ export interface MemoryUse {
   readonly residentBytes: number;
   /** Compressed keys and scores of all sequences, always in memory. */
   readonly sideCarBytes: number;
-  /** `kvMemoryBytesMax`, or 0 for no limit. */
+  /** What `limitMemory` said, or 0 for no limit. */
   readonly memoryBytesMax: number;
   /** KV read from and written to disk since the model was opened, saving apart. */
   readonly diskBytesRead: number;
@@ -174,6 +175,11 @@ export interface NativeModel {
   /** Makes the command that runs now park and return soon. Not queued, never waits; without a running command it does nothing. */
   interrupt(): void;
   memory(): Promise<MemoryUse>;
+  /**
+   * From here on KV blocks take at most so much memory; there is no limit before. Beyond it blocks go to disk, so the
+   * model needs a `spillFolder`; what is over a new limit goes at once. Rejects with `outOfMemory` when it cannot.
+   */
+  limitMemory(options: { readonly kvBytesMax: number }): Promise<void>;
   /** Frees everything after the commands queued before it; later calls reject with `disposed`. Twice is fine. */
   dispose(): Promise<void>;
 }

@@ -2,7 +2,7 @@
 
 import * as os from "node:os";
 import * as path from "node:path";
-import { blockBytesOf, describePlan, memoryBudget, memoryPlan, spillBytesOf } from "../contexts/budgets";
+import { describePlan, memoryBudget, memoryPlan, planNote, spillBytesOf } from "../contexts/budgets";
 import type { ContextStore } from "../contexts/store";
 import type { Log } from "../log";
 import { physicalCores } from "../machine";
@@ -42,7 +42,6 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
       kernels: "auto",
       ...(gpu.usable ? { cudaLibrary } : {}),
       ...(adapter === undefined ? {} : { adapter, baseSha256: resolved.sha256 }),
-      kvMemoryBytesMax: blockBytesOf(memoryBytes),
       spillFolder: store.spillFolder,
       spillBytesMax: spillBytesOf(diskBytes),
     }),
@@ -50,6 +49,8 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   ]);
   if (model.status === "fulfilled" && text.status === "fulfilled") {
     const plan = memoryPlan(memoryBytes, diskBytes, model.value.info);
+    await model.value.limitMemory({ kvBytesMax: plan.blockBytes });
+    if (planNote(plan) !== "") log.info(planNote(plan));
     log.info(`${describePlan(plan)}; blocks are ranked ${rankingWords[model.value.info.selection]}`);
     const deviceNote = gpu.usable ? (model.value.info.gpuProblem ?? "") : gpu.reason;
     if (deviceNote !== "") log.info(`The CPU computes. ${deviceNote}`);

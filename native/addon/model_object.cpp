@@ -41,7 +41,6 @@ Result<OpenOptions> open_options_from(Napi::Value value) {
   model.kernels = choices[options.choice("kernels", kernels)];
   constexpr int64_t no_limit = int64_t(1) << 53;
   KvLimits& limits = open.limits;
-  limits.memory_bytes_max = size_t(options.whole_or("kvMemoryBytesMax", no_limit, 1, no_limit));
   limits.spill_folder = options.text_or("spillFolder", "");
   limits.spill_bytes_max = size_t(options.whole_or("spillBytesMax", no_limit, 0, no_limit));
   if (!options.status().ok()) return options.status();
@@ -57,7 +56,8 @@ const char* selection_name(SelectionSource source) {
   return "trainingFree";
 }
 
-Napi::Object info_to_js(Napi::Env env, const Model& model) {
+Napi::Object info_to_js(Napi::Env env, const Session& session) {
+  const Model& model = session.model();
   const ModelConfig& config = model.config();
   Napi::Object info = Napi::Object::New(env);
   info.Set("architecture", config.architecture);
@@ -76,6 +76,7 @@ Napi::Object info_to_js(Napi::Env env, const Model& model) {
   info.Set("gpuProblem", model.gpu_problem());
   info.Set("selection", selection_name(model.selection_source()));
   info.Set("sideCarBytesPerToken", model.side_car_bytes_per_token());
+  info.Set("workBytes", double(session.work_bytes()));
   info.Set("fingerprint", model.fingerprint());
   info.Freeze();
   return info;
@@ -115,6 +116,7 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::create_sequence>("createSequence"),
                       InstanceMethod<&ModelObject::interrupt>("interrupt"),
                       InstanceMethod<&ModelObject::memory>("memory"),
+                      InstanceMethod<&ModelObject::limit_memory>("limitMemory"),
                       InstanceMethod<&ModelObject::dispose>("dispose")});
 }
 
@@ -147,7 +149,7 @@ ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mode
   }
   core_ = info[0].As<Napi::External<ModelCore>>().Data();
   core_->object = this;
-  info_ = Napi::Persistent(info_to_js(info.Env(), core_->session->model()));
+  info_ = Napi::Persistent(info_to_js(info.Env(), *core_->session));
 }
 
 // A promise or a sequence that is still wanted keeps the object alive, so the worker is idle here.
@@ -214,6 +216,19 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     return result;
   };
   return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);
+}
+
+Napi::Value ModelObject::limit_memory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (core_ == nullptr) return rejected(env, Status::disposed("The model was disposed."));
+  Options options(info[0]);
+  const int64_t bytes_max = options.whole("kvBytesMax", 1, int64_t(1) << 53);
+  if (!options.status().ok()) return rejected(env, options.status());
+  const auto work = [core = core_, bytes_max](const StopFlag&) -> Result<Nothing> {
+    if (Status status = core->session->limit_memory(size_t(bytes_max)); !status.ok()) return status;
+    return Nothing();
+  };
+  return run_on<Nothing>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, undefined);
 }
 
 Napi::Value ModelObject::dispose(const Napi::CallbackInfo& info) {

@@ -27,6 +27,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value create_sequence(const Napi::CallbackInfo& info);
   Napi::Value interrupt(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value limit_memory(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 
   ModelCore* core_ = nullptr;

@@ -105,6 +105,17 @@ Status BlockStore::make_resident(std::span<const BlockId> blocks) {
   return status;
 }
 
+Status BlockStore::limit(size_t bytes_max) {
+  begin_step();
+  host_.limit(bytes_max);
+  while (host_.mapped_bytes() > bytes_max) {
+    const std::optional<BlockId> victim = residency_.victim();
+    if (!victim.has_value()) return Status::out_of_memory("More of the KV cache is in use than its new limit holds.");
+    if (Status status = put_out(*victim); !status.ok()) return status;
+  }
+  return {};
+}
+
 void BlockStore::check_integrity() const {
   size_t n_held = 0;
   size_t n_in_memory = 0;

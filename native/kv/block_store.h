@@ -18,6 +18,8 @@ struct BlockStoreOptions {
   size_t extent_bytes = 0;  ///< Bytes of one block, whole pages.
   /// Most bytes of memory for blocks. Beyond it, blocks go to the tier below.
   size_t bytes_max = std::numeric_limits<size_t>::max();
+  /// Copies blocks down ahead of need, while the caller computes. Off only to measure what it brings.
+  bool writes_behind = true;
 };
 
 /// Owns every block: where its extent is, and the count of those who share it.
@@ -60,6 +62,10 @@ class BlockStore {
 
   /// `block`, not written since, also lies at `slot` of the tier below, which it owns from here on.
   void saved(BlockId block, TierSlot slot);
+
+  /// From here on blocks take at most `bytes_max` of memory; the least recently used go until they do.
+  /// Opens a new step. Fails with kOutOfMemory when what may not go is more, or as the tier below does.
+  Status limit(size_t bytes_max);
 
   /// Opens a new step: blocks used from here on stay in memory until the next step.
   void begin_step() { residency_.begin(); }

@@ -1,6 +1,7 @@
 #include "kv/disk_tier.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "core/check.h"
@@ -8,6 +9,12 @@
 #include "kv/xxh64.h"
 
 namespace nosa {
+namespace {
+
+/// Longer runs are split, so that all readers have something to do.
+constexpr size_t run_extents_max = 16;
+
+}  // namespace
 
 DiskTier::DiskTier(const DiskTierOptions& options) : options_(options), files_(1) {
   CHECK(options.extent_bytes > 0 && options.extent_bytes % KvShape::page_bytes == 0);
@@ -72,9 +79,52 @@ Status DiskTier::write(std::span<const TierTransfer> transfers) {
 }
 
 Status DiskTier::read(std::span<const TierTransfer> transfers) {
-  for (const TierTransfer& transfer : transfers) CHECK(slots_[size_t(transfer.slot)].written);
+  for (const TierTransfer& transfer : transfers) CHECK(slot_of(transfer).written);
   bytes_read_ += transfers.size() * options_.extent_bytes;
-  return on_readers(transfers.size(), [&](size_t i) { return read_one(transfers[i]); });
+  sorted_.assign(transfers.begin(), transfers.end());
+  std::sort(sorted_.begin(), sorted_.end(), [this](const TierTransfer& a, const TierTransfer& b) {
+    const Slot& one = slot_of(a);
+    const Slot& other = slot_of(b);
+    return one.file != other.file ? one.file < other.file : one.offset < other.offset;
+  });
+  run_begins_.clear();
+  for (size_t i = 0; i < sorted_.size(); ++i) {
+    const bool goes_on = i > 0 && i - run_begins_.back() < run_extents_max &&
+                         slot_of(sorted_[i]).file == slot_of(sorted_[i - 1]).file &&
+                         slot_of(sorted_[i]).offset ==
+                             slot_of(sorted_[i - 1]).offset + int64_t(options_.extent_bytes);
+    if (!goes_on) run_begins_.push_back(i);
+  }
+  run_begins_.push_back(sorted_.size());
+  return on_readers(run_begins_.size() - 1, [this](size_t i) {
+    return read_run(std::span(sorted_).subspan(run_begins_[i], run_begins_[i + 1] - run_begins_[i]));
+  });
+}
+
+void DiskTier::start_writing(std::span<const TierTransfer> transfers) {
+  CHECK(writing_.empty() && !transfers.empty());
+  std::vector<BackgroundWriter::Item> items;
+  for (const TierTransfer& transfer : transfers) {
+    const Slot& target = slot_of(transfer);
+    CHECK(target.taken && target.file == kSpill);
+    items.push_back({target.offset, {transfer.bytes, options_.extent_bytes}});
+    writing_.push_back(transfer.slot);
+  }
+  behind_.start(*files_[kSpill].file, std::move(items));
+}
+
+Status DiskTier::finish_writing() {
+  Result<std::vector<BackgroundWriter::Item>> items = behind_.finish();
+  if (items.ok()) {
+    for (size_t i = 0; i < writing_.size(); ++i) {
+      Slot& target = slots_[size_t(writing_[i])];
+      target.checksum = (*items)[i].checksum;
+      target.written = true;
+    }
+    bytes_written_ += writing_.size() * options_.extent_bytes;
+  }
+  writing_.clear();
+  return items.status();
 }
 
 Result<DiskTier::FileId> DiskTier::open_file(const std::string& path) {
@@ -119,12 +169,15 @@ TierSlot DiskTier::add(const Slot& slot) {
   return TierSlot(index);
 }
 
-Status DiskTier::read_one(const TierTransfer& transfer) const {
-  const Slot& slot = slots_[size_t(transfer.slot)];
-  const RandomFile& file = *files_[slot.file].file;
-  const std::span<std::byte> extent(transfer.bytes, options_.extent_bytes);
-  if (Status status = file.read(slot.offset, extent); !status.ok()) return status;
-  if (xxh64(extent) != slot.checksum) {
+// Extents that follow one another in one file.
+Status DiskTier::read_run(std::span<const TierTransfer> run) const {
+  const Slot& first = slot_of(run.front());
+  const RandomFile& file = *files_[first.file].file;
+  std::array<std::span<std::byte>, run_extents_max> extents;
+  for (size_t i = 0; i < run.size(); ++i) extents[i] = {run[i].bytes, options_.extent_bytes};
+  if (Status status = file.read(first.offset, std::span(extents).first(run.size())); !status.ok()) return status;
+  for (const TierTransfer& transfer : run) {
+    if (xxh64({transfer.bytes, options_.extent_bytes}) == slot_of(transfer).checksum) continue;
     return Status::corrupt("A block of " + file.path() +
                            " is not what was written there; its segment must be read again.");
   }

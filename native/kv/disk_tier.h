@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kv/background_writer.h"
 #include "kv/random_file.h"
 #include "kv/tier.h"
 
@@ -23,7 +24,8 @@ struct DiskTierOptions {
 /// Extents on disk. Two kinds of slot: extents of saved segments, *adopted* where they lie and never
 /// written; and slots of a spill file, for blocks that no segment holds.
 ///
-/// Every read is checked against the checksum of what was written or adopted.
+/// Extents that lie together are read together, in the order of their files. Every read is checked
+/// against the checksum of what was written or adopted.
 class DiskTier final : public Tier {
  public:
   /// A file that slots can be adopted from; it stays open until its last slot is released.
@@ -39,6 +41,9 @@ class DiskTier final : public Tier {
   void release(TierSlot slot) override;
   Status write(std::span<const TierTransfer> transfers) override;
   Status read(std::span<const TierTransfer> transfers) override;
+  void start_writing(std::span<const TierTransfer> transfers) override;
+  bool is_writing() const override { return behind_.is_running(); }
+  Status finish_writing() override;
   std::byte* address(TierSlot) override { return nullptr; }
 
   /// Opens a file of saved extents. Fails as RandomFile::open().
@@ -72,7 +77,8 @@ class DiskTier final : public Tier {
   };
 
   TierSlot add(const Slot& slot);
-  Status read_one(const TierTransfer& transfer) const;
+  const Slot& slot_of(const TierTransfer& transfer) const { return slots_[size_t(transfer.slot)]; }
+  Status read_run(std::span<const TierTransfer> run) const;
   Status on_readers(size_t n_items, const std::function<Status(size_t)>& item);
   void reader_loop();
 
@@ -85,6 +91,10 @@ class DiskTier final : public Tier {
   size_t n_taken_ = 0;
   uint64_t bytes_read_ = 0;
   uint64_t bytes_written_ = 0;
+  std::vector<TierTransfer> sorted_;  // Scratch of read().
+  std::vector<size_t> run_begins_;    // Likewise: where in it a run begins, and its end.
+  std::vector<TierSlot> writing_;     // Between start_writing() and finish_writing().
+  BackgroundWriter behind_;
 
   // One batch at a time: the owner posts it and waits, readers take items until none is left.
   std::mutex mutex_;

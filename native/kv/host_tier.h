@@ -24,7 +24,13 @@ class HostTier final : public Tier {
   void release(TierSlot slot) override;
   Status write(std::span<const TierTransfer> transfers) override;
   Status read(std::span<const TierTransfer> transfers) override;
+  void start_writing(std::span<const TierTransfer> transfers) override { written_ = write(transfers); }
+  bool is_writing() const override { return false; }
+  Status finish_writing() override { return written_; }
   std::byte* address(TierSlot slot) override;
+
+  /// From here on the tier maps no more than this. What is mapped stays until its slots are released.
+  void limit(size_t bytes_max) { bytes_max_ = bytes_max; }
 
   /// Memory taken from the system.
   size_t mapped_bytes() const { return n_slabs_mapped_ * slab_bytes(); }
@@ -46,6 +52,7 @@ class HostTier final : public Tier {
   std::vector<Slab> slabs_;
   size_t first_open_ = 0;  // No slab before this one has a free slot.
   size_t n_taken_ = 0;
+  Status written_;  // By start_writing(): memory is written at once.
   size_t n_slabs_mapped_ = 0;
 };
 

@@ -1,8 +1,11 @@
 #include "kv/random_file.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -25,6 +28,9 @@ constexpr int kDirectFlag = O_DIRECT;
 #else
 constexpr int kDirectFlag = 0;
 #endif
+
+/// Parts of one system call; every system takes more.
+constexpr size_t parts_at_once = 16;
 
 /// Not every file system takes direct transfers; those that do not say so when a file is opened.
 int open_direct(const char* path, int flags, bool& direct) {
@@ -83,16 +89,28 @@ RandomFile::~RandomFile() {
 }
 
 Status RandomFile::read(int64_t offset, std::span<std::byte> bytes) const {
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n =
-        ::pread(handle_, bytes.data() + done, bytes.size() - done, off_t(offset) + off_t(done));
+  return read(offset, std::span(&bytes, 1));
+}
+
+Status RandomFile::read(int64_t offset, std::span<std::span<std::byte>> parts) const {
+  std::array<iovec, parts_at_once> pieces;
+  int64_t at = offset;
+  while (!parts.empty()) {
+    const size_t n_pieces = std::min(parts.size(), pieces.size());
+    for (size_t i = 0; i < n_pieces; ++i) pieces[i] = {parts[i].data(), parts[i].size()};
+    const ssize_t n = ::preadv(handle_, pieces.data(), int(n_pieces), off_t(at));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return failure("Cannot read", path_, errno);
     if (n == 0) return Status::corrupt(path_ + " is shorter than it should be; it was cut off.");
-    done += size_t(n);
+    at += n;
+    for (size_t left = size_t(n); left > 0;) {
+      const size_t taken = std::min(left, parts.front().size());
+      parts.front() = parts.front().subspan(taken);
+      left -= taken;
+      if (parts.front().empty()) parts = parts.subspan(1);
+    }
   }
-  if (!direct_) forget_cached(handle_, offset, bytes.size());
+  if (!direct_) forget_cached(handle_, offset, size_t(at - offset));
   return {};
 }
 

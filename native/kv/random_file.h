@@ -30,6 +30,9 @@ class RandomFile {
   /// Fails with kCorrupt when the file ends before, else with kIo.
   Status read(int64_t offset, std::span<std::byte> bytes) const;
 
+  /// The same for bytes that lie together in the file and apart in memory; `parts` is used up.
+  Status read(int64_t offset, std::span<std::span<std::byte>> parts) const;
+
   /// Writes `bytes` at `offset`, in whole pages. Fails with kNoSpace or kIo.
   Status write(int64_t offset, std::span<const std::byte> bytes);
 

@@ -40,6 +40,13 @@ std::optional<BlockId> Residency::victim() const {
   return BlockId(oldest_);
 }
 
+void Residency::next_victims(size_t n, std::vector<BlockId>& out) const {
+  out.clear();
+  for (int32_t at = oldest_; at != kNone && entries_[at].step != step_ && out.size() < n; at = entries_[at].newer) {
+    out.push_back(BlockId(at));
+  }
+}
+
 void Residency::check_integrity() const {
   size_t n_present = 0;
   size_t n_going = 0;

@@ -33,6 +33,9 @@ class Residency {
   /// The block to put out next; none when everything is in use or may not go.
   std::optional<BlockId> victim() const;
 
+  /// The next victims, in the order in which they would go: at most `n`.
+  void next_victims(size_t n, std::vector<BlockId>& out) const;
+
   size_t n_blocks() const { return n_blocks_; }
 
   /// Aborts unless the list and the counts agree.

@@ -41,11 +41,25 @@ void copy_keys(Tiles* tiles, Rows* rows, size_t head_dim, size_t first, size_t e
   }
 }
 
+/// To `n` values. Vectors grow by an eighth: doubling would leave half of what a budget pays for unused.
+template <typename T>
+void grow(std::vector<T>& values, size_t n) {
+  constexpr size_t least = 8;
+  if (n > values.capacity()) values.reserve(n + std::max(least, n / 8));
+  values.resize(n);
+}
+
 }  // namespace
 
 SideCar::SideCar(const KvShape& shape)
     : shape_(shape), layers_(size_t(shape.n_layers)), sum_(size_t(shape.head_dim)) {
   for (Layer& layer : layers_) layer.heads.resize(size_t(shape.n_kv_heads));
+}
+
+double SideCar::bytes_per_token(const KvShape& shape) {
+  const double key_bytes = double(shape.head_dim) * double(shape.value_bytes());
+  const double head_bytes = (key_bytes + sizeof(float)) / kWindowStride + sizeof(float);
+  return head_bytes * shape.extents_per_block();
 }
 
 void SideCar::append(int layer, const BlockTable& table, int n_tokens,
@@ -57,7 +71,7 @@ void SideCar::append(int layer, const BlockTable& table, int n_tokens,
   for (int head = 0; head < shape_.n_kv_heads; ++head) {
     auto& tokens = state.heads[head].token_scores;
     const auto mine = scores.subspan(size_t(head) * n_new, size_t(n_new));
-    tokens.resize(size_t(blocks_for(n_tokens)) * kBlockTokens);
+    grow(tokens, size_t(blocks_for(n_tokens)) * kBlockTokens);
     std::copy(mine.begin(), mine.end(), tokens.begin() + state.n_tokens);
     const int first = windows_in(state.n_tokens);
     for (int window = first; window < windows_in(n_tokens); ++window) {
@@ -78,7 +92,8 @@ void SideCar::append_window(int layer, int kv_head, const BlockTable& table, int
     add_row(keys + size_t(token % kBlockTokens) * key_bytes(), shape_.dtype, sum_);
     score += head.token_scores[token];
   }
-  head.window_scores.push_back(score / kWindowTokens);
+  grow(head.window_scores, size_t(window) + 1);
+  head.window_scores.back() = score / kWindowTokens;
 
   row_.resize(key_bytes());
   for (int i = 0; i < shape_.head_dim; ++i) {
@@ -90,7 +105,7 @@ void SideCar::append_window(int layer, int kv_head, const BlockTable& table, int
       std::memcpy(row_.data() + size_t(i) * 2, &half, 2);
     }
   }
-  head.compressed_keys.resize(lines_for(size_t(window) + 1));
+  grow(head.compressed_keys, lines_for(size_t(window) + 1));
   read_keys(row_.data(), size_t(window), size_t(window) + 1, head);
 }
 
@@ -244,12 +259,12 @@ bool SideCar::read_range(std::span<const std::byte> bytes, int from, int to) {
     CHECK(layer.n_tokens == from);
     layer.n_tokens = to;
     for (Head& head : layer.heads) {
-      head.compressed_keys.resize(lines_for(end));
+      grow(head.compressed_keys, lines_for(end));
       read_keys(at, first, end, head);
       at += (end - first) * key_bytes();
-      head.window_scores.resize(end);
+      grow(head.window_scores, end);
       take(head.window_scores, first, end - first);
-      head.token_scores.resize(size_t(blocks_for(to)) * kBlockTokens);
+      grow(head.token_scores, size_t(blocks_for(to)) * kBlockTokens);
       take(head.token_scores, size_t(from), size_t(to - from));
     }
   }

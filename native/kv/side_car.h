@@ -24,6 +24,9 @@ class SideCar {
  public:
   explicit SideCar(const KvShape& shape);
 
+  /// What each token of a long sequence takes, the scores of single tokens among it.
+  static double bytes_per_token(const KvShape& shape);
+
   /// Takes in the tokens of `layer` from n_tokens(layer) up to `n_tokens`.
   ///   table   holds their keys
   ///   scores  eviction scores of the new tokens, [n_kv_heads, n_new]

@@ -42,6 +42,16 @@ class Tier {
   /// Copies extents in. Fails with kIo or kNoSpace; what the slots of a failed call hold is unknown.
   virtual Status write(std::span<const TierTransfer> transfers) = 0;
 
+  /// Begins to copy extents in while the caller goes on; `bytes` must stay as they are until
+  /// finish_writing(). REQUIRES: what was started before is finished.
+  virtual void start_writing(std::span<const TierTransfer> transfers) = 0;
+
+  /// Whether finish_writing() would have to wait.
+  virtual bool is_writing() const = 0;
+
+  /// Waits for what start_writing() began. Fails as write(). REQUIRES: something was started.
+  virtual Status finish_writing() = 0;
+
   /// Copies extents out. Fails with kIo, or with kCorrupt when what comes back is not what went in.
   virtual Status read(std::span<const TierTransfer> transfers) = 0;
 

@@ -102,20 +102,22 @@ void BlockSelector::truncate(int n_blocks) {
   }
 }
 
-const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backend& backend) {
+const BlockChoice& BlockSelector::choose(const Queries& queries, Backend& backend, SelectorScratch& scratch) {
   CHECK(chooses(queries.own_idx));
   const int current = queries.own_idx / kBlockTokens;
   CHECK((queries.own_idx + queries.n_tokens - 1) / kBlockTokens == current);
   const int n_blocks = n_context_ + current + 1;
   const int own_window = window_begin(queries.own_idx);
   masked_.resize(size_t(n_blocks), 0);
-  common_.resize(size_t(n_blocks), 0);
-  n_tokens_ = queries.n_tokens;
-  choice_.common.clear();
-  choice_.picks.clear();
+  std::vector<uint8_t>& in_common = scratch.common;
+  in_common.resize(std::max(in_common.size(), size_t(n_blocks)), 0);
+  BlockChoice& choice = scratch.choice;
+  choice.n_tokens = queries.n_tokens;
+  choice.common.clear();
+  choice.picks.clear();
 
   force(own_window, n_blocks);
-  score(queries, backend);
+  score(queries, backend, scratch);
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     if (options_.policy == Policy::kNosa) {
       rank_context(queries.layer, kv_head);
@@ -126,42 +128,64 @@ const BlockSelector::Choice& BlockSelector::choose(const Queries& queries, Backe
     input.eviction = &ranking(queries.layer, kv_head).order;
     input.forced = forced_;
     if (masks_any()) input.masked = masked_;
-    const size_t n_before = choice_.common.size();
-    choose_common(*input.eviction);
+    const size_t n_before = choice.common.size();
+    choose_common(*input.eviction, in_common, choice.common);
     for (int token = 0; token < queries.n_tokens; ++token) {
       const size_t row = size_t(token) * size_t(shape_.n_kv_heads) + size_t(kv_head);
-      input.scores = std::span(block_scores_).subspan(row * size_t(n_blocks), size_t(n_blocks));
-      select_blocks(input, options_.policy, options_.budget, scratch_, chosen_);
-      for (const int32_t b : chosen_) {
-        if (common_[size_t(b)] == 0) choice_.picks.push_back(b);
+      input.scores = std::span(scratch.block_scores).subspan(row * size_t(n_blocks), size_t(n_blocks));
+      select_blocks(input, options_.policy, options_.budget, scratch.selection, scratch.chosen);
+      for (const int32_t b : scratch.chosen) {
+        if (in_common[size_t(b)] == 0) choice.picks.push_back(b);
       }
     }
-    for (size_t i = n_before; i < choice_.common.size(); ++i) common_[size_t(choice_.common[i])] = 0;
+    for (size_t i = n_before; i < choice.common.size(); ++i) in_common[size_t(choice.common[i])] = 0;
   }
   // Every query takes the total, for there is more to choose from.
-  choice_.n_common = int(choice_.common.size()) / shape_.n_kv_heads;
-  choice_.n_picks = options_.budget.total_blocks - choice_.n_common;
-  CHECK(choice_.picks.size() == size_t(shape_.n_kv_heads) * n_tokens_ * choice_.n_picks);
-  return choice_;
+  choice.n_common = int(choice.common.size()) / shape_.n_kv_heads;
+  choice.n_picks = options_.budget.total_blocks - choice.n_common;
+  CHECK(choice.picks.size() == size_t(shape_.n_kv_heads) * queries.n_tokens * choice.n_picks);
+  return choice;
 }
 
-std::vector<int32_t> BlockSelector::selection(int kv_head, int token) const {
+std::vector<int32_t> BlockChoice::selection(int kv_head, int token) const {
   std::vector<int32_t> all;
-  const auto common = choice_.common.begin() + int64_t{kv_head} * choice_.n_common;
-  const auto picks = choice_.picks.begin() + (int64_t{kv_head} * n_tokens_ + token) * choice_.n_picks;
-  std::merge(common, common + choice_.n_common, picks, picks + choice_.n_picks, std::back_inserter(all));
+  const auto shared = common.begin() + int64_t{kv_head} * n_common;
+  const auto own = picks.begin() + (int64_t{kv_head} * n_tokens + token) * n_picks;
+  std::merge(shared, shared + n_common, own, own + n_picks, std::back_inserter(all));
   return all;
 }
 
+std::vector<int32_t> BlockSelector::base(int layer, int kv_head, int own_idx, const SideCar& own) {
+  const int n_own_blocks = own_idx / kBlockTokens + 1;
+  std::vector<int32_t> blocks;
+  if (!chooses(own_idx)) {
+    for (int32_t b = 0; b < n_context_ + n_own_blocks; ++b) {
+      if (b >= n_context_ || !masked(b)) blocks.push_back(b);
+    }
+    return blocks;
+  }
+  const int own_window = window_begin(own_idx);
+  masked_.resize(size_t(n_context_ + n_own_blocks), 0);
+  force(own_window, n_context_ + n_own_blocks);
+  if (options_.policy == Policy::kNosa) {
+    rank_context(layer, kv_head);
+    rank_own(layer, kv_head, own, own_window);
+  }
+  std::vector<uint8_t> taken(size_t(n_context_ + n_own_blocks), 0);
+  choose_common(ranking(layer, kv_head).order, taken, blocks);
+  return blocks;
+}
+
 // The forced blocks, and those of the eviction order that no pick can push out: as many as are taken
-// when every pick is another block.
-void BlockSelector::choose_common(const EvictionOrder& order) {
+// when every pick is another block. Marks them in `taken` and appends them to `common`.
+void BlockSelector::choose_common(const EvictionOrder& order, std::vector<uint8_t>& taken,
+                                  std::vector<int32_t>& common) const {
   int n_left = options_.budget.total_blocks;
-  const auto first = int64_t(choice_.common.size());
+  const auto first = int64_t(common.size());
   const auto add = [&](int32_t b) {
-    if (common_[size_t(b)] != 0) return;
-    common_[size_t(b)] = 1;
-    choice_.common.push_back(b);
+    if (taken[size_t(b)] != 0) return;
+    taken[size_t(b)] = 1;
+    common.push_back(b);
     n_left -= 1;
   };
   for (const int32_t b : forced_) {
@@ -171,7 +195,7 @@ void BlockSelector::choose_common(const EvictionOrder& order) {
     n_left -= options_.budget.query_picks();
     for (int rank = 0; rank < order.size() && n_left > 0; ++rank) add(order.block(rank));
   }
-  std::sort(choice_.common.begin() + first, choice_.common.end());
+  std::sort(common.begin() + first, common.end());
 }
 
 // Sink, pinned blocks and window; ascending, each once.
@@ -187,21 +211,22 @@ void BlockSelector::force(int window_begin, int n_blocks) {
 }
 
 // Scores of all blocks for every token and KV head, from the windows of the stretches and the own ones.
-void BlockSelector::score(const Queries& queries, Backend& backend) {
+void BlockSelector::score(const Queries& queries, Backend& backend, SelectorScratch& scratch) const {
   const int last = queries.own_idx + queries.n_tokens - 1;
   const int n_own_blocks = last / kBlockTokens + 1;
-  runs_.clear();
+  std::vector<WindowRun>& runs = scratch.runs;
+  runs.clear();
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     for (const Stretch& stretch : stretches_) {
       const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      runs_.push_back({side_car.compressed_keys(queries.layer, kv_head), stretch.first_window,
+      runs.push_back({side_car.compressed_keys(queries.layer, kv_head), stretch.first_window,
                        stretch.n_windows, stretch.first_block, stretch.n_blocks});
     }
-    runs_.push_back({queries.own->compressed_keys(queries.layer, kv_head), 0, windows_in(last + 1),
+    runs.push_back({queries.own->compressed_keys(queries.layer, kv_head), 0, windows_in(last + 1),
                      n_context_, n_own_blocks});
   }
   const int n_blocks = n_context_ + n_own_blocks;
-  block_scores_.resize(size_t(queries.n_tokens) * size_t(shape_.n_kv_heads) * size_t(n_blocks));
+  scratch.block_scores.resize(size_t(queries.n_tokens) * size_t(shape_.n_kv_heads) * size_t(n_blocks));
 
   BlockScoresArgs args;
   args.q = queries.q;
@@ -212,9 +237,9 @@ void BlockSelector::score(const Queries& queries, Backend& backend) {
   args.head_dim = shape_.head_dim;
   args.scale = queries.scale;
   args.kv_dtype = shape_.dtype;
-  args.runs = runs_;
+  args.runs = runs;
   args.n_blocks = n_blocks;
-  args.out = block_scores_.data();
+  args.out = scratch.block_scores.data();
   backend.score_blocks(args);
 }
 

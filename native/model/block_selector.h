@@ -39,6 +39,29 @@ struct AttendedKv {
   int n_tokens = 0;
 };
 
+/// What queries chose, in two parts that together are each one's selection: blocks that no query of
+/// theirs could do without (forced ones, and the first of the eviction order), and each one's picks.
+struct BlockChoice {
+  int n_common = 0;
+  int n_picks = 0;               ///< Of each query.
+  int n_tokens = 0;
+  std::vector<int32_t> common;   ///< [n_kv_heads, n_common], each ascending
+  std::vector<int32_t> picks;    ///< [n_kv_heads, n_tokens, n_picks], each ascending
+
+  /// The whole selection of one query, ascending.
+  std::vector<int32_t> selection(int kv_head, int token) const;
+};
+
+/// Scratch of all selectors of a model: scores of 64 queries for a million tokens take megabytes.
+struct SelectorScratch {
+  BlockChoice choice;
+  std::vector<WindowRun> runs;       // [n_kv_heads, n_runs]
+  std::vector<float> block_scores;   // [n_tokens, n_kv_heads, n_blocks]
+  std::vector<uint8_t> common;       // By block, whether in the common part of the KV head at hand; else all zero
+  std::vector<int32_t> chosen;       // By one query and KV head
+  SelectionScratch selection;
+};
+
 /// Chooses blocks for the queries of one sequence, layer by layer.
 ///
 /// Blocks are numbered in one order: those of the attended sequences, one after the other, then the
@@ -96,20 +119,12 @@ class BlockSelector {
     const SideCar* own = nullptr;  ///< With the tokens taken in.
   };
 
-  /// What queries chose, in two parts that together are each one's selection: blocks that no query of
-  /// theirs could do without (forced ones, and the first of the eviction order), and each one's picks.
-  struct Choice {
-    int n_common = 0;
-    int n_picks = 0;               ///< Of each query.
-    std::vector<int32_t> common;   ///< [n_kv_heads, n_common], each ascending
-    std::vector<int32_t> picks;    ///< [n_kv_heads, n_tokens, n_picks], each ascending
-  };
+  /// The choice is that of `scratch`. REQUIRES: chooses() every one of the tokens.
+  const BlockChoice& choose(const Queries& queries, Backend& backend, SelectorScratch& scratch);
 
-  /// Good until the next call. REQUIRES: chooses() every one of the tokens.
-  const Choice& choose(const Queries& queries, Backend& backend);
-
-  /// The whole selection of one of the last queries, ascending.
-  std::vector<int32_t> selection(int kv_head, int token) const;
+  /// What any query at own index `own_idx` takes of one layer and KV head, whatever it asks: as many as
+  /// it takes all of them, else forced blocks and (kNosa) the first of the eviction order; ascending.
+  std::vector<int32_t> base(int layer, int kv_head, int own_idx, const SideCar& own);
 
  private:
   struct Ranking {
@@ -130,10 +145,10 @@ class BlockSelector {
   Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
   void find_stretches();
   void force(int window_begin, int n_blocks);
-  void choose_common(const EvictionOrder& order);
+  void choose_common(const EvictionOrder& order, std::vector<uint8_t>& taken, std::vector<int32_t>& common) const;
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
-  void score(const Queries& queries, Backend& backend);
+  void score(const Queries& queries, Backend& backend, SelectorScratch& scratch) const;
 
   KvShape shape_;
   SelectionOptions options_;
@@ -147,16 +162,8 @@ class BlockSelector {
   std::vector<bool> ranked_;       // Likewise: whether the context is in it.
   std::vector<uint8_t> masked_;    // [n_blocks]
 
-  // Of the last queries.
-  std::vector<WindowRun> runs_;        // [n_kv_heads, n_runs]
-  std::vector<float> block_scores_;    // [n_tokens, n_kv_heads, n_blocks]
-  std::vector<uint8_t> common_;        // [n_blocks], whether in the common part of the KV head at hand; else all zero
-  std::vector<int32_t> chosen_;        // By one query and KV head
-  Choice choice_;
-  int n_tokens_ = 0;
-  std::vector<float> pooled_;          // [blocks of one sequence]
-  std::vector<int32_t> forced_;
-  SelectionScratch scratch_;
+  std::vector<float> pooled_;      // [blocks of one sequence], scratch
+  std::vector<int32_t> forced_;    // For the last queries
 };
 
 }  // namespace nosa

@@ -7,34 +7,49 @@
 #include "core/check.h"
 
 namespace nosa {
+namespace {
 
-Result<std::unique_ptr<PassBuffers>> PassBuffers::create(const ModelConfig& config) {
-  auto buffers = std::make_unique<PassBuffers>();
+using Parts = std::array<std::pair<float* PassBuffers::*, size_t>, 8>;
+
+/// Each buffer, and how wide a token's row of it is.
+Parts parts_of(const ModelConfig& config) {
   const size_t n_q = size_t(config.n_heads) * config.head_dim;
   const size_t n_kv = size_t(config.n_kv_heads) * config.head_dim;
   const size_t n_embd = config.n_embd;
   const size_t n_ff = config.n_ff;
-  PassBuffers& b = *buffers;
-  const std::array<std::pair<float**, size_t>, 8> parts = {{{&b.x, n_embd},
-                                                            {&b.norm, n_embd},
-                                                            {&b.q, n_q},
-                                                            {&b.k, n_kv},
-                                                            {&b.v, n_kv},
-                                                            {&b.attn, n_q},
-                                                            {&b.gate, n_ff},
-                                                            {&b.up, n_ff}}};
-  constexpr size_t line_floats = AlignedBuffer::cache_line_bytes / sizeof(float);
-  const auto padded = [](size_t n) { return (n + line_floats - 1) / line_floats * line_floats; };
-  size_t n_floats = 0;
-  for (const auto& [pointer, width] : parts) n_floats += padded(width * kChunkTokens);
+  return {{{&PassBuffers::x, n_embd},
+           {&PassBuffers::norm, n_embd},
+           {&PassBuffers::q, n_q},
+           {&PassBuffers::k, n_kv},
+           {&PassBuffers::v, n_kv},
+           {&PassBuffers::attn, n_q},
+           {&PassBuffers::gate, n_ff},
+           {&PassBuffers::up, n_ff}}};
+}
 
-  Result<AlignedBuffer> memory = AlignedBuffer::create(n_floats * sizeof(float));
+/// Floats of kChunkTokens rows, whole cache lines.
+size_t floats_of(size_t width) {
+  constexpr size_t line_floats = AlignedBuffer::cache_line_bytes / sizeof(float);
+  return (width * kChunkTokens + line_floats - 1) / line_floats * line_floats;
+}
+
+}  // namespace
+
+size_t PassBuffers::bytes(const ModelConfig& config) {
+  size_t n_floats = 0;
+  for (const auto& [part, width] : parts_of(config)) n_floats += floats_of(width);
+  return n_floats * sizeof(float);
+}
+
+Result<std::unique_ptr<PassBuffers>> PassBuffers::create(const ModelConfig& config) {
+  auto buffers = std::make_unique<PassBuffers>();
+  Result<AlignedBuffer> memory = AlignedBuffer::create(bytes(config));
   if (!memory.ok()) return memory.status();
-  b.memory_ = *std::move(memory);
-  float* at = b.memory_.as<float>().data();
-  for (const auto& [pointer, width] : parts) {
-    *pointer = at;
-    at += padded(width * kChunkTokens);
+  buffers->memory_ = *std::move(memory);
+  float* at = buffers->memory_.as<float>().data();
+  for (const auto& [part, width] : parts_of(config)) {
+    buffers.get()->*part = at;
+    at += floats_of(width);
   }
   return buffers;
 }

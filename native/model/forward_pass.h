@@ -22,6 +22,9 @@ class PassBuffers {
  public:
   static Result<std::unique_ptr<PassBuffers>> create(const ModelConfig& config);
 
+  /// What they take.
+  static size_t bytes(const ModelConfig& config);
+
   float* x = nullptr;     // [kChunkTokens, n_embd], the residual stream
   float* norm = nullptr;  // [kChunkTokens, n_embd]
   float* q = nullptr;     // [kChunkTokens, n_heads, head_dim]

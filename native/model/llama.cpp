@@ -331,7 +331,7 @@ Status Llama::attend_chosen(ForwardPass& pass, const PassTarget& target, int tok
   queries.n_heads = config_.n_heads;
   queries.scale = 1.0f / std::sqrt(float(config_.head_dim));
   queries.own = target.side_car;
-  const BlockSelector::Choice& choice = target.selector->choose(queries, backend_);
+  const BlockChoice& choice = target.selector->choose(queries, backend_, selector_scratch_);
 
   // The window is the end of what all have in common; in it a query sees only its past.
   const int window = target.selector->window_begin(queries.own_idx);
@@ -353,7 +353,7 @@ Status Llama::attend_chosen(ForwardPass& pass, const PassTarget& target, int tok
   attend_gathered(pass, target, token, n_tokens, choice.n_picks);
   if (token + n_tokens < pass.plan_.n_tokens) return {};
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    pass.selections_.push_back(target.selector->selection(kv_head, n_tokens - 1));
+    pass.selections_.push_back(choice.selection(kv_head, n_tokens - 1));
     pass.n_attended_ += pass.selections_.back().size();
   }
   return {};

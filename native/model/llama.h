@@ -132,6 +132,7 @@ class Llama {
   // Of the current step.
   std::vector<BlockId> wanted_;
   Gather gather_;
+  SelectorScratch selector_scratch_;
   std::vector<int32_t> picked_;          // Blocks that some query picked, KV head by KV head
   std::vector<float> mass_;              // [n_kv_heads, n_context_blocks + n_own_blocks + n_picks]
   std::vector<float> token_scores_;      // [n_kv_heads, n_tokens]

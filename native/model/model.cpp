@@ -5,7 +5,7 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cuda/cuda_backend.h"
-#include "kv/memory_plan.h"
+#include "kv/side_car.h"
 #include "model/fingerprint.h"
 
 namespace nosa {
@@ -88,9 +88,6 @@ Status Model::open_backend(const ModelOptions& options) {
   return {};
 }
 
-double Model::side_car_bytes_per_token() const {
-  constexpr int64_t n_tokens = 1 << 20;  // Enough for windows that are not complete not to matter.
-  return double(side_car_bytes(kv_shape_, n_tokens, true)) / double(n_tokens);
-}
+double Model::side_car_bytes_per_token() const { return SideCar::bytes_per_token(kv_shape_); }
 
 }  // namespace nosa

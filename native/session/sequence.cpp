@@ -23,6 +23,11 @@ void SequenceShared::put_buffers(std::unique_ptr<PassBuffers> buffers) {
   if (spare_.size() < spare_max) spare_.push_back(std::move(buffers));
 }
 
+size_t SequenceShared::work_bytes(const ModelConfig& config) {
+  const size_t logits = size_t(Sequence::score_rows_max) * config.n_vocab * sizeof(float);
+  return (spare_max + 1) * PassBuffers::bytes(config) + logits;
+}
+
 Sequence::Sequence(SequenceShared& shared, int base_position,
                    std::vector<const Sequence*> attended)
     : shared_(shared),

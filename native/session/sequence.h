@@ -86,6 +86,9 @@ class SequenceShared {
   Result<std::unique_ptr<PassBuffers>> take_buffers();
   void put_buffers(std::unique_ptr<PassBuffers> buffers);
 
+  /// Bytes of the buffers of passes, one of them parked, and of logits.
+  static size_t work_bytes(const ModelConfig& config);
+
   Model& model;
   BlockStore& store;
   DiskTier* disk;

@@ -95,6 +95,11 @@ MemoryUse Session::memory() const {
   return use;
 }
 
+Status Session::limit_memory(size_t bytes_max) {
+  limits_.memory_bytes_max = bytes_max;
+  return store_->limit(bytes_max);
+}
+
 void Session::check_integrity() const {
   store_->check_integrity();
   size_t n_upper = 0;

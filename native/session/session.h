@@ -72,6 +72,12 @@ class Session {
 
   MemoryUse memory() const;
 
+  /// From here on KV takes at most so much memory. Fails as BlockStore::limit(); the limit holds all the same.
+  Status limit_memory(size_t bytes_max);
+
+  /// Beside KV and weights: what computing takes, all of it from the first request on.
+  size_t work_bytes() const { return SequenceShared::work_bytes(model_->config()); }
+
   /// Aborts unless the books balance: blocks held by sequences against those of the store.
   void check_integrity() const;
 

@@ -46,6 +46,7 @@ export const copyModelInfo: ModelInfo = {
   device: "Test",
   selection: "trainingFree",
   sideCarBytesPerToken: 1,
+  workBytes: 0,
   fingerprint: "copy-1",
 };
 
@@ -166,6 +167,8 @@ export class CopyModel implements NativeModel {
       blocksRead: this.workshop.blocksRead,
     }));
   }
+
+  async limitMemory(): Promise<void> {}
 
   async dispose(): Promise<void> {
     this.workshop.disposed = true;
