@@ -44,6 +44,8 @@ export class CompletionMiddleware {
   readonly #options: CompletionMiddlewareOptions;
   readonly #pace = new Pace();
   #offer: Offer | undefined;
+  /** Where the last offer ended that was accepted whole. */
+  #accepted: Pick<Offer, "uri" | "before"> | undefined;
   /** What accepting the offer, or the rest of it, runs. */
   #onAccept: Command | undefined;
   #lastError = "";
@@ -74,8 +76,7 @@ export class CompletionMiddleware {
         if (stats !== undefined) onAnswer({ ...stats, ...costsNothing }, nowMs() - startedAtMs, 0);
         return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
       }
-      // Who accepted an offer waits for the next one; nothing is being typed.
-      if (!this.#wasAccepted(document, position)) await pause(this.#pace.delayMs, token);
+      if (!this.#awaitsNext(document, position)) await pause(this.#pace.delayMs, token);
       if (token.isCancellationRequested) return null;
     }
 
@@ -110,10 +111,17 @@ export class CompletionMiddleware {
     return restOfOffer(this.#offer, document.uri.toString(), before, after);
   }
 
-  #wasAccepted(document: TextDocument, position: Position): boolean {
-    if (this.#offer === undefined || this.#offer.uri !== document.uri.toString()) return false;
+  /** Who accepted an offer, and perhaps began the line below, waits for the next one; nothing is being typed. */
+  #awaitsNext(document: TextDocument, position: Position): boolean {
+    const uri = document.uri.toString();
     const { before, after } = around(document, position);
-    return before === this.#offer.before + this.#offer.text && after === this.#offer.after;
+    const offer = this.#offer;
+    if (offer?.uri === uri && before === offer.before + offer.text && after === offer.after) {
+      this.#accepted = { uri, before };
+      return true;
+    }
+    const last = this.#accepted;
+    return last?.uri === uri && before.startsWith(last.before) && newLine.test(before.slice(last.before.length));
   }
 
   #remember(document: TextDocument, position: Position, completions: Completions | null): void {
@@ -124,6 +132,9 @@ export class CompletionMiddleware {
     this.#offer = text === undefined || text === "" ? undefined : { uri: document.uri.toString(), before, after, text };
   }
 }
+
+/** A key, and what the editor indents by itself. */
+const newLine = /^[ \t]*\r?\n[ \t]*$/;
 
 /** The first item's. */
 function statsIn(completions: Completions | null): CompletionStats | undefined {

@@ -111,6 +111,19 @@ describe("the completion middleware", () => {
     expect(pauses).toHaveLength(1);
   });
 
+  it("does not wait either when the line below is begun, but when something is typed there", async () => {
+    const { provide, pauses } = setUp();
+    const offers = [[new InlineCompletionItem("return x;", new Range(0, 2, 0, 2))], [], [], []];
+    const next = vi.fn(async () => offers.shift() ?? []);
+    await provide(documentOf("  \n}"), new Position(0, 2), automatic, never, next);
+    await provide(documentOf("  return x;\n}"), new Position(0, 11), automatic, never, next);
+    await provide(documentOf("  return x;\n  \n}"), new Position(1, 2), automatic, never, next);
+    expect(pauses).toHaveLength(1);
+    await provide(documentOf("  return x;\n  i\n}"), new Position(1, 3), automatic, never, next);
+    expect(pauses).toHaveLength(2);
+    expect(next).toHaveBeenCalledTimes(4);
+  });
+
   it("leaves typing alone where only the editor's command may ask", async () => {
     const { provide } = setUp({ byTyping: false });
     const next = vi.fn(async () => null);
