@@ -5,6 +5,7 @@
 //   --chats N      questions (8)                 --seed TEXT    of the trace ("typing")
 //   --model ID     a known model (the default one)              --threads N   (the number of cores)
 //   --only A,B     parts: typing, chat, indexing, sizes (all; indexing wants typing)
+//   --vsix FILE    a package to measure (that of the checkout, packaged anew when something changed)
 //   --results DIR  where every sample is kept as JSON (bench/results/editor for the whole; nowhere for less)
 //
 // What is timed, and by whom: ghost text and chat by the page itself, from the key's event to the frame that draws (bench/editor/screen.mjs); stages by the
@@ -64,9 +65,7 @@ export async function run(figures, options) {
   const results =
     options.results ?? (isWhole ? fileURLToPath(new URL("./results/editor/", import.meta.url)) : undefined);
 
-  const steps = createSteps({ quiet: true });
-  await prepareBundles(steps);
-  const vsix = await prepareVsix(steps);
+  const vsix = options.vsix === undefined ? await packaged() : path.resolve(String(options.vsix));
   const file = await modelFile(model);
   const raw = { model, threads, seed, edits };
   if (only.includes("sizes")) reportSizes(figures, vsix);
@@ -164,6 +163,13 @@ function keep(folder, parts) {
   mkdirSync(folder, { recursive: true });
   const record = { date: new Date().toISOString().slice(0, 10), machine: os.cpus()[0].model, ...parts };
   writeFileSync(path.join(folder, "editor.json"), `${JSON.stringify(record, null, 1)}\n`);
+}
+
+/** The extension as it is in the checkout. */
+async function packaged() {
+  const steps = createSteps({ quiet: true });
+  await prepareBundles(steps);
+  return prepareVsix(steps);
 }
 
 /** Another repository being read by the same engine, from nothing, for as long as it takes. */

@@ -10,7 +10,14 @@ import { mayBeSource, sourcesAmong } from "./sources.mjs";
  * None of these is a package that adapters were trained on (training/manifest.json). Each is hand-written source as its author ships it, small enough to be
  * read as a whole. `versions`: releases in order; each with the next is one step.
  */
-export const packages = [{ registry: "npm", name: "nodemailer", licence: "MIT-0", versions: ["7.0.5", "7.0.11"] }];
+export const packages = [
+  { registry: "npm", name: "pino", licence: "MIT", versions: ["9.4.0", "9.8.0", "10.0.0", "10.2.0", "10.4.0"] },
+  { registry: "pypi", name: "structlog", licence: "MIT", versions: ["24.4.0", "25.1.0", "25.3.0", "25.5.0", "26.1.0"] },
+  { registry: "npm", name: "commander", licence: "MIT", versions: ["12.0.0", "13.0.0", "14.0.0", "15.0.0", "15.1.0"] },
+  { registry: "pypi", name: "tomlkit", licence: "MIT", versions: ["0.13.3", "0.14.0", "0.15.2"] },
+  { registry: "npm", name: "sharp", licence: "Apache-2.0", versions: ["0.32.6", "0.33.0", "0.34.0", "0.35.0"] },
+  { registry: "pypi", name: "cattrs", licence: "MIT", versions: ["24.1.3", "25.1.1", "25.3.0", "26.1.0", "26.2.1"] },
+];
 
 /** From each release to the next: `{name, from, to, licence, base, next, added}`; files are `[{path, text}]`, and `added` as in diff.mjs. */
 export function* steps() {
