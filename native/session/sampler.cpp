@@ -107,13 +107,21 @@ std::vector<ScoredToken> Sampler::top(int n) {
 }
 
 uint32_t Sampler::draw(const SamplingOptions& options, std::span<const uint32_t> recent,
-                       std::span<const uint32_t> banned, uint64_t position) {
+                       std::span<const uint32_t> banned, uint64_t position, TokenFilter* filter) {
   adjust(options, recent, banned);
-  const size_t best = best_index(adjusted_);
-  if (adjusted_[best] == minus_infinity) return uint32_t(best_index(logits_));
-  if (!(options.temperature > 0)) return uint32_t(best);
+  const bool is_greedy = !(options.temperature > 0);
+  if (filter == nullptr) {
+    const size_t best = best_index(adjusted_);
+    if (adjusted_[best] == minus_infinity) return uint32_t(best_index(logits_));
+    if (is_greedy) return uint32_t(best);
+  }
 
   gather_candidates();
+  if (filter != nullptr) {
+    keep_accepted(*filter, is_greedy ? 1 : options.top_k);
+    if (candidates_.empty()) return filter->some();
+    if (is_greedy) return candidates_.front().id;
+  }
   if (options.top_k > 0) keep_top_k(options.top_k);
   if (options.top_p < 1) keep_top_p(options.top_p);
   if (options.min_p > 0) keep_min_p(options.min_p);
@@ -142,6 +150,28 @@ void Sampler::gather_candidates() {
   for (size_t id = 0; id < adjusted_.size(); ++id) {
     if (adjusted_[id] > minus_infinity) candidates_.push_back({adjusted_[id], uint32_t(id)});
   }
+}
+
+// Leaves the accepted ones; with `n_wanted` above 0 only so many of the best, sorted.
+void Sampler::keep_accepted(TokenFilter& filter, int n_wanted) {
+  const auto is_refused = [&](const Candidate& candidate) { return !filter.accepts(candidate.id); };
+  if (n_wanted <= 0) {
+    std::erase_if(candidates_, is_refused);
+    return;
+  }
+  // Most of what a model likes is accepted as a rule, and then few have to be judged.
+  const size_t n_most = std::min(size_t(n_wanted), candidates_.size());
+  const size_t n_first = std::min(candidates_.size(), std::max<size_t>(64, 2 * n_most));
+  const auto at = [&](size_t n) { return candidates_.begin() + std::ptrdiff_t(n); };
+  std::partial_sort(at(0), at(n_first), candidates_.end(), better);
+  const size_t n_kept = size_t(std::remove_if(at(0), at(n_first), is_refused) - at(0));
+  if (n_kept >= n_most) {
+    candidates_.resize(n_most);
+    return;
+  }
+  candidates_.erase(std::remove_if(at(n_first), candidates_.end(), is_refused), candidates_.end());
+  candidates_.erase(at(n_kept), at(n_first));
+  keep_top_k(n_wanted);
 }
 
 // Leaves the best, sorted.

@@ -4,12 +4,15 @@
 #include <span>
 #include <vector>
 
+#include "session/token_filter.h"
+
 namespace nosa {
 
 /// How the next token is drawn.
 ///
-/// In this order: banned ids are out; the repetition penalty; then greedy takes the best. Otherwise
-/// top-k, top-p and min-p cut the distribution as it stands, and the temperature shapes what is left.
+/// In this order: banned ids are out, and what a filter refuses; the repetition penalty; then greedy takes
+/// the best. Otherwise top-k, top-p and min-p cut the distribution as it stands, and the temperature shapes
+/// what is left.
 struct SamplingOptions {
   float temperature = 0.0f;         ///< 0 is greedy.
   int top_k = 0;                    ///< 0 keeps all.
@@ -42,9 +45,10 @@ class Sampler {
 
   /// Draws. The same (seed, position, logits, recent) gives the same token. `recent` is the end of
   /// the sequence, of which the last penalty_window tokens count. When all ids are banned, the best
-  /// one is taken all the same.
+  /// one is taken all the same. With a `filter` (or null) only what it accepts is drawn, as if all others
+  /// were banned; when that leaves none, the one it names.
   uint32_t draw(const SamplingOptions& options, std::span<const uint32_t> recent,
-                std::span<const uint32_t> banned, uint64_t position);
+                std::span<const uint32_t> banned, uint64_t position, TokenFilter* filter = nullptr);
 
  private:
   struct Candidate {
@@ -59,6 +63,7 @@ class Sampler {
   void adjust(const SamplingOptions& options, std::span<const uint32_t> recent,
               std::span<const uint32_t> banned);
   void gather_candidates();
+  void keep_accepted(TokenFilter& filter, int n_wanted);
   void keep_top_k(int top_k);
   void keep_top_p(float top_p);
   void keep_min_p(float min_p);

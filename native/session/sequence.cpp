@@ -128,6 +128,7 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
   if (n_steps > size_t(position_end - base_position_ - n_tokens())) {
     return Status::invalid_argument("The sequence would become too long.");
   }
+  if (Status status = follow_grammar(request); !status.ok()) return status;
 
   const uint64_t n_loaded = shared_.store.n_loaded();
   DecodeOutcome outcome;
@@ -150,6 +151,7 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
     }
     append(request, outcome, draw(request, outcome.steps.size(), tokens_.size()));
   }
+  grammar_state_.reset();
   outcome.masses = best_masses(masses);
   outcome.blocks_read = shared_.store.n_loaded() - n_loaded;
   if (last_.token_idx >= 0) {
@@ -406,6 +408,24 @@ Status Sequence::check_growable() const {
                                   " others and must not change; fork it first.");
 }
 
+// Takes the grammar to where the tokens are. They alone say where that is, so commands may be cut off and
+// repeated at will.
+Status Sequence::follow_grammar(const DecodeRequest& request) {
+  grammar_state_.reset();
+  if (request.grammar == nullptr) return {};
+  if (request.forced) return Status::invalid_argument("Given tokens follow no grammar.");
+  if (request.grammar_from < 0 || request.grammar_from > n_tokens()) {
+    return Status::invalid_argument("The grammar's text must begin within the sequence.");
+  }
+  grammar_state_.emplace(request.grammar);
+  for (const uint32_t id : std::span(tokens_).subspan(size_t(request.grammar_from))) {
+    if (grammar_state_->take(id)) continue;
+    grammar_state_.reset();
+    return Status::invalid_argument("The tokens that are there do not follow the grammar.");
+  }
+  return {};
+}
+
 PassTarget Sequence::target() {
   return {tokens_, base_position_, &blocks_, &side_car_, attended_kv_, selector_.get()};
 }
@@ -585,11 +605,16 @@ void Sequence::drop_from(int n_tokens) {
 // `n_tokens`: so many tokens come before it.
 DecodeStep Sequence::draw(const DecodeRequest& request, size_t step_idx, size_t n_tokens) {
   DecodeStep step;
-  step.token = request.forced
-                   ? request.teacher[step_idx]
-                   : shared_.sampler.draw(request.sampling, {tokens_.data(), n_tokens},
-                                          request.banned_ids,
-                                          uint64_t(base_position_) + n_tokens);
+  if (request.forced) {
+    step.token = request.teacher[step_idx];
+  } else {
+    SamplingOptions sampling = request.sampling;
+    if (grammar_state_ && grammar_state_->in_call()) sampling.repetition_penalty = 1.0f;
+    step.token = shared_.sampler.draw(sampling, {tokens_.data(), n_tokens}, request.banned_ids,
+                                      uint64_t(base_position_) + n_tokens,
+                                      grammar_state_ ? &*grammar_state_ : nullptr);
+    if (grammar_state_) CHECK(grammar_state_->take(step.token));
+  }
   step.logprob = shared_.sampler.logprob(step.token);
   if (request.top > 0) step.top = shared_.sampler.top(request.top);
   if (request.selections) step.selections = last_.selections;

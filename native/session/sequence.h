@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "model/stop_flag.h"
 #include "session/draft.h"
+#include "session/grammar.h"
 #include "session/sampler.h"
 #include "session/segment_file.h"
 
@@ -39,6 +40,10 @@ struct DecodeRequest {
   /// Guesses tokens ahead and computes several at once. The steps are the same to the bit; it only
   /// takes less time. Not done with `forced`, `masses` or `selections`.
   bool drafts = false;
+  /// What is drawn follows it, or null; shared, as a command may outlive whoever asked for it. Not together
+  /// with `forced`. Within a call the repetition penalty rests: JSON and paths repeat themselves.
+  std::shared_ptr<const Grammar> grammar;
+  int grammar_from = 0;  ///< Token of the sequence with which the grammar's text begins.
 };
 
 struct DecodeStep {
@@ -145,7 +150,8 @@ class Sequence {
   Result<PrefillOutcome> prefill(int tokens_max, const StopFlag& stop);
 
   /// Computes what waits, then draws and appends tokens. The last one appended waits.
-  /// Fails with kInvalidArgument when there is no token to go on from, or when sealed.
+  /// Fails with kInvalidArgument when there is no token to go on from, when the tokens since `grammar_from`
+  /// do not follow the grammar, or when sealed.
   Result<DecodeOutcome> decode(const DecodeRequest& request, const StopFlag& stop);
 
   /// Log-probabilities of the tokens `from`, `from` + 1, ... each given all before it. When
@@ -183,6 +189,7 @@ class Sequence {
   };
 
   Status check_growable() const;
+  Status follow_grammar(const DecodeRequest& request);
   PassTarget target();
   int n_context_blocks() const { return selector_->n_context_blocks(); }
 
@@ -227,6 +234,7 @@ class Sequence {
   SideCar side_car_;
   std::optional<ForwardPass> pass_;  // Parked, or done and not yet looked at by score().
   DraftLength draft_length_;
+  std::optional<GrammarState> grammar_state_;  // Of the decode command that runs: behind the last token drawn.
 
   // Of the last token that went through the layers.
   struct Last {
