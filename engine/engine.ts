@@ -213,7 +213,7 @@ export class Engine {
     return {
       bytes: use === undefined ? 0 : use.residentBytes + use.sideCarBytes,
       bytesMax: session?.plan.memoryBytes ?? 0,
-      ...(session === undefined ? {} : { plan: describePlan(session.plan), note: planNote(session.plan) }),
+      ...planned(session),
       diskBytes: this.#store.bytes,
       diskBytesMax: Number.isFinite(this.#store.bytesMax) ? this.#store.bytesMax : 0,
       diskBytesRead: use?.diskBytesRead ?? 0,
@@ -247,4 +247,10 @@ export class Engine {
     }
     return this.completions.completing > 0 ? { kind: "completing" } : { kind: "idle" };
   }
+}
+
+function planned(session: Session | undefined): Pick<MemoryStatus, "engineBytes" | "plan" | "note"> {
+  if (session === undefined) return {};
+  const { plan } = session;
+  return { engineBytes: plan.engineBytes, plan: describePlan(plan), note: planNote(plan) };
 }

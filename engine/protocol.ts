@@ -304,6 +304,8 @@ export interface MemoryStatus {
   /** KV in memory, and what selection keeps beside it. */
   readonly bytes: number;
   readonly bytesMax: number;
+  /** What the process takes beside it: the program, the tokenizer, the model's buffers. Weights are not counted. */
+  readonly engineBytes?: number;
   /** How memory and disk are divided, as a line; absent until a model is loaded. */
   readonly plan?: string;
   /** Why `bytesMax` is more than was asked for, as a sentence; "" when it is not. */

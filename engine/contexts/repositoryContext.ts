@@ -275,6 +275,18 @@ export class RepositoryContext {
     }
     if (this.attends !== view.attends) return this.chatTails.drop(tail);
     this.chatTails.setBase(tail, tokens);
+    void this.#readAhead(tail);
+  }
+
+  /** Brings into memory what every question attends to, when there is nothing else to do. */
+  async #readAhead({ sequence }: Tail): Promise<void> {
+    const job: Job = { kind: "indexing", signal: this.#stop.signal };
+    try {
+      await this.#scheduler.run(job, () => sequence.prefetch());
+    } catch (error) {
+      // Damage is set aside and read anew; whatever else there is, the question itself will tell.
+      await this.setAsideFrom(error).catch(() => undefined);
+    }
   }
 
   /** Whether the tail holds `tokens` now. */

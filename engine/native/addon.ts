@@ -131,8 +131,14 @@ export interface MemoryUse {
   /** KV read from and written to disk since the model was opened, saving apart. */
   readonly diskBytesRead: number;
   readonly diskBytesWritten: number;
-  /** Blocks of one layer and KV head read from disk since the model was opened. */
+  /** Blocks of one layer and KV head read from disk when they were wanted, since the model was opened. */
   readonly blocksRead: number;
+  /** The same, read by `prefetch`; and how many of them were then attended to. */
+  readonly blocksPrefetched: number;
+  readonly prefetchedUsed: number;
+  /** Blocks that no saved file holds, written to disk because their place was needed; and ahead of that, while computing. */
+  readonly blocksSpilled: number;
+  readonly blocksWrittenBehind: number;
 }
 
 /**
@@ -277,6 +283,11 @@ export interface NativeSequence {
   select(options: SelectionOptions): Promise<void>;
   /** Says what the sequence should hold. Keeps KV of the longest common prefix; the rest waits for `prefill`. */
   setTokens(tokens: Uint32Array): Promise<{ readonly kept: number }>;
+  /**
+   * Reads ahead from disk what the next query will attend to whatever it asks, as far as memory goes: the first of the
+   * ranking that no query changes, what is pinned, sink and window. Changes no result. When interrupted the rest is left.
+   */
+  prefetch(): Promise<{ readonly blocks: number; readonly interrupted: boolean }>;
   /** Computes KV of at most `tokensMax` waiting tokens, in chunks on a fixed grid of the sequence's own positions. */
   prefill(options: { readonly tokensMax: number }): Promise<PrefillResult>;
   /** Appends tokens. Waiting tokens are computed first. With no token of its own it rejects. */

@@ -213,6 +213,10 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     result.Set("diskBytesRead", double(use.disk_bytes_read));
     result.Set("diskBytesWritten", double(use.disk_bytes_written));
     result.Set("blocksRead", double(use.blocks_read));
+    result.Set("blocksPrefetched", double(use.blocks_prefetched));
+    result.Set("prefetchedUsed", double(use.prefetched_used));
+    result.Set("blocksSpilled", double(use.blocks_spilled));
+    result.Set("blocksWrittenBehind", double(use.blocks_written_behind));
     return result;
   };
   return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);

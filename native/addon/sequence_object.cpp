@@ -45,6 +45,7 @@ Napi::Function SequenceObject::define(Napi::Env env) {
   return DefineClass(env, "NativeSequence",
                      {InstanceMethod<&SequenceObject::select>("select"),
                       InstanceMethod<&SequenceObject::set_tokens>("setTokens"),
+                      InstanceMethod<&SequenceObject::prefetch>("prefetch"),
                       InstanceMethod<&SequenceObject::prefill>("prefill"),
                       InstanceMethod<&SequenceObject::decode>("decode"),
                       InstanceMethod<&SequenceObject::score>("score"),
@@ -123,6 +124,17 @@ Napi::Value SequenceObject::set_tokens(const Napi::CallbackInfo& info) {
         return sequence.set_tokens(tokens);
       },
       [](Napi::Env env, int kept) { return one_number(env, "kept", kept); });
+}
+
+Napi::Value SequenceObject::prefetch(const Napi::CallbackInfo&) {
+  return run<PrefetchOutcome>(
+      [](Sequence& sequence, const StopFlag& stop) { return sequence.prefetch(stop); },
+      [](Napi::Env env, const PrefetchOutcome& outcome) -> Napi::Value {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("blocks", double(outcome.blocks));
+        result.Set("interrupted", outcome.interrupted);
+        return result;
+      });
 }
 
 Napi::Value SequenceObject::prefill(const Napi::CallbackInfo& info) {

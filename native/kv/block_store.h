@@ -26,7 +26,8 @@ struct BlockStoreOptions {
 ///
 /// A block has one or more holders. Its extent is in memory, in the tier below (disk), or in both;
 /// one that is nowhere but in memory is copied down before it goes. When memory is full, the least
-/// recently used block that the current step does not need goes.
+/// recently used block that the current step does not need goes. Where blocks go, those that would be
+/// next are copied down ahead of it, behind the caller's back.
 ///
 /// Not thread-safe: used by the native worker thread only.
 class BlockStore {
@@ -68,11 +69,15 @@ class BlockStore {
   Status limit(size_t bytes_max);
 
   /// Opens a new step: blocks used from here on stay in memory until the next step.
-  void begin_step() { residency_.begin(); }
+  void begin_step();
 
   /// Brings blocks into memory, reading what is missing in one batch, and counts as their use.
   /// Fails with kOutOfMemory when the step needs more than fits, or as the tier below does.
   Status make_resident(std::span<const BlockId> blocks);
+
+  /// Brings blocks into memory that will soon be wanted: the first of them that fit beside what the
+  /// step uses. Gives how many were read. Fails as the tier below does.
+  Result<size_t> prefetch(std::span<const BlockId> blocks);
 
   /// Whether the extent is in memory.
   bool resident(BlockId block) const { return residency_.contains(block); }
@@ -92,20 +97,37 @@ class BlockStore {
   /// Memory taken from the system for extents.
   size_t mapped_bytes() const { return host_.mapped_bytes(); }
 
-  /// Blocks read from the tier below, ever.
+  /// Blocks read from the tier below because they were wanted, ever.
   uint64_t n_loaded() const { return n_loaded_; }
+
+  /// Blocks read ahead, and how many of them were wanted while they were there.
+  uint64_t n_prefetched() const { return n_prefetched_; }
+  uint64_t n_prefetched_used() const { return n_prefetched_used_; }
+
+  /// Blocks copied down because one had to go, and ahead of that.
+  uint64_t n_put_out() const { return n_put_out_; }
+  uint64_t n_written_behind() const { return n_written_behind_; }
 
   /// Aborts unless the books balance: holders, memory, and the tier below.
   void check_integrity() const;
 
  private:
   static constexpr TierSlot kNowhere = TierSlot(~uint64_t(0));
+  static constexpr size_t behind_max = 64;     // Blocks written behind at once.
+  static constexpr size_t behind_looked = 256; // Next victims looked at for them.
 
   size_t index(BlockId block) const;
   BlockId add();
   Result<TierSlot> take_memory();
   Status put_out(BlockId block);
+  void leave_memory(size_t i);
   void place(BlockId block, TierSlot host_slot, bool may_go);
+  Status find_places(std::span<const BlockId> blocks);
+  Status read_arriving();
+  Status write_now(size_t i);
+  void write_behind();
+  void finish_writing();
+  void settle(BlockId block);
 
   HostTier host_;
   Tier* below_;
@@ -115,11 +137,26 @@ class BlockStore {
   std::vector<TierSlot> host_slots_;   // kNowhere when not in memory.
   std::vector<TierSlot> below_slots_;  // kNowhere when not below.
   std::vector<std::byte*> addresses_;  // Of the extent in memory, or null.
+  std::vector<bool> prefetched_;       // And not wanted yet.
   std::vector<BlockId> free_;
-  std::vector<TierTransfer> transfers_;  // Scratch of make_resident().
+  std::vector<TierTransfer> transfers_;  // Scratch of find_places().
   std::vector<BlockId> arriving_;        // Likewise.
+  std::vector<BlockId> next_;            // Scratch of write_behind().
+  std::vector<TierTransfer> transfers_behind_;  // Likewise.
+  // Being written behind: blocks that nobody may write to or free until it is over, and where to.
+  struct Behind {
+    BlockId block;
+    TierSlot slot;
+  };
+  std::vector<Behind> behind_;
+  bool writes_behind_;
+  bool has_put_out_ = false;  // Since the last step began.
   size_t n_held_ = 0;
   uint64_t n_loaded_ = 0;
+  uint64_t n_prefetched_ = 0;
+  uint64_t n_prefetched_used_ = 0;
+  uint64_t n_put_out_ = 0;
+  uint64_t n_written_behind_ = 0;
 };
 
 }  // namespace nosa

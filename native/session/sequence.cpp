@@ -86,6 +86,54 @@ Status Sequence::select(const SelectionOptions& options) {
   return {};
 }
 
+Result<PrefetchOutcome> Sequence::prefetch(const StopFlag& stop) {
+  constexpr size_t n_at_once = 256;  // Megabytes, so that a stop is heard in time.
+  PrefetchOutcome outcome;
+  if (shared_.disk == nullptr) return outcome;
+  const std::vector<BlockId> missing = missing_base_blocks();
+  shared_.store.begin_step();
+  for (size_t first = 0; first < missing.size(); first += n_at_once) {
+    outcome.interrupted = stop.raised();
+    if (outcome.interrupted) break;
+    const size_t n = std::min(n_at_once, missing.size() - first);
+    const Result<size_t> n_read = shared_.store.prefetch(std::span(missing).subspan(first, n));
+    if (!n_read.ok()) return n_read.status();
+    outcome.blocks += *n_read;
+    if (*n_read < n) break;  // Memory is full.
+  }
+  return outcome;
+}
+
+// Blocks on disk that the next query takes in any case, in the order in which they lie in their files.
+std::vector<BlockId> Sequence::missing_base_blocks() {
+  struct Place {
+    int32_t block;
+    int layer;
+    int kv_head;
+    auto operator<=>(const Place&) const = default;
+  };
+  const KvShape& shape = shared_.model.kv_shape();
+  std::vector<Place> places;
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    for (int kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
+      for (const int32_t block : selector_->base(layer, kv_head, n_computed_, side_car_)) {
+        places.push_back({block, layer, kv_head});
+      }
+    }
+  }
+  std::ranges::sort(places);
+  std::vector<BlockId> missing;
+  for (const auto& [block, layer, kv_head] : places) {
+    const BlockSelector::Place at = selector_->place(block);
+    const bool is_own = at.sequence == BlockSelector::none_attended;
+    const BlockTable& blocks = is_own ? blocks_ : *attended_kv_[size_t(at.sequence)].blocks;
+    if (at.block >= blocks.n_blocks()) continue;  // The block that the next token begins.
+    const BlockId id = blocks.id(layer, kv_head, at.block);
+    if (!shared_.store.resident(id)) missing.push_back(id);
+  }
+  return missing;
+}
+
 Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
   const uint64_t n_loaded = shared_.store.n_loaded();
   int n_left = tokens_max;

@@ -27,6 +27,11 @@ struct PrefillOutcome {
   uint64_t blocks_read = 0;  ///< From disk, by this command.
 };
 
+struct PrefetchOutcome {
+  uint64_t blocks = 0;  ///< Read from disk.
+  bool interrupted = false;
+};
+
 struct DecodeRequest {
   int n_steps = 0;
   SamplingOptions sampling;
@@ -145,6 +150,10 @@ class Sequence {
   /// Fails with kInvalidArgument for an id outside the vocabulary, or when sealed.
   Result<int> set_tokens(std::span<const uint32_t> tokens);
 
+  /// Reads ahead from disk what the next query will attend to whatever it asks, as far as memory goes.
+  /// Changes no result. Fails with kIo or kCorrupt.
+  Result<PrefetchOutcome> prefetch(const StopFlag& stop);
+
   /// Computes at most `tokens_max` waiting tokens, or until `stop` is raised. A parked chunk is
   /// finished whole. Fails with kOutOfMemory, and then can be tried again.
   Result<PrefillOutcome> prefill(int tokens_max, const StopFlag& stop);
@@ -211,6 +220,7 @@ class Sequence {
   std::vector<BlockMass> best_masses(const MassSum& masses) const;
   bool harvest_scores(const StopFlag& stop);
   BlockId block_id(int block, size_t i) const;
+  std::vector<BlockId> missing_base_blocks();
   Status check_empty() const;
   Result<SegmentWriter*> partial_writer(const std::string& path, const std::string& key);
   bool begins_with(std::span<const uint32_t> tokens) const;

@@ -92,6 +92,10 @@ MemoryUse Session::memory() const {
     use.disk_bytes_written = disk_->bytes_written();
   }
   use.blocks_read = store_->n_loaded();
+  use.blocks_prefetched = store_->n_prefetched();
+  use.prefetched_used = store_->n_prefetched_used();
+  use.blocks_spilled = store_->n_put_out();
+  use.blocks_written_behind = store_->n_written_behind();
   return use;
 }
 

@@ -38,7 +38,11 @@ struct MemoryUse {
   size_t memory_bytes_max = 0; ///< The limit, or 0.
   uint64_t disk_bytes_read = 0;
   uint64_t disk_bytes_written = 0;
-  uint64_t blocks_read = 0;    ///< Blocks of one layer and KV head, from disk, ever.
+  uint64_t blocks_read = 0;    ///< Blocks of one layer and KV head, from disk when they were wanted, ever.
+  uint64_t blocks_prefetched = 0;  ///< The same, read ahead.
+  uint64_t prefetched_used = 0;    ///< Of these, attended to before they left memory.
+  uint64_t blocks_spilled = 0;         ///< Written to disk because a place in memory was needed.
+  uint64_t blocks_written_behind = 0;  ///< And ahead of that.
 };
 
 /// A loaded model and everything computed with it: the block store and the sequences. A sequence

@@ -112,6 +112,8 @@ describe("a window that opens", () => {
     const client = await again.connect();
     await eventually(async () => (await client.request("nosa/status", {})).model?.loaded === true);
     await eventually(() => again.workshop.loads >= 8);
+    // The blocks that every question attends to, too.
+    await eventually(() => again.workshop.prefetches > 0);
     const { deltas } = await client.ask(root, "alphaSecretNumber = ");
     expect(deltas.filter((delta) => delta.kind === "stage" && delta.stage !== "reading")).toEqual([]);
   });

@@ -94,6 +94,7 @@ export class Workshop {
   /** Blocks that were attended to for the first time since their sequence was loaded. */
   blocksRead = 0;
   loads = 0;
+  prefetches = 0;
   saves = 0;
   checkpoints = 0;
   interrupts = 0;
@@ -165,6 +166,10 @@ export class CopyModel implements NativeModel {
       diskBytesRead: this.workshop.blocksRead * this.info.blockTokens * this.info.kvBytesPerToken,
       diskBytesWritten: 0,
       blocksRead: this.workshop.blocksRead,
+      blocksPrefetched: 0,
+      prefetchedUsed: 0,
+      blocksSpilled: 0,
+      blocksWrittenBehind: 0,
     }));
   }
 
@@ -218,6 +223,13 @@ class CopySequence implements NativeSequence {
       this.#tokens = tokens.slice();
       this.#computed = kept;
       return { kept };
+    });
+  }
+
+  prefetch(): Promise<{ readonly blocks: number; readonly interrupted: boolean }> {
+    return this.#command(async () => {
+      this.#model.workshop.prefetches += 1;
+      return { blocks: 0, interrupted: false };
     });
   }
 

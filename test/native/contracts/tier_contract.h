@@ -93,6 +93,33 @@ TEST_P(TierContract, SaysSoWhenItIsFull) {
   EXPECT_TRUE(tier->take().ok());
 }
 
+TEST_P(TierContract, WritesBehindTheCallersBackWhileItReadsAndTakes) {
+  for (int round = 0; round < 20; ++round) {
+    std::vector<TierSlot> slots;
+    std::vector<TierTransfer> transfers;
+    std::vector<std::vector<std::byte>> expected;
+    for (int i = 0; i < kContractSlots / 2; ++i) {
+      slots.push_back(tier->take().value());
+      fill(i);
+      expected.push_back(copy(i));
+      transfers.push_back({slots[i], page(i)});
+    }
+    const std::span<const TierTransfer> all(transfers);
+    ASSERT_TRUE(tier->write(all.first(8)).ok());
+    tier->start_writing(all.subspan(8));
+    const TierTransfer early{slots[round % 8], page(kContractSlots - 1)};
+    ASSERT_TRUE(tier->read({&early, 1}).ok());
+    EXPECT_EQ(copy(kContractSlots - 1), expected[round % 8]);
+    slots.push_back(tier->take().value());
+    ASSERT_TRUE(tier->finish_writing().ok());
+    EXPECT_FALSE(tier->is_writing());
+    std::memset(pages.data(), 0xA5, kContractExtent * kContractSlots);
+    ASSERT_TRUE(tier->read(transfers).ok());
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(copy(int(i)), expected[i]) << "slot " << i;
+    for (const TierSlot slot : slots) tier->release(slot);
+  }
+}
+
 TEST_P(TierContract, NoTransfersAreFine) {
   EXPECT_TRUE(tier->read({}).ok());
   EXPECT_TRUE(tier->write({}).ok());

@@ -147,12 +147,98 @@ TEST(BlockStore, AFullDiskIsAnErrorAndLosesNothing) {
   }
   EXPECT_EQ(status.code(), StatusCode::kNoSpace);
   EXPECT_EQ(blocks.size(), size_t(HostTier::slab_slots) + 10);
+  EXPECT_EQ(store.prefetch(std::span<const BlockId>(blocks).first(5)).value(), 0u);
   store.check_integrity();
   int n_right = 0;
   for (uint64_t i = 0; i < blocks.size(); ++i) {
     if (store.resident(blocks[i])) n_right += has_stamp(store.data(blocks[i]), i);
   }
   EXPECT_EQ(n_right, HostTier::slab_slots);
+}
+
+TEST(BlockStore, ALowerLimitPutsOutWhatIsTooMuch) {
+  DiskTier disk(disk_options(kExtent * 4096));
+  BlockStore store({.extent_bytes = kExtent}, &disk);
+  std::vector<BlockId> blocks;
+  for (uint64_t i = 0; i < 300; ++i) {
+    blocks.push_back(store.hold().value());
+    stamp(store.data(blocks.back()), i);
+  }
+  ASSERT_TRUE(store.limit(2 * kSlabBytes).ok());
+  EXPECT_LE(store.mapped_bytes(), 2 * kSlabBytes);
+  store.check_integrity();
+  for (uint64_t i = 0; i < 300; ++i) {
+    store.begin_step();
+    ASSERT_TRUE(store.make_resident({&blocks[i], 1}).ok());
+    ASSERT_TRUE(has_stamp(store.data(blocks[i]), i));
+    ASSERT_LE(store.mapped_bytes(), 2 * kSlabBytes);
+  }
+  BlockStore alone({.extent_bytes = kExtent});
+  (void)alone.hold().value();
+  EXPECT_EQ(alone.limit(1).code(), StatusCode::kOutOfMemory);
+}
+
+/// A store with `n` blocks of which only the last fit into memory.
+struct Spilled {
+  explicit Spilled(uint64_t n, bool writes_behind = true)
+      : store({.extent_bytes = kExtent, .bytes_max = kSlabBytes, .writes_behind = writes_behind}, &disk) {
+    for (uint64_t i = 0; i < n; ++i) {
+      store.begin_step();
+      blocks.push_back(store.hold().value());
+      stamp(store.data(blocks.back()), i);
+    }
+  }
+  DiskTier disk{disk_options(kExtent * 4096)};
+  BlockStore store;
+  std::vector<BlockId> blocks;
+};
+
+TEST(BlockStore, PrefetchedBlocksAreThereAndCountedApart) {
+  Spilled spilled(200);
+  BlockStore& store = spilled.store;
+  const std::span<const BlockId> wanted(spilled.blocks.data(), 40);
+  store.begin_step();
+  EXPECT_EQ(store.prefetch(wanted).value(), 40u);
+  EXPECT_EQ(store.prefetch(wanted).value(), 0u);
+  store.check_integrity();
+  EXPECT_EQ(store.n_prefetched(), 40u);
+  EXPECT_EQ(store.n_prefetched_used(), 0u);
+  EXPECT_EQ(store.n_loaded(), 0u);
+  store.begin_step();
+  ASSERT_TRUE(store.make_resident(wanted.first(30)).ok());
+  ASSERT_TRUE(store.make_resident(wanted.first(30)).ok());
+  EXPECT_EQ(store.n_prefetched_used(), 30u);
+  EXPECT_EQ(store.n_loaded(), 0u);
+  for (uint64_t i = 0; i < 30; ++i) EXPECT_TRUE(has_stamp(store.data(wanted[i]), i));
+}
+
+TEST(BlockStore, PrefetchTakesWhatFitsAndNothingThatIsInUse) {
+  Spilled spilled(200);
+  BlockStore& store = spilled.store;
+  store.begin_step();
+  const std::span<const BlockId> in_use(spilled.blocks.data() + 100, 50);
+  ASSERT_TRUE(store.make_resident(in_use).ok());
+  const size_t n_fit = HostTier::slab_slots - in_use.size();
+  EXPECT_EQ(store.prefetch(std::span<const BlockId>(spilled.blocks).first(90)).value(), n_fit);
+  for (uint64_t i = 0; i < 50; ++i) ASSERT_TRUE(has_stamp(store.data(in_use[i]), 100 + i));
+  for (uint64_t i = 0; i < 90; ++i) EXPECT_EQ(store.resident(spilled.blocks[i]), i < n_fit);
+  store.check_integrity();
+}
+
+TEST(BlockStore, WritingBehindLeavesLittleToWriteWhenAPlaceIsNeeded) {
+  Spilled behind(1000);
+  EXPECT_GT(behind.store.n_written_behind(), 3 * behind.store.n_put_out());
+  Spilled at_once(1000, false);
+  EXPECT_EQ(at_once.store.n_written_behind(), 0u);
+  EXPECT_EQ(at_once.store.n_put_out(), 1000u - HostTier::slab_slots);
+  for (Spilled* each : {&behind, &at_once}) {
+    for (uint64_t i = 0; i < 1000; ++i) {
+      each->store.begin_step();
+      ASSERT_TRUE(each->store.make_resident({&each->blocks[i], 1}).ok());
+      ASSERT_TRUE(has_stamp(each->store.data(each->blocks[i]), i));
+    }
+    each->store.check_integrity();
+  }
 }
 
 // A model of the store that never forgets, against random operations.
@@ -168,7 +254,7 @@ TEST(BlockStore, BooksBalanceAndBytesHoldOverRandomOperations) {
   for (int round = 0; round < 5000; ++round) {
     store.begin_step();
     const auto pick = [&]() -> Handle& { return handles[rng() % handles.size()]; };
-    switch (handles.empty() ? 0 : rng() % 5) {
+    switch (handles.empty() ? 0 : rng() % 6) {
       case 0: {
         const uint64_t value = rng();
         handles.push_back({store.hold().value(), value});
@@ -192,6 +278,12 @@ TEST(BlockStore, BooksBalanceAndBytesHoldOverRandomOperations) {
         Handle& handle = pick();
         ASSERT_TRUE(store.make_resident({&handle.block, 1}).ok());
         ASSERT_TRUE(has_stamp(store.data(handle.block), handle.value));
+        break;
+      }
+      case 4: {
+        std::vector<BlockId> wanted;
+        for (int i = 0; i < 20; ++i) wanted.push_back(pick().block);
+        ASSERT_TRUE(store.prefetch(wanted).ok());
         break;
       }
       default: {

@@ -298,6 +298,46 @@ TEST_F(SegmentsTest, AMemoryLimitChangesNoBit) {
   }
 }
 
+TEST_F(SegmentsTest, ReadingAheadChangesNoBitAndSparesReadsOnDemand) {
+  const std::vector<uint32_t> teacher = tiny.random_tokens(20, random);
+  const auto free = open(2);
+  Context context = compute(*free);
+  save(*free, context);
+  for (const Policy policy : {Policy::kNosa, Policy::kInfLlmV2}) {
+    const auto expected = forced_steps(tail(*free, context, options_of(policy)), teacher);
+    for (const size_t n_slabs : {1, 2, 100}) {
+      const size_t n_bytes = n_slabs * HostTier::slab_slots * free->model().kv_shape().extent_bytes();
+      const auto demand = open_limited(2, n_bytes);
+      forced_steps(tail(*demand, load(*demand, context.files), options_of(policy)), teacher);
+      const auto ahead = open_limited(2, n_bytes);
+      Sequence& sequence = tail(*ahead, load(*ahead, context.files), options_of(policy));
+      const PrefetchOutcome outcome = sequence.prefetch({}).value();
+      EXPECT_GT(outcome.blocks, 0u);
+      EXPECT_FALSE(outcome.interrupted);
+      const auto steps = forced_steps(sequence, teacher);
+      for (size_t i = 0; i < teacher.size(); ++i) ASSERT_TRUE(same_bits(steps[i], expected[i])) << i;
+      const MemoryUse use = ahead->memory();
+      EXPECT_EQ(use.blocks_prefetched, outcome.blocks);
+      EXPECT_GT(use.prefetched_used, 0u);
+      EXPECT_LE(use.prefetched_used, use.blocks_prefetched);
+      if (n_slabs == 100) {
+        // What every query takes is all used, and is not read again.
+        EXPECT_EQ(use.prefetched_used, use.blocks_prefetched);
+        EXPECT_EQ(use.blocks_read + use.blocks_prefetched, demand->memory().blocks_read);
+      }
+      // In the middle of a chunk and with nothing missing it does no harm either.
+      ASSERT_TRUE(sequence.prefetch({}).ok());
+      ASSERT_TRUE(same_bits(forced_steps(sequence, {1})[0],
+                            forced_steps(tail(*free, context, options_of(policy)), [&] {
+                              std::vector<uint32_t> longer = teacher;
+                              longer.push_back(1);
+                              return longer;
+                            }()).back()));
+      ahead->check_integrity();
+    }
+  }
+}
+
 TEST_F(SegmentsTest, ASavedTailGoesOnAsItWas) {
   const auto session = open();
   const Context context = compute(*session);
