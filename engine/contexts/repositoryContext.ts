@@ -273,14 +273,16 @@ export class RepositoryContext {
       this.chatTails.drop(tail);
       throw error;
     }
+    await this.#readAhead(job, tail);
     if (this.attends !== view.attends) return this.chatTails.drop(tail);
     this.chatTails.setBase(tail, tokens);
-    void this.#readAhead(tail);
   }
 
-  /** Brings into memory what every question attends to, when there is nothing else to do. */
-  async #readAhead({ sequence }: Tail): Promise<void> {
-    const job: Job = { kind: "indexing", signal: this.#stop.signal };
+  /**
+   * Brings into memory what every question attends to: a question that waits for it would wait longer for the same
+   * blocks layer by layer.
+   */
+  async #readAhead(job: Job, { sequence }: Tail): Promise<void> {
     try {
       await this.#scheduler.run(job, () => sequence.prefetch());
     } catch (error) {

@@ -184,7 +184,7 @@ Status DiskTier::read_run(std::span<const TierTransfer> run) const {
   return {};
 }
 
-// Runs item(0) .. item(n - 1), some on the readers; gives the first failure.
+// Runs item(0) .. item(n - 1), here and on the readers; gives the first failure.
 Status DiskTier::on_readers(size_t n_items, const std::function<Status(size_t)>& item) {
   if (n_items == 0) return {};
   if (n_items == 1 || readers_.empty()) {
@@ -199,7 +199,9 @@ Status DiskTier::on_readers(size_t n_items, const std::function<Status(size_t)>&
   end_item_ = n_items;
   failure_ = {};
   work_.notify_all();
-  finished_.wait(lock, [this] { return next_item_ == end_item_ && n_running_ == 0; });
+  // The owner takes its share: often it is done before a reader has woken.
+  while (next_item_ < end_item_) take_item(lock);
+  finished_.wait(lock, [this] { return n_running_ == 0; });
   item_ = nullptr;
   return std::exchange(failure_, {});
 }
@@ -209,16 +211,21 @@ void DiskTier::reader_loop() {
   for (;;) {
     work_.wait(lock, [this] { return closing_ || next_item_ < end_item_; });
     if (closing_) return;
-    const size_t index = next_item_++;
-    const auto& item = *item_;
-    n_running_ += 1;
-    lock.unlock();
-    Status status = item(index);
-    lock.lock();
-    n_running_ -= 1;
-    if (!status.ok() && failure_.ok()) failure_ = std::move(status);
+    take_item(lock);
     if (next_item_ == end_item_ && n_running_ == 0) finished_.notify_one();
   }
+}
+
+// Runs the next item. REQUIRES: there is one; `lock` is held, and is again afterwards.
+void DiskTier::take_item(std::unique_lock<std::mutex>& lock) {
+  const size_t index = next_item_++;
+  const auto& item = *item_;
+  n_running_ += 1;
+  lock.unlock();
+  Status status = item(index);
+  lock.lock();
+  n_running_ -= 1;
+  if (!status.ok() && failure_.ok()) failure_ = std::move(status);
 }
 
 }  // namespace nosa

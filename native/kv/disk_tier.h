@@ -81,6 +81,7 @@ class DiskTier final : public Tier {
   Status read_run(std::span<const TierTransfer> run) const;
   Status on_readers(size_t n_items, const std::function<Status(size_t)>& item);
   void reader_loop();
+  void take_item(std::unique_lock<std::mutex>& lock);
 
   DiskTierOptions options_;
   std::vector<Slot> slots_;
