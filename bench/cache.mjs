@@ -69,6 +69,8 @@ export async function run(figures, options) {
       figures: own.all,
       raw,
     };
-    writeFileSync(path.join(folder, `${name}${suffix}.json`), `${JSON.stringify(record, null, 1)}\n`);
+    // Where the folders lay on this machine tells nobody else anything.
+    const text = JSON.stringify(record, (key, value) => (key === "root" ? undefined : value), 1);
+    writeFileSync(path.join(folder, `${name}${suffix}.json`), `${text}\n`);
   }
 }

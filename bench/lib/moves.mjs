@@ -7,7 +7,8 @@ export function contextBlocks({ headerTokens, plans }) {
 
 /**
  * Counts per layer and KV head how selections change. Blocks from `contextBlocks` on are the tail's own: they are part of a selection, but are never
- * missing where they are made.
+ * missing where they are made. The block that the tail has just begun was nowhere before: the bounds (`keptMin`, `changesMax`) are about the others,
+ * whose number the window lessens by one at such a step.
  */
 export class Moves {
   #heads = [];
@@ -81,14 +82,16 @@ class Head {
     this.sizeMin = Math.min(this.sizeMin, now.size);
     if (this.#last.size > 0) {
       const kept = blocks.filter((block) => this.#last.has(block)).length;
+      const lastOfTail = Math.max(...this.#last);
+      const begun = blocks.filter((block) => block >= this.#contextBlocks && block > lastOfTail).length;
       this.moves += 1;
       this.overlap += kept / now.size;
       const ofContext = blocks.filter((block) => block < this.#contextBlocks);
       // With 64 slots what was selected last is all that is there.
       this.misses64 += ofContext.filter((block) => !this.#last.has(block)).length;
       this.misses128 += ofContext.filter((block) => !this.#slots.has(block)).length;
-      this.keptMin = Math.min(this.keptMin, kept);
-      this.changesMax = Math.max(this.changesMax, now.size - kept);
+      this.keptMin = Math.min(this.keptMin, kept + begun);
+      this.changesMax = Math.max(this.changesMax, now.size - kept - begun);
     }
     for (const block of blocks) {
       if (block >= this.#contextBlocks) continue;
