@@ -25,6 +25,8 @@ export const limits = Object.freeze({
   chatCharactersMax: 2_000_000,
   placesMax: 1_000,
   answerTokensMax: 8_192,
+  toolsMax: 512,
+  toolMarkCharactersMax: 256,
   completionTokensMax: 256,
   completionCharactersBeforeMax: 6_000,
   completionCharactersAfterMax: 1_500,

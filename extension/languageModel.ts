@@ -19,7 +19,7 @@ import {
   type Progress,
   type ProvideLanguageModelChatResponseOptions,
 } from "vscode";
-import type { ChatMessage, EngineStatus } from "../engine/protocol";
+import type { ChatMessage, EngineStatus, ToolUse } from "../engine/protocol";
 import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { failureFrom, isCancellation } from "./errors";
@@ -31,6 +31,7 @@ import {
   correctionText,
   responseText,
   toolInstructions,
+  toolUse,
   type Part,
   type Tool,
   type ToolCall,
@@ -87,7 +88,8 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
     const tools = toolsOf(options);
     const asked = [...instructionsFor(tools, options), ...messages.map(plainMessage)];
     try {
-      const wrong = await this.#answer(root, asked, { tools, checks: true }, progress, token);
+      const use = toolUse(tools, mustCall(options));
+      const wrong = await this.#answer(root, asked, { tools, use, checks: true }, progress, token);
       if (wrong === undefined) return;
       this.#log.info(`A call of ${wrong.call.name} was not made: ${wrong.problem}.`);
       // Once more, told what was wrong. A second mistake is the tool's to refuse, in words that the model reads.
@@ -96,7 +98,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
         { role: "assistant", content: callText(wrong.call) } as const,
         { role: "user", content: correctionText(wrong.problem) } as const,
       ];
-      await this.#answer(root, again, { tools, checks: false }, progress, token);
+      await this.#answer(root, again, { tools, use, checks: false }, progress, token);
     } catch (error) {
       if (isCancellation(error)) return;
       throw failureFrom(error);
@@ -116,7 +118,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
   async #answer(
     root: string,
     messages: readonly ChatMessage[],
-    { tools, checks }: { readonly tools: readonly Tool[]; readonly checks: boolean },
+    { tools, use, checks }: Calling,
     progress: Progress<LanguageModelResponsePart>,
     token: CancellationToken,
   ): Promise<WrongCall | undefined> {
@@ -130,7 +132,7 @@ export class LanguageModel implements LanguageModelChatProvider, Disposable {
       }
     };
     await this.#engine.chat(
-      { ...chatParams(root, messages), tokensMax: outputTokensMax },
+      { ...chatParams(root, messages), tokensMax: outputTokensMax, ...(use === undefined ? {} : { tools: use }) },
       (delta) => {
         if (delta.kind === "text") report(reader.push(delta.text));
       },
@@ -201,6 +203,14 @@ export function plainMessage(message: LanguageModelChatRequestMessage): ChatMess
 const systemRole = 3;
 const assistantRole: number = LanguageModelChatMessageRole.Assistant;
 
+/** How an answer may call. */
+interface Calling {
+  readonly tools: readonly Tool[];
+  readonly use: ToolUse | undefined;
+  /** Whether a call that does not fit is kept back. */
+  readonly checks: boolean;
+}
+
 interface WrongCall {
   readonly call: ToolCall;
   readonly problem: string;
@@ -214,11 +224,15 @@ function toolsOf(options: ProvideLanguageModelChatResponseOptions): readonly Too
   }));
 }
 
+function mustCall({ toolMode }: ProvideLanguageModelChatResponseOptions): boolean {
+  return toolMode === LanguageModelChatToolMode.Required;
+}
+
 function instructionsFor(
   tools: readonly Tool[],
   options: ProvideLanguageModelChatResponseOptions,
 ): readonly ChatMessage[] {
-  const content = toolInstructions(tools, options.toolMode === LanguageModelChatToolMode.Required);
+  const content = toolInstructions(tools, mustCall(options));
   return content === "" ? [] : [{ role: "system", content }];
 }
 

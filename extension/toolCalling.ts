@@ -4,6 +4,7 @@
  * follow the same instructions less surely.
  */
 
+import type { ToolUse } from "../engine/protocol";
 import { schemaProblem } from "./jsonSchema";
 
 export interface Tool {
@@ -30,6 +31,13 @@ export function toolInstructions(tools: readonly Tool[], mustCall: boolean): str
     `To call a function, write ${openTag}{"name": "its name", "arguments": {...}}${closeTag} and nothing after it.`,
     mustCall ? "Answer with a function call." : "Answer in words when no function is needed.",
   ].join("\n");
+}
+
+/** The same for the engine, which lets the model write no other calls than these; undefined for none. */
+export function toolUse(tools: readonly Tool[], mustCall: boolean): ToolUse | undefined {
+  if (tools.length === 0) return undefined;
+  const functions = tools.map(({ name, schema }) => ({ name, schema }));
+  return { open: openTag, close: closeTag, required: mustCall, functions };
 }
 
 /** A call as it stood in an earlier answer. */
@@ -92,7 +100,7 @@ export class CallReader {
     for (;;) {
       const { form, at: opened } = this.#firstOpen();
       if (form === undefined) break;
-      const closed = this.#held.indexOf(form.close, opened + form.open.length);
+      const closed = closeOf(form, this.#held, opened + form.open.length);
       if (closed < 0) {
         parts.push(...text(this.#held.slice(0, opened)));
         this.#held = this.#held.slice(opened);
@@ -128,7 +136,8 @@ export class CallReader {
   }
 
   #callOrText(form: Form, whole: string): Part {
-    const inner = whole.slice(form.open.length).replace(form.close, "");
+    const body = whole.slice(form.open.length);
+    const inner = body.endsWith(form.close) ? body.slice(0, -form.close.length) : body;
     // A fence names its language first, and may hold the tags.
     const bare =
       form === fenced
@@ -168,6 +177,20 @@ function parsed(json: string): unknown {
 function recordOf(value: unknown): Readonly<Record<string, unknown>> | undefined {
   const isRecord = typeof value === "object" && value !== null && !Array.isArray(value);
   return isRecord ? { ...value } : undefined;
+}
+
+/** Where the form closes: not within a string of its JSON. -1 when it does not yet. */
+function closeOf(form: Form, held: string, from: number): number {
+  let closed = held.indexOf(form.close, from);
+  while (closed >= 0 && form === tagged && endsInString(held.slice(from, closed))) {
+    closed = held.indexOf(form.close, closed + form.close.length);
+  }
+  return closed;
+}
+
+function endsInString(json: string): boolean {
+  const quotes = json.replace(/\\./gsu, "").match(/"/gu)?.length ?? 0;
+  return quotes % 2 === 1;
 }
 
 /** Length of the longest end of the text that begins the tag. */

@@ -29,7 +29,7 @@ export interface ChatOptions {
 export interface ChatRequest {
   /** Canonical, or "" for none. */
   readonly root: string;
-  readonly params: Pick<ChatParams, "messages" | "pins" | "scope" | "why" | "tokensMax" | "temperature" | "seed">;
+  readonly params: Pick<ChatParams, "messages" | "pins" | "scope" | "why" | "tools" | "tokensMax" | "temperature" | "seed">;
   readonly settings: EngineSettings;
   readonly signal: AbortSignal;
   readonly onDelta: (delta: ChatDelta) => void;
@@ -153,6 +153,7 @@ export class Chat {
         stopStrings: [],
         stream: session.text.decodeStream(),
         masses: tail.segments.length > 0,
+        grammar: params.tools === undefined ? undefined : session.toolGrammar(params.tools),
         onText: (text) => onDelta({ kind: "text", text }),
       });
     } finally {

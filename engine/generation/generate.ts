@@ -5,7 +5,7 @@
  */
 
 import { Cancelled } from "../errors";
-import type { BlockMass, DecodeResult, NativeSequence, SamplingOptions } from "../native/addon";
+import type { BlockMass, DecodeResult, NativeGrammar, NativeSequence, SamplingOptions } from "../native/addon";
 import type { SelectionPolicy } from "../protocol";
 import { decodeSteps } from "../scheduler/budget";
 import type { Job, Scheduler } from "../scheduler/scheduler";
@@ -28,6 +28,8 @@ export interface GenerateOptions {
   readonly stopStrings: readonly string[];
   readonly stream: TextStream;
   readonly masses: boolean;
+  /** What the answer follows. */
+  readonly grammar?: NativeGrammar | undefined;
   /** Called with text that is final, never empty. Returning "stop" ends the generation. */
   readonly onText: (text: string) => "stop" | void;
 }
@@ -107,11 +109,13 @@ class Run {
   }
 
   async decode(): Promise<void> {
-    const { scheduler, job, sequence, tokensMax, sampling, stopIds, bannedIds, masses } = this.#options;
+    const { scheduler, job, sequence, tokens, tokensMax, sampling, stopIds, bannedIds, masses } = this.#options;
+    const { grammar: rules } = this.#options;
+    const grammar = rules === undefined ? {} : { grammar: { rules, from: tokens.length } };
     for (let command = 0; this.#ids.length < tokensMax; command++) {
       const steps = Math.min(decodeSteps(command), tokensMax - this.#ids.length);
       const result = await scheduler.run(job, () =>
-        sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses }),
+        sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses, ...grammar }),
       );
       if (this.#firstTokenAt === 0 && result.steps.length > 0) this.#firstTokenAt = performance.now();
       this.#count(result);

@@ -1,8 +1,9 @@
 /**
  * SEAM 3: TypeScript ⇄ C++. The typed twin of native/addon/.
  *
- * Tokens, ids with log-probabilities, block ids and attention masses cross; logits, tensors and text never do.
- * Every method but `interrupt`, `cpu` and `ggufMetadata` queues one command on the model's single native thread and returns
+ * Tokens, ids with log-probabilities, block ids and attention masses cross, and the bytes of tokens and of grammars;
+ * logits, tensors and what anybody wrote never do.
+ * Every method but `interrupt`, `cpu`, `ggufMetadata`, `setTokenBytes` and `createGrammar` queues one command on the model's single native thread and returns
  * a promise; commands run in the order they were queued. A command is bounded in time or looks at the
  * interrupt flag at least every 20 ms of work, parks its state and returns early with `interrupted: true`;
  * the same call again goes on where it stopped.
@@ -36,7 +37,6 @@ export interface OpenModelOptions {
   readonly cudaLibrary?: string;
   /** SHA-256 of the model's file, hex, which the adapter must name; needed with one. */
   readonly baseSha256?: string;
-
   /**
    * Where blocks go that no saved file holds, in a nameless file that ends with the process. With it, loaded sequences
    * stay in their files, and blocks are read when something attends to them. Without it all KV stays in memory.
@@ -175,8 +175,65 @@ export interface SelectionOptions {
   readonly pinned: readonly BlockRange[];
 }
 
+/** What every token writes. */
+export interface TokenBytes {
+  /** Bytes of token `id` are `bytes[offsets[id]..offsets[id + 1])`. Control and unused tokens have none. */
+  readonly bytes: Uint8Array;
+  /** One more than there are tokens. */
+  readonly offsets: Uint32Array;
+}
+
+/**
+ * JSON values of a schema; numbers name others by their index. Strings are valid, numbers of bounded length, and blanks
+ * between them too.
+ */
+export type ValueRule =
+  /** One of these, byte for byte as JSON writes it: constants, enumerations, true, false, null. */
+  | { readonly kind: "text"; readonly texts: readonly string[] }
+  | { readonly kind: "string" }
+  | { readonly kind: "number" }
+  | { readonly kind: "integer" }
+  /** In any order, each at most once. Other keys hold `rest`; without it there are none. At most 64 properties. */
+  | { readonly kind: "object"; readonly properties: readonly PropertyRule[]; readonly rest?: number }
+  | { readonly kind: "array"; readonly items: number; readonly min: number; readonly max?: number }
+  /** None of them an `anyOf` itself. */
+  | { readonly kind: "anyOf"; readonly values: readonly number[] };
+
+export interface PropertyRule {
+  /** As JSON writes it between the quotes. */
+  readonly key: string;
+  readonly value: number;
+  readonly required: boolean;
+}
+
+/**
+ * How a model calls functions: text; where `open` stands in it, one of the calls behind it (`begin`, JSON, `end`), then
+ * `close`, then text again. Blanks may stand between these.
+ */
+export interface CallRules {
+  readonly values: readonly ValueRule[];
+  readonly open: string;
+  readonly close: string;
+  /** No `begin` begins another. */
+  readonly calls: readonly { readonly begin: string; readonly arguments: number; readonly end: string }[];
+  /** The text begins with a call. */
+  readonly required: boolean;
+}
+
+/** Rules that were looked over. Collected when nothing holds it. */
+export interface NativeGrammar {
+  readonly grammar?: never;
+}
+
 export interface NativeModel {
   readonly info: ModelInfo;
+  /** Says what tokens write, once, before the first grammar. Throws. Synchronous. */
+  setTokenBytes(table: TokenBytes): void;
+  /**
+   * Throws `unsupported` when the vocabulary lacks a token for a single byte that may be needed, `invalidArgument` when the
+   * rules make no sense or a value has no end within 64 levels. Synchronous.
+   */
+  createGrammar(rules: CallRules): NativeGrammar;
   createSequence(options: SequenceOptions): Promise<NativeSequence>;
   /** Makes the command that runs now park and return soon. Not queued, never waits; without a running command it does nothing. */
   interrupt(): void;
@@ -235,6 +292,11 @@ export interface DecodeOptions {
    * only takes less time. Not done together with `teacher`, `masses` or `selections`.
    */
   readonly drafts?: boolean;
+  /**
+   * Draws only what the rules allow, as if all other tokens were banned. Their text begins with the sequence's token `from`;
+   * what is there already must follow them. Within a call the repetition penalty rests, as JSON repeats itself.
+   */
+  readonly grammar?: { readonly rules: NativeGrammar; readonly from: number };
 }
 
 export interface DecodeStep {

@@ -1,5 +1,6 @@
 /** Everything the features ask of a model's vocabulary and prompt format, in one object that tests can stand in for. */
 
+import type { TokenBytes } from "../native/addon";
 import { chatTail, type ChatTail, type ChatTailOptions } from "../prompts/chat";
 import { completionTail, type CompletionTail, type CompletionTailOptions } from "../prompts/completion";
 import { promptFormat } from "../prompts/format";
@@ -15,6 +16,7 @@ export interface ModelText {
   readonly bannedIds: readonly number[];
   readonly answerStopIds: readonly number[];
   readonly completionStopIds: readonly number[];
+  readonly tokenBytes: TokenBytes;
   header(repository: string): Promise<Uint32Array>;
   file(path: string, text: string, signal: AbortSignal): Promise<TokenizedFile>;
   chat(options: ChatTailOptions): Promise<ChatTail>;
@@ -33,6 +35,7 @@ export function modelText(tokenizer: Tokenizer): ModelText {
     bannedIds: tokenizer.controlIds.filter((id) => !stops.has(id)),
     answerStopIds: format.answerStopIds,
     completionStopIds: format.completionStopIds,
+    tokenBytes: tokenizer.tokenTable,
     header: (repository) => tokenizer.encodeJoined(headerPieces(format, repository)),
     file: async (path, text, signal) => {
       const [headerTokens, continuedHeaderTokens, tokens] = await Promise.all([

@@ -4,9 +4,11 @@ import { limits } from "../config";
 import type { MemoryPlan } from "../contexts/budgets";
 import { RepositoryContext } from "../contexts/repositoryContext";
 import type { ContextStore } from "../contexts/store";
+import { toolGrammar } from "../generation/toolGrammar";
 import type { Log } from "../log";
 import type { ResolvedModel } from "../models/registry";
-import type { MemoryUse, ModelInfo, NativeModel } from "../native/addon";
+import type { MemoryUse, ModelInfo, NativeGrammar, NativeModel } from "../native/addon";
+import type { ToolUse } from "../protocol";
 import { Scheduler } from "../scheduler/scheduler";
 import type { ModelText } from "./modelText";
 import * as path from "node:path";
@@ -40,6 +42,7 @@ export class Session {
   readonly #opened = new Map<string, RepositoryContext>();
   #memoryUse: MemoryUse | undefined;
   #askingMemory = false;
+  #knowsTokens = false;
   readonly #stop = new AbortController();
   #disposed: Promise<void> | undefined;
 
@@ -58,6 +61,19 @@ export class Session {
   get memoryUse(): MemoryUse | undefined {
     this.#askMemory();
     return this.#memoryUse;
+  }
+
+  /** What holds an answer's calls to these tools; undefined where the model's vocabulary cannot be held to anything. */
+  toolGrammar(tools: ToolUse): NativeGrammar | undefined {
+    const { model, text, log } = this.#options;
+    try {
+      if (!this.#knowsTokens) model.setTokenBytes(text.tokenBytes);
+      this.#knowsTokens = true;
+      return model.createGrammar(toolGrammar(tools));
+    } catch (error) {
+      log.info(`Calls are not held to their schemas. ${String(error)}`);
+      return undefined;
+    }
   }
 
   /** Repositories that are open, for the status. */

@@ -2,14 +2,8 @@
  * The flat table of every token's bytes, from which text is decoded without the vocabulary.
  */
 
+import type { TokenBytes } from "../native/addon";
 import { tokenTypes } from "./vocabulary";
-
-export interface TokenBytes {
-  /** Bytes of token `id` are `bytes[offsets[id]..offsets[id + 1])`. Control and unused tokens have none. */
-  readonly bytes: Uint8Array;
-  /** One more than there are tokens. */
-  readonly offsets: Uint32Array;
-}
 
 export function tokenBytesTable(
   tokens: readonly string[],

@@ -2,7 +2,8 @@
  * Text → ids, in the calling thread. The worker holds one; nothing else does.
  */
 
-import { byteLevelBytes, sentencePieceBytes, tokenBytesTable, type TokenBytes } from "./bytes";
+import type { TokenBytes } from "../native/addon";
+import { byteLevelBytes, sentencePieceBytes, tokenBytesTable } from "./bytes";
 import { tokenTypes, type Vocabulary } from "./vocabulary";
 
 /** How one kind of vocabulary encodes. */

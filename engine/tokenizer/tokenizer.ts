@@ -4,6 +4,7 @@
 
 import { Worker } from "node:worker_threads";
 import { Cancelled, EngineError } from "../errors";
+import type { TokenBytes } from "../native/addon";
 import type { VocabularyLines } from "./lines";
 import { textStream, type TextStream } from "./textStream";
 import type { EncodeInput, FromWorker, TokenizerFacts, ToWorker, WorkerStart } from "./workerMessages";
@@ -116,6 +117,11 @@ export class Tokenizer {
   /** Encodes each input apart (no merge crosses a border) and joins the ids. */
   async encodeJoined(inputs: readonly EncodeInput[], signal?: AbortSignal): Promise<Uint32Array> {
     return joined(await this.encode(inputs, signal));
+  }
+
+  /** Bytes of every token. */
+  get tokenTable(): TokenBytes {
+    return this.#facts.tokenBytes;
   }
 
   /** A view of the token's bytes; empty for control tokens and for ids out of range. */

@@ -4,7 +4,7 @@
 
 import type { ErrorKind } from "../protocol";
 import type { VocabularyLines } from "./lines";
-import type { TokenBytes } from "./bytes";
+import type { TokenBytes } from "../native/addon";
 
 export interface WorkerStart {
   readonly modelPath: string;

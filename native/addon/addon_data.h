@@ -54,6 +54,7 @@ class AddonData {
 
   Napi::FunctionReference model_class;
   Napi::FunctionReference sequence_class;
+  Napi::FunctionReference grammar_class;
 
  private:
   static void settle_one(napi_env env, napi_value, void* addon, void* settlement);

@@ -7,6 +7,7 @@
 #include "addon/addon_data.h"
 #include "addon/gguf_metadata.h"
 #include "addon/gpu_probe.h"
+#include "addon/grammar_object.h"
 #include "addon/model_object.h"
 #include "addon/sequence_object.h"
 #include "backends/cpu/cpuid.h"
@@ -41,6 +42,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(addon);  // Deletes it with the environment.
   addon->model_class = Napi::Persistent(ModelObject::define(env));
   addon->sequence_class = Napi::Persistent(SequenceObject::define(env));
+  addon->grammar_class = Napi::Persistent(GrammarObject::define(env));
   exports.Set("version", NOSA_VERSION);
   exports.Set("cpu", Napi::Function::New<cpu_info>(env, "cpu"));
   exports.Set("ggufMetadata", Napi::Function::New<gguf_metadata>(env, "ggufMetadata"));

@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "addon/grammar_object.h"
+
 namespace nosa::addon {
 namespace {
 
@@ -88,6 +90,25 @@ std::string Options::text_or(const char* name, std::string otherwise) {
   return absent(name) ? std::move(otherwise) : text(name);
 }
 
+std::vector<std::string> Options::texts(const char* name) {
+  std::vector<std::string> texts;
+  const Napi::Value array = field(name);
+  if (!array.IsArray()) {
+    fail(std::string(name) + " must be an array of texts.");
+    return texts;
+  }
+  for (uint32_t i = 0; status_.ok() && i < array.As<Napi::Array>().Length(); ++i) {
+    const Napi::HandleScope scope(value_.Env());
+    const Napi::Value item = array.As<Napi::Array>().Get(i);
+    if (item.IsString()) {
+      texts.push_back(item.As<Napi::String>().Utf8Value());
+    } else {
+      fail(std::string(name) + " must hold texts only.");
+    }
+  }
+  return texts;
+}
+
 size_t Options::choice(const char* name, std::span<const std::string_view> choices) {
   const std::string chosen = text(name);
   const auto found = std::ranges::find(choices, chosen);
@@ -161,6 +182,13 @@ Result<DecodeRequest> decode_request_from(Napi::Value value) {
   request.drafts = options.flag_or("drafts", false);
   request.forced = options.field("teacher").IsTypedArray();
   request.teacher = options.ids_or_none("teacher");
+  if (options.has("grammar")) {
+    Options grammar = options.object("grammar");
+    request.grammar = GrammarObject::from(grammar.field("rules"));
+    request.grammar_from = int(grammar.whole("from", 0, int_max));
+    if (request.grammar == nullptr) grammar.fail("rules must come from createGrammar().");
+    if (!grammar.status().ok()) return grammar.status();
+  }
   if (!options.status().ok()) return options.status();
 
   Options sampling = options.object("sampling");

@@ -30,9 +30,13 @@ class Options {
   std::string text(const char* name);
   std::string text_or(const char* name, std::string otherwise);
 
+  /// An array of texts.
+  std::vector<std::string> texts(const char* name);
+
   /// The index of the field's text in `choices`.
   size_t choice(const char* name, std::span<const std::string_view> choices);
 
+  bool has(const char* name) { return !absent(name); }
   Napi::Value field(const char* name);
   Options object(const char* name);
 

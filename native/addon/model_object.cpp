@@ -8,6 +8,7 @@
 
 #include "addon/convert.h"
 #include "addon/errors.h"
+#include "addon/grammar_object.h"
 #include "addon/promise_task.h"
 #include "addon/sequence_object.h"
 #include "core/check.h"
@@ -114,6 +115,8 @@ Napi::Function ModelObject::define(Napi::Env env) {
   return DefineClass(env, "NativeModel",
                      {InstanceAccessor<&ModelObject::info>("info"),
                       InstanceMethod<&ModelObject::create_sequence>("createSequence"),
+                      InstanceMethod<&ModelObject::set_token_bytes>("setTokenBytes"),
+                      InstanceMethod<&ModelObject::create_grammar>("createGrammar"),
                       InstanceMethod<&ModelObject::interrupt>("interrupt"),
                       InstanceMethod<&ModelObject::memory>("memory"),
                       InstanceMethod<&ModelObject::limit_memory>("limitMemory"),
@@ -189,6 +192,30 @@ Napi::Value ModelObject::create_sequence(const Napi::CallbackInfo& info) {
                             [this](Napi::Env, SequenceId id) {
                               return SequenceObject::create(*this, id);
                             });
+}
+
+Napi::Value ModelObject::set_token_bytes(const Napi::CallbackInfo& info) {
+  Result<std::shared_ptr<const Vocabulary>> vocabulary = vocabulary_from(info[0]);
+  if (!vocabulary.ok()) {
+    make_error(info.Env(), vocabulary.status()).ThrowAsJavaScriptException();
+  } else {
+    vocabulary_ = *std::move(vocabulary);
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value ModelObject::create_grammar(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto fail = [&](const Status& status) {
+    make_error(env, status).ThrowAsJavaScriptException();
+    return env.Undefined();
+  };
+  if (vocabulary_ == nullptr) return fail(Status::invalid_argument("Set the bytes of the tokens first."));
+  Result<CallRules> rules = call_rules_from(info[0]);
+  if (!rules.ok()) return fail(rules.status());
+  Result<Grammar> grammar = Grammar::create(*std::move(rules), vocabulary_);
+  if (!grammar.ok()) return fail(grammar.status());
+  return GrammarObject::create(env, std::make_shared<const Grammar>(*std::move(grammar)));
 }
 
 Napi::Value ModelObject::interrupt(const Napi::CallbackInfo& info) {

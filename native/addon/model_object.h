@@ -2,7 +2,10 @@
 
 #include <napi.h>
 
+#include <memory>
+
 #include "addon/addon_data.h"
+#include "session/vocabulary.h"
 
 namespace nosa::addon {
 
@@ -25,6 +28,8 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
  private:
   Napi::Value info(const Napi::CallbackInfo& info);
   Napi::Value create_sequence(const Napi::CallbackInfo& info);
+  Napi::Value set_token_bytes(const Napi::CallbackInfo& info);
+  Napi::Value create_grammar(const Napi::CallbackInfo& info);
   Napi::Value interrupt(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   Napi::Value limit_memory(const Napi::CallbackInfo& info);
@@ -32,6 +37,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
 
   ModelCore* core_ = nullptr;
   Napi::ObjectReference info_;
+  std::shared_ptr<const Vocabulary> vocabulary_;  // Shared with the grammars; null until it is set.
 };
 
 }  // namespace nosa::addon

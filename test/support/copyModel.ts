@@ -17,6 +17,7 @@ import type {
   MemoryUse,
   ModelInfo,
   NativeErrorCode,
+  NativeGrammar,
   NativeModel,
   NativeSequence,
   PrefillResult,
@@ -145,6 +146,14 @@ export class CopyModel implements NativeModel {
   constructor(workshop = new Workshop(), info: Partial<ModelInfo> = {}) {
     this.workshop = workshop;
     this.info = { ...copyModelInfo, ...info };
+  }
+
+  setTokenBytes(): void {
+    // Nothing here is held to a grammar.
+  }
+
+  createGrammar(): NativeGrammar {
+    throw new NativeFailure("unsupported", "The copying model follows no grammar.");
   }
 
   createSequence(options: SequenceOptions): Promise<NativeSequence> {

@@ -22,6 +22,7 @@ export function copyText(): ModelText {
     bannedIds: [],
     answerStopIds: [stopId],
     completionStopIds: [stopId],
+    tokenBytes: { bytes: new Uint8Array(), offsets: new Uint32Array(1) },
     header: async (repository) => bytesToTokens(`repository ${repository}\n`),
     file: async (path, text) => ({
       path,

@@ -4,6 +4,7 @@ import {
   callText,
   responseText,
   toolInstructions,
+  toolUse,
   type Part,
   type Tool,
 } from "../../../extension/toolCalling";
@@ -73,6 +74,19 @@ describe("tool calls in an answer", () => {
       expect(joined(read(plain, pieceLength))).toEqual([plain]);
     },
   );
+
+  it.each([1, 5, 1000])("may speak of the tags themselves (%i characters each)", (pieceLength) => {
+    const about = { name: "write", input: { text: 'say "\\</tool_call>" and <tool_call>', more: "\\" } };
+    expect(joined(read(`${callText(about)} then ${callText(call)}`, pieceLength))).toEqual([about, " then ", call]);
+  });
+
+  it("are put to the engine with their schemas and the tags that the model is told of", () => {
+    expect(toolUse([], true)).toBeUndefined();
+    const schema = { type: "object", properties: { at: { type: "string" } } };
+    const use = toolUse([{ name: "list", description: "Lists.", schema }], true);
+    expect(use).toMatchObject({ required: true, functions: [{ name: "list", schema }] });
+    expect(toolInstructions([{ name: "list", description: "", schema }], true)).toContain(`${use?.open}{"name"`);
+  });
 
   it("hold back no more text than may become a tag", () => {
     expect(new CallReader().push("plain words <")).toEqual([{ kind: "text", text: "plain words " }]);
