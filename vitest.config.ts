@@ -16,7 +16,7 @@ const kind = (name: string, include: string[], timeoutMs: number) => ({
       ? {}
       : {
           // What is waited for comes from other processes.
-          expect: { poll: { interval: 50, timeout: 15_000 } },
+          expect: { poll: { interval: 50, timeout: 60_000 } },
           fileParallelism: false,
           pool: "forks" as const,
           poolOptions: { forks: { singleFork: true } },

@@ -11,8 +11,58 @@ import { freePort, installExtension, installHost, prepareProfile, startHost } fr
 import { findChromium } from "../../scripts/lib/chromium.mjs";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 
-/** How long a list of the editor may take to show what was typed. */
-const pickMs = 10_000;
+/** What one click or one list of the editor is given before it is tried again. */
+export const tryMs = 5_000;
+
+export interface UntilOptions {
+  /** How long the effect may take to show before the same is done again; twice as long each time. */
+  readonly eachMs?: number;
+  readonly withinMs?: number;
+}
+
+/**
+ * Acts until the effect is seen. A click on what is drawn anew at that moment is lost, and keys go astray when the focus
+ * moves: a person looks, and does it again. `act` may fail, and must do no harm when it is done twice.
+ */
+export async function until(
+  effect: () => Promise<boolean> | boolean,
+  act: () => Promise<unknown>,
+  { eachMs = 3_000, withinMs = 120_000 }: UntilOptions = {},
+): Promise<void> {
+  const deadline = Date.now() + withinMs;
+  let cause: unknown;
+  for (let tries = 1, patienceMs = eachMs; ; tries += 1, patienceMs *= 2) {
+    if (await effect()) return;
+    await act().catch((error: unknown) => (cause = error));
+    const next = Math.min(deadline, Date.now() + patienceMs);
+    do {
+      if (await effect()) return;
+      await new Promise((resolve) => setTimeout(resolve, lookEachMs));
+    } while (Date.now() < next);
+    if (Date.now() >= deadline)
+      throw new Error(`It showed no effect, ${tries} times in ${withinMs / 1000} s.`, { cause });
+  }
+}
+
+const lookEachMs = 50;
+
+/** Pages of extensions, by where they are shown: nothing in the window says which is whose. */
+const views = ":left-of(.part.editor)";
+const panels = ":right-of(.part.sidebar)";
+
+/** An effect: something can be seen. */
+export function shown(what: Locator): () => Promise<boolean> {
+  return () =>
+    what
+      .first()
+      .isVisible()
+      .catch(() => false);
+}
+
+/** An effect: it cannot be seen any more. */
+export function gone(what: Locator): () => Promise<boolean> {
+  return async () => !(await shown(what)());
+}
 
 /** Settings that keep the editor still: nothing moves on its own while a test looks. */
 const quietSettings = {
@@ -119,7 +169,7 @@ export class Editor {
       (route) => route.abort(),
     );
     const page = await context.newPage();
-    page.setDefaultTimeout(30_000);
+    page.setDefaultTimeout(60_000);
     await page.goto(server.address);
     await page.locator(".monaco-workbench .statusbar").waitFor({ timeout: 90_000 });
     return new Editor({
@@ -150,40 +200,102 @@ export class Editor {
     return file;
   }
 
-  /** Runs a command from the palette by its full title. */
-  async command(title: string): Promise<void> {
-    await this.#pick("F1", `>${title}`, title);
-    await this.page.keyboard.press("Enter");
+  /** Runs a command from the palette by its full title; with an effect, until that is seen. */
+  async command(title: string, effect?: () => Promise<boolean> | boolean, options?: UntilOptions): Promise<void> {
+    const run = (): Promise<void> => this.#pick("F1", `>${title}`, title);
+    await (effect === undefined ? run() : until(effect, run, options));
   }
 
   /** Changes the colours, as the picker of themes does. */
   async theme(name: string): Promise<void> {
-    const list = this.page.locator(".quick-input-widget:visible");
-    await this.page.keyboard.press("F1");
-    await list.locator("input.input").fill(">Preferences: Color Theme");
-    // A neighbour may come first, as the editor remembers what was used.
-    const row = list.locator(".monaco-list-row", { hasText: /^Preferences: Color Theme/ });
-    await row.first().click();
-    await list.locator(".monaco-list-row", { hasText: "Modern" }).first().waitFor();
-    await list.locator("input.input").fill(name);
-    await list.locator(".monaco-list-row.focused", { hasText: name }).waitFor();
-    await this.page.keyboard.press("Enter");
     const dark = name.includes("High Contrast") ? "hc-black" : "vs-dark";
     const light = name.includes("High Contrast") ? "hc-light" : "vs";
-    await this.page.locator(`.monaco-workbench.${name.includes("Dark") ? dark : light}`).waitFor();
+    const worn = this.page.locator(`.monaco-workbench.${name.includes("Dark") ? dark : light}`);
+    const list = this.page.locator(".quick-input-widget:visible");
+    const input = list.locator("input.input").first();
+    const chosen = list.locator(".monaco-list-row.focused", { hasText: name });
+    let taken = false;
+    await until(
+      async () => taken && (await shown(worn)()),
+      async () => {
+        await this.page.keyboard.press("Escape");
+        await this.page.keyboard.press("F1");
+        await input.fill(">Preferences: Color Theme", { timeout: tryMs });
+        // A neighbour may come first, as the editor remembers what was used.
+        const row = list.locator(".monaco-list-row", { hasText: /^Preferences: Color Theme/ });
+        await row.first().click({ timeout: tryMs });
+        await list.locator(".monaco-list-row", { hasText: "Modern" }).first().waitFor({ timeout: tryMs });
+        await input.fill(name, { timeout: tryMs });
+        await chosen.waitFor({ timeout: tryMs });
+        await input.press("Enter", { timeout: tryMs });
+        await list.waitFor({ state: "hidden", timeout: tryMs });
+        taken = true;
+      },
+    );
   }
 
   /** Opens a file of the workspace and waits until typing goes into it. */
   async openFile(relative: string): Promise<Locator> {
-    const name = path.basename(relative);
-    await this.#pick("Control+P", relative, name);
-    await this.page.keyboard.press("Enter");
-    const editor = this.page.locator(`.editor-instance .monaco-editor[data-uri$="/${relative}"]`).first();
-    await editor.locator(".view-line").first().waitFor();
-    await editor.locator(".view-lines").click({ position: { x: 30, y: 8 } });
+    const ofFile = `.editor-instance .monaco-editor[data-uri$="/${relative}"]`;
+    const editor = this.page.locator(ofFile).first();
     // Keys pressed before the editor has the focus would go astray.
-    await this.page.locator(`.editor-instance .monaco-editor.focused[data-uri$="/${relative}"]`).first().waitFor();
+    await until(shown(this.page.locator(`${ofFile}.focused`)), async () => {
+      if (!(await shown(editor.locator(".view-line"))())) {
+        await this.#pick("Control+P", relative, path.basename(relative));
+        await editor.locator(".view-line").first().waitFor({ timeout: tryMs });
+      }
+      await editor.locator(".view-lines").click({ position: { x: 30, y: 8 }, timeout: tryMs });
+    });
     return editor;
+  }
+
+  /** Puts the cursor into the first line with such text, in a file of the workspace. */
+  async placeCursor(relative: string, text: string): Promise<void> {
+    const editor = await this.openFile(relative);
+    const line = editor.locator(".view-line", { hasText: text }).first();
+    const here = async (): Promise<boolean> => {
+      const [cursor, wanted] = await Promise.all([
+        editor.locator(".cursors-layer .cursor").first().boundingBox({ timeout: tryMs }),
+        line.boundingBox({ timeout: tryMs }),
+      ]).catch(() => [null, null]);
+      return cursor !== null && wanted !== null && Math.abs(cursor.y - wanted.y) < wanted.height / 2;
+    };
+    await until(here, () => line.click({ timeout: tryMs }));
+  }
+
+  /** Clicks until the effect is seen. */
+  async click(what: Locator, effect: () => Promise<boolean> | boolean, options?: UntilOptions): Promise<void> {
+    await until(effect, () => what.first().click({ timeout: tryMs }), options);
+  }
+
+  /** A button that a row shows under the pointer. Rows are drawn anew while they are looked at. */
+  async clickInRow(row: Locator, button: string | RegExp, effect: () => Promise<boolean> | boolean): Promise<void> {
+    await until(effect, async () => {
+      await row.first().hover({ timeout: tryMs });
+      await row.first().getByRole("button", { name: button }).first().click({ timeout: tryMs });
+    });
+  }
+
+  /** An entry of a row's context menu. */
+  async clickInMenu(row: Locator, entry: string, effect: () => Promise<boolean> | boolean): Promise<void> {
+    const menu = this.page.locator(".monaco-menu:visible");
+    await until(effect, async () => {
+      if (await shown(menu)()) await this.page.keyboard.press("Escape");
+      await row.first().click({ button: "right", timeout: tryMs });
+      await menu.locator(".action-label", { hasText: entry }).first().click({ timeout: tryMs });
+    });
+  }
+
+  /** Closes what lies over the window: lists, menus, dialogs, notifications. */
+  async clear(): Promise<void> {
+    const over = this.page.locator(".quick-input-widget:visible, .monaco-menu:visible, .monaco-dialog-box:visible");
+    await until(gone(over), () => this.page.keyboard.press("Escape"));
+    await this.clearNotifications();
+  }
+
+  async clearNotifications(): Promise<void> {
+    const toasts = this.page.locator(".notification-toast:visible");
+    await until(gone(toasts), () => this.command("Notifications: Clear All Notifications"));
   }
 
   /** Grey text offered at the cursor. */
@@ -201,25 +313,58 @@ export class Editor {
     return this.page.locator(".notification-toast", { hasText: text });
   }
 
-  /** The document of the first webview that is shown. */
+  /** The document of our view in the side bar. */
   webview(): FrameLocator {
-    return this.page.frameLocator("iframe.webview.ready").first().frameLocator("iframe#active-frame");
+    return this.#page(views).contentFrame().frameLocator("iframe#active-frame");
   }
 
-  /** Types a message into the editor's own Chat view and sends it. */
-  async chat(message: string): Promise<void> {
+  /** The document of our panel among the editors. */
+  panel(): FrameLocator {
+    return this.#page(panels).contentFrame().frameLocator("iframe#active-frame");
+  }
+
+  /** Whether the panel is in front. What lies behind another editor counts as seen within its own page. */
+  showsPanel(): Promise<boolean> {
+    return shown(this.#page(panels))();
+  }
+
+  /** Only what can be seen: one that was closed stays in the window for a while. */
+  #page(kind: string): Locator {
+    return this.page.locator(`iframe.webview.ready${kind}:visible`).first();
+  }
+
+  /** Asks in the editor's own Chat view. Gives the answer's place, once the question stands there. */
+  async chat(message: string): Promise<Locator> {
+    // The view writes "@nosa" and "/docs" in its own way.
+    const words = message.replace(/^@\w+ (\/\w+ )?/, "");
     const input = this.page.locator(".chat-input-container .monaco-editor").first();
-    await input.click();
-    await this.page.locator(".chat-input-container .monaco-editor.focused").first().waitFor();
-    await this.page.keyboard.press("Control+A");
-    await this.page.keyboard.type(message, { delay: 5 });
-    // Closes the list of participants, so that Enter sends.
-    await this.page.keyboard.press("Escape");
-    await this.page.keyboard.press("Enter");
+    const typed = input.locator(".view-lines", { hasText: words.split(" ").at(-1) ?? "" });
+    const question = this.page.locator(".interactive-request", { hasText: words });
+    await until(
+      shown(question),
+      async () => {
+        await input.click({ timeout: tryMs });
+        await this.page.locator(".chat-input-container .monaco-editor.focused").first().waitFor({ timeout: tryMs });
+        await this.page.keyboard.press("Control+A");
+        await this.page.keyboard.type(message, { delay: 5 });
+        await typed.waitFor({ timeout: tryMs });
+        // Closes the list of participants, so that Enter sends.
+        await this.page.keyboard.press("Escape");
+        await this.page.keyboard.press("Enter");
+      },
+      { eachMs: 10_000 },
+    );
+    const row = this.page.locator(".monaco-list-row", { has: question }).last();
+    const index = Number(await row.getAttribute("data-index"));
+    const answer = this.page.locator(`.monaco-list-row[data-index="${index + 1}"] .interactive-response`);
+    await answer.waitFor();
+    return answer;
   }
 
-  chatAnswer(): Locator {
-    return this.page.locator(".interactive-response").last();
+  /** Waits until the whole of an answer in the editor's own Chat view is there. */
+  async answered(answer: Locator, timeout: number): Promise<void> {
+    const whole = answer.and(this.page.locator(".interactive-response:not(.chat-response-loading)"));
+    await whole.waitFor({ timeout });
   }
 
   /** A file of the workspace as it is on disk. */
@@ -235,21 +380,22 @@ export class Editor {
     return [...parts, `--- server\n${this.#serverOutput.join("").slice(-2_000)}`].join("\n");
   }
 
+  /** Chooses from a list that a key opens. An editor that opens late takes the focus, and the list closes: then again. */
   async #pick(key: string, text: string, label: string): Promise<void> {
-    const widget = this.page.locator(".quick-input-widget:visible");
-    const input = widget.locator("input.input").first();
-    // An editor that opens late takes the focus, and the list closes: a person presses the key again.
-    for (let triesLeft = 3; ; triesLeft -= 1) {
-      try {
+    const list = this.page.locator(".quick-input-widget:visible");
+    const input = list.locator("input.input").first();
+    let taken = false;
+    await until(
+      () => taken,
+      async () => {
+        if (await shown(input)()) await this.page.keyboard.press("Escape");
         await this.page.keyboard.press(key);
-        await input.fill(text, { timeout: pickMs });
-        await widget.locator(".monaco-list-row.focused", { hasText: label }).first().waitFor({ timeout: pickMs });
-        return;
-      } catch (error) {
-        if (triesLeft === 0) throw error;
-        await this.page.keyboard.press("Escape");
-      }
-    }
+        await input.fill(text, { timeout: tryMs });
+        await list.locator(".monaco-list-row.focused", { hasText: label }).first().waitFor({ timeout: tryMs });
+        await input.press("Enter", { timeout: tryMs });
+        taken = true;
+      },
+    );
   }
 }
 

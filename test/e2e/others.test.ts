@@ -5,145 +5,151 @@
  *
  * Pictures of each step are kept in test-results/others/.
  */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import type { Locator } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { readLock } from "../../engine/lockFile";
-import { dataPaths } from "../../engine/paths";
+import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { ChatParams } from "../../engine/protocol";
 import { inRoot } from "../../scripts/lib/paths.mjs";
 import { run } from "../../scripts/lib/run.mjs";
-import { vsixFile } from "../../scripts/package.mjs";
-import { bundleFakeEngine } from "../support/fakeEngineBundle";
-import { Editor } from "./harness";
+import { gone, shown, tryMs, until, type Editor } from "./harness";
+import { Scene } from "./scene";
 
-const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-others-")));
-const desk = path.join(scratch, "parcel-desk");
-const notes = path.join(scratch, "notes");
-const workspace = path.join(scratch, "both.code-workspace");
-const engineHome = path.join(scratch, "engine");
-const engineFile = path.join(scratch, "engine.js");
-const record = path.join(scratch, "record.jsonl");
-const got = path.join(scratch, "got.json");
-
+const scene = new Scene("others");
+const desk = scene.copyOf("parcel-desk");
+const notes = path.join(scene.scratch, "notes");
+const workspace = path.join(scene.scratch, "both.code-workspace");
+const got = path.join(scene.scratch, "got.json");
 let editor: Editor;
 
 beforeAll(async () => {
-  cpSync(inRoot("samples/parcel-desk"), desk, { recursive: true });
   mkdirSync(notes);
   writeFileSync(path.join(notes, "plan.md"), "# Plan\n\nThe desk opens at nine.\n");
   writeFileSync(workspace, JSON.stringify({ folders: [{ path: desk }, { path: notes }] }));
-  mkdirSync(engineHome, { mode: 0o700 });
-  writeFileSync(record, "");
-  await bundleFakeEngine(engineFile);
-  editor = await Editor.open({
-    vsix: vsixFile,
-    others: [await packagedCaller()],
-    engineFile,
-    workspace,
-    story: "others",
-    asksForTrust: true,
-    env: { NOSA_HOME: engineHome, NOSA_FAKE_STEP_MS: "20", NOSA_FAKE_RECORD: record, CALLER_RESULT: got },
-  });
-});
-
-afterAll(async () => {
-  await editor.close();
-  const lock = await readLock(dataPaths(engineHome).lock);
-  if (lock !== undefined && lock.pid !== process.pid) process.kill(lock.pid);
-  rmSync(scratch, { recursive: true, force: true });
-});
-
-afterEach(async ({ task }) => {
-  const name = task.name.replaceAll(/\W+/g, "-").slice(0, 48);
-  await editor.shot(task.result?.state === "fail" ? `failed-${name}` : name);
-  if (task.result?.state === "fail") process.stderr.write(`${editor.logs()}\n`);
+  const others = [await packagedCaller()];
+  editor = await scene.open({ workspace, others, asksForTrust: true, env: { CALLER_RESULT: got }, stepMs: 20 });
 });
 
 describe.sequential("workspaces and other extensions", () => {
   test("nothing is read, and no tool answers, until the workspace is trusted", async () => {
     await editor.statusBarItem("Restricted Mode").waitFor();
-    await editor.statusBarItem(/Nosa: .*nothing read/).waitFor({ timeout: 90_000 });
-    await editor.command("Nosa: Ask Nosa");
+    await scene.showChat();
     await editor.webview().getByText("only after you trust its workspace").waitFor();
     // Chat without a repository goes on.
-    await ask("What is a parcel?");
-    expect(lastChat().root).toBe("");
-    await editor.command("Caller: Call Repo");
-    await expect
-      .poll(result)
-      .toMatchObject({ error: expect.stringMatching(/trust|not found|unknown|disabled/i) as string });
-    expect(requests("nosa/index")).toEqual([]);
+    await scene.whole(await scene.ask("What is a parcel?"));
+    expect(scene.lastChat().root).toBe("");
+    const refused = await called("Caller: Call Repo");
+    expect(refused).toMatchObject({ error: expect.stringMatching(/trust|not found|unknown|disabled/i) as string });
+    expect(scene.requests("nosa/index")).toEqual([]);
     await editor.shot("restricted");
   });
 
-  test("once trusted, every folder of the workspace is read and shown", async () => {
-    await editor.webview().getByRole("button", { name: "Manage Workspace Trust" }).click();
-    await editor.page
-      .locator(".workspace-trust-editor")
-      .getByRole("button", { name: "Trust", exact: true })
-      .first()
-      .click();
-    await editor.page.getByText("You trust this workspace").first().waitFor();
-    // The page lies over the window: the topmost of the buttons that close something is its own.
-    await editor.page
-      .getByRole("button", { name: /^Close/ })
-      .last()
-      .click();
-    await editor.page.getByText("You trust this workspace").first().waitFor({ state: "detached" });
-    await editor.command("Nosa: Index Repository");
-    await editor.page.locator(".quick-input-widget:visible .monaco-list-row", { hasText: "All folders" }).click();
-    await editor
-      .notification(/Nosa has read notes/)
-      .first()
-      .waitFor();
-    const roots = requests("nosa/index").map(({ params }) => (params as { root: string }).root);
-    expect(roots.toSorted()).toEqual([notes, desk].toSorted());
-    await editor.command("Nosa: Focus on Context View");
-    const tree = editor.page.locator(".pane", { has: editor.page.getByRole("button", { name: "Context Section" }) });
-    await tree.locator(".monaco-list-row", { hasText: "parcel-desk" }).waitFor();
-  });
+  describe("once it is trusted", () => {
+    beforeEach(trust);
 
-  test("a question is about the folder of the file that is open", async () => {
-    await editor.openFile("plan.md");
-    await ask("When does the desk open?");
-    expect(lastChat().root).toBe(notes);
-    await editor.openFile("fees.ts");
-    await ask("What does storage cost?");
-    expect(lastChat().root).toBe(desk);
-  });
+    test("every folder of the workspace is read and shown", async () => {
+      await readAll();
+      const roots = scene.requests("nosa/index").map(({ params }) => (params as { root: string }).root);
+      expect(new Set(roots)).toEqual(new Set([notes, desk]));
+      const pane = editor.page.locator(".pane", { has: editor.page.getByRole("button", { name: "Context Section" }) });
+      const row = pane.locator(".monaco-list-row", { hasText: "parcel-desk" });
+      await editor.command("Nosa: Focus on Context View", shown(row));
+    });
 
-  test("another extension's model may ask what was read, and gets the very lines", async () => {
-    await editor.command("Caller: Call Repo");
-    await expect.poll(() => String(result()["text"])).toMatch(/The work begins in/);
-    const text = String(result()["text"]);
-    // The scripted answer draws on the first files; the tool shows their lines as they are on disk.
-    const first = readFileSync(path.join(desk, "README.md"), "utf8").split("\n").slice(0, 3).join("\n");
-    expect(text).toContain(first);
-    expect(lastChat()).toMatchObject({ root: desk, messages: [{ role: "user", content: "Where are fees decided?" }] });
-  });
+    test("a question is about the folder of the file that is open", async () => {
+      await readAll();
+      await editor.openFile("plan.md");
+      await scene.whole(await scene.ask("When does the desk open?"));
+      expect(scene.lastChat().root).toBe(notes);
+      await editor.openFile("src/fees.ts");
+      await scene.whole(await scene.ask("What does storage cost?"));
+      expect(scene.lastChat().root).toBe(desk);
+    });
 
-  test("our model serves another extension: system text as system, and a call that fits its schema", async () => {
-    await editor.command("Caller: Call Model");
-    const allow = editor.page.locator(".monaco-dialog-box").getByRole("button", { name: /Allow/ });
-    await allow.click({ timeout: 10_000 }).catch(() => undefined);
-    await expect
-      .poll(() => result()["calls"], { timeout: 30_000 })
-      .toEqual([{ name: "read", input: { path: "src/fees.ts" } }]);
-    expect(result()["text"]).toContain("I look.");
-    const chats = requests("nosa/chat").map(({ params }) => params as ChatParams);
-    const [asked, corrected] = chats.slice(-2);
-    expect(asked?.messages.map(({ role }) => role)).toEqual(["system", "user"]);
-    expect(asked?.messages[0]?.content).toContain('"name":"read"');
-    expect(corrected?.messages.at(-1)?.content).toContain("arguments.path is missing");
+    test("another extension's model may ask what was read, and gets the very lines", async () => {
+      await readAll();
+      await editor.openFile("src/fees.ts");
+      const text = String((await called("Caller: Call Repo"))["text"]);
+      expect(text).toMatch(/The work begins in/);
+      // The scripted answer draws on the first files; the tool shows their lines as they are on disk.
+      const first = readFileSync(path.join(desk, "README.md"), "utf8").split("\n").slice(0, 3).join("\n");
+      expect(text).toContain(first);
+      const question = { role: "user", content: "Where are fees decided?" };
+      expect(scene.lastChat()).toMatchObject({ root: desk, messages: [question] });
+    });
+
+    test("our model serves another extension: system text as system, and a call that fits its schema", async () => {
+      const answer = await called("Caller: Call Model");
+      expect(answer["calls"]).toEqual([{ name: "read", input: { path: "src/fees.ts" } }]);
+      expect(answer["text"]).toContain("I look.");
+      const chats = scene.requests("nosa/chat").map(({ params }) => params as ChatParams);
+      const [asked, corrected] = chats.slice(-2);
+      expect(asked?.messages.map(({ role }) => role)).toEqual(["system", "user"]);
+      expect(asked?.messages[0]?.content).toContain('"name":"read"');
+      expect(corrected?.messages.at(-1)?.content).toContain("arguments.path is missing");
+    });
   });
 });
 
+/** Trusts the workspace, unless it is. */
+async function trust(): Promise<void> {
+  const restricted = editor.statusBarItem("Restricted Mode");
+  if (!(await shown(restricted)())) return;
+  const page = editor.page.locator(".workspace-trust-editor");
+  const trusted = editor.page.getByText("You trust this workspace");
+  await scene.showChat();
+  await editor.click(editor.webview().getByRole("button", { name: "Manage Workspace Trust" }), shown(page));
+  await editor.click(page.getByRole("button", { name: "Trust", exact: true }), shown(trusted));
+  // The page lies over the window: the topmost of the buttons that close something is its own.
+  await editor.click(editor.page.getByRole("button", { name: /^Close/ }).last(), gone(trusted));
+  await expect.poll(shown(restricted)).toBe(false);
+}
+
+/** Has both folders read, unless they are. */
+async function readAll(): Promise<void> {
+  const roots = new Set(scene.requests("nosa/index").map(({ params }) => (params as { root: string }).root));
+  if (roots.size === 2 && (await shown(editor.statusBarItem(/Nosa: .*k tokens/))())) return;
+  const done = editor.notification(/Nosa has read notes/);
+  const all = editor.page.locator(".quick-input-widget:visible .monaco-list-row", { hasText: "All folders" });
+  await until(
+    shown(done),
+    async () => {
+      await editor.command("Nosa: Index Repository", shown(all));
+      await all.click({ timeout: tryMs });
+    },
+    { eachMs: 30_000 },
+  );
+}
+
+/** What the other extension got when it was told to ask; the editor may want to know first whether it may. */
+async function called(command: string): Promise<Record<string, unknown>> {
+  rmSync(got, { force: true });
+  const allow = editor.page.locator(".monaco-dialog-box").getByRole("button", { name: /Allow/ });
+  await until(
+    () => result() !== undefined,
+    async () => {
+      if (!(await shown(allow)())) {
+        const answered = async (): Promise<boolean> => result() !== undefined || shown(allow)();
+        await editor.command(command, answered, { eachMs: 30_000 });
+      }
+      if (await shown(allow)()) await allow.click({ timeout: tryMs });
+    },
+    { eachMs: 30_000 },
+  );
+  return result() ?? {};
+}
+
+/** What it wrote down last, when that is all there. */
+function result(): Record<string, unknown> | undefined {
+  try {
+    return JSON.parse(readFileSync(got, "utf8")) as Record<string, unknown>;
+  } catch {
+    return undefined;
+  }
+}
+
 /** An extension that asks the editor for our tool and our model, as any other would. */
 async function packagedCaller(): Promise<string> {
-  const folder = path.join(scratch, "caller");
+  const folder = path.join(scene.scratch, "caller");
   mkdirSync(folder);
   const manifest = {
     name: "caller",
@@ -193,34 +199,9 @@ exports.activate = ({ subscriptions }) => {
 };
 `,
   );
-  const file = path.join(scratch, "caller.vsix");
+  const file = path.join(scene.scratch, "caller.vsix");
   const vsce = inRoot("node_modules/@vscode/vsce/vsce");
   const options = ["--no-dependencies", "--allow-missing-repository", "--skip-license", "--out", file];
   await run(process.execPath, [vsce, "package", ...options], { cwd: folder, log: "vsce-caller" });
   return file;
-}
-
-/** What the other extension got last. */
-function result(): Record<string, unknown> {
-  return existsSync(got) ? (JSON.parse(readFileSync(got, "utf8")) as Record<string, unknown>) : {};
-}
-
-async function ask(question: string): Promise<void> {
-  const box: Locator = editor.webview().getByRole("textbox");
-  const before = requests("nosa/chat").length;
-  await box.fill(question);
-  await box.press("Enter");
-  await expect.poll(() => requests("nosa/chat").length).toBeGreaterThan(before);
-  await editor.webview().locator(".turn-assistant.is-streaming").waitFor({ state: "detached" });
-}
-
-function requests(method: string): readonly { readonly method: string; readonly params: unknown }[] {
-  return readFileSync(record, "utf8")
-    .split("\n")
-    .flatMap((line) => (line === "" ? [] : [JSON.parse(line) as { method: string; params: unknown }]))
-    .filter((each) => each.method === method);
-}
-
-function lastChat(): ChatParams {
-  return requests("nosa/chat").at(-1)?.params as ChatParams;
 }

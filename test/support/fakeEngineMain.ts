@@ -5,6 +5,7 @@ import { FakeEngine } from "./fakeEngine";
 const engine = new FakeEngine({
   stepMs: Number(process.env["NOSA_FAKE_STEP_MS"] ?? 100),
   record: process.env["NOSA_FAKE_RECORD"] ?? "",
+  hold: process.env["NOSA_FAKE_HOLD"] ?? "",
   modelOnDisk: process.env["NOSA_FAKE_MODEL"] !== "none",
 });
 void engine.start(process.env);
