@@ -48,14 +48,18 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
   readonly onDidChangeTreeData = this.#changed.event;
   /** The tree is told of a gauge that changed by the object it was given for it. */
   readonly #gaugeNodes = new Map<Gauge["id"], Extract<Node, { kind: "gauge" }>>();
-  /** What each was last drawn with. */
+  /** Files and folders that it was given, by root and path. */
+  readonly #places = new Map<string, Node>();
+  #pinned: ReadonlySet<string> = new Set();
+  /** What each gauge was last drawn with. */
   readonly #gauges = new Map<Gauge["id"], Gauge>();
   #lastSeen = "";
 
   constructor(options: ContextTreeOptions) {
     this.#options = options;
+    this.#pinned = this.#pinnedPlaces();
     this.#scope.add(options.engine.onDidChange(() => this.#follow()));
-    this.#scope.add(options.pins.onDidChange(() => this.refresh()));
+    this.#scope.add(options.pins.onDidChange(() => this.#followPins()));
     this.#scope.add(window.createTreeView("nosa.context", { treeDataProvider: this, showCollapseAll: true }));
   }
 
@@ -73,7 +77,7 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
       case "root":
         return [...node.children];
       case "folder":
-        return node.node.children.map((child) => nodeOf(child, node.root, node.path));
+        return node.node.children.map((child) => this.#place(child, node.root, node.path));
       case "file":
       case "gauge":
         return [];
@@ -106,13 +110,19 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
     try {
       const view = await this.#options.engine.request("nosa/context", { root });
       if (view.files.length === 0) return undefined;
-      const children = contextTree(view.files).map((child) => nodeOf(child, root, ""));
+      const children = contextTree(view.files).map((child) => this.#place(child, root, ""));
       return { kind: "root", name, view, children };
     } catch (error) {
       // Nothing read yet: the view's own words offer to read it.
       if (failureFrom(error).kind === "notIndexed") return undefined;
       throw error;
     }
+  }
+
+  #place(child: ContextNode, root: string, above: string): Node {
+    const node = nodeOf(child, root, above);
+    this.#places.set(placeKey(node.root, node.path), node);
+    return node;
   }
 
   #shownGauges(): readonly Node[] {
@@ -149,9 +159,29 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
       this.#changed.fire(node);
     }
   }
+
+  /** Draws anew only the rows that were pinned or are not any more: a menu that is open on another one stays of use. */
+  #followPins(): void {
+    const before = this.#pinned;
+    this.#pinned = this.#pinnedPlaces();
+    for (const [key, node] of this.#places) if (before.has(key) !== this.#pinned.has(key)) this.#changed.fire(node);
+  }
+
+  #pinnedPlaces(): ReadonlySet<string> {
+    const { pins } = this.#options;
+    return new Set(folders().flatMap((folder) => placesOf(rootOf(folder), pins)));
+  }
 }
 
-function nodeOf(node: ContextNode, root: string, above: string): Node {
+function placesOf(root: string, pins: Pins): readonly string[] {
+  return pins.of(root).map((path) => placeKey(root, path));
+}
+
+function placeKey(root: string, path: string): string {
+  return `${root}\n${path}`;
+}
+
+function nodeOf(node: ContextNode, root: string, above: string): Node & PlaceNode {
   if (node.kind === "file") return { kind: "file", file: node.file, root, path: node.file.path };
   return { kind: "folder", node, root, path: `${above}${node.name}/` };
 }
