@@ -50,7 +50,7 @@ function budgetItems(engine: Engine, valueOf: (name: BudgetName) => number): rea
       name: "memoryGigabytes",
       label: `$(dashboard) ${l10n.t("Memory")}`,
       description: gigabytes(valueOf("memoryGigabytes")),
-      detail: inUse(memory?.bytes ?? 0, memory?.bytesMax ?? 0),
+      detail: [inUse(memory?.bytes ?? 0, memory?.bytesMax ?? 0), memory?.note ?? ""].filter(Boolean).join(" · "),
     },
     {
       name: "diskGigabytes",

@@ -32,6 +32,11 @@ export async function run(figures, { model, threads }) {
       better: "lower",
     },
   );
+  const planned = little.status.memory.bytesMax + little.status.memory.engineBytes;
+  figures.add("128k under 256 MB: anonymous memory, most, of what the plan says", (100 * little.most) / planned, "%", {
+    goal: 110,
+    better: "lower",
+  });
   figures.add("128k under 256 MB: read from disk", megabytes(little.status.memory.diskBytesRead), "MB");
   figures.add("128k under 256 MB: blocks read from disk, an answer", little.blocksRead / questions.length, "blocks");
   figures.add("128k under 256 MB: decode", little.rate, "tokens/s");

@@ -40,6 +40,8 @@ export async function run(figures, options) {
     better: "lower",
   });
   figures.add("1M: anonymous memory of the engine, most", most / 1e9, "GB");
+  const planned = status.memory.bytesMax + status.memory.engineBytes;
+  figures.add("1M: of what the plan says", (100 * most) / planned, "%", { goal: 110, better: "lower" });
   figures.add("1M: first token, first question", usages[0].millis.firstToken, "ms");
   figures.add("1M: first token, last question", last.millis.firstToken, "ms");
   figures.add("1M: decode", (1000 * last.answerTokens) / last.millis.decode, "tokens/s");

@@ -74,7 +74,10 @@ function anonymousBytes(pid: number): number {
   return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
-async function mostWhile<T>(pid: number, work: () => Promise<T>): Promise<{ readonly most: number; readonly result: T }> {
+async function mostWhile<T>(
+  pid: number,
+  work: () => Promise<T>,
+): Promise<{ readonly most: number; readonly result: T }> {
   let most = 0;
   const look = (): void => {
     most = Math.max(most, anonymousBytes(pid));
