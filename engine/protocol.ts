@@ -48,6 +48,11 @@ export interface CompletionSettings {
   readonly tokensMax: number;
 }
 
+/** Whether typing may be answered in this language. */
+export function completesLanguage({ languages }: Pick<CompletionSettings, "languages">, languageId: string): boolean {
+  return languages[languageId] ?? languages["*"] ?? true;
+}
+
 /** Requests, client → engine: name → [params, result]. */
 export interface Requests {
   /** The engine's state now. */

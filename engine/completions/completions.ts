@@ -13,7 +13,7 @@ import { Cancelled } from "../errors";
 import { generate, type Attended, type Generated } from "../generation/generate";
 import type { SamplingOptions } from "../native/addon";
 import type { CompletionTail } from "../prompts/completion";
-import type { CompletionStats, EngineSettings, Place as Pin } from "../protocol";
+import { completesLanguage, type CompletionStats, type EngineSettings, type Place as Pin } from "../protocol";
 import type { Job } from "../scheduler/scheduler";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
@@ -335,8 +335,8 @@ function leavesBlock({ before, after }: CompletionRequest, text: string): boolea
 }
 
 function wanted(settings: EngineSettings, languageId: string): boolean {
-  const { enabled, automatic, languages } = settings.completions;
-  return enabled && automatic && (languages[languageId] ?? languages["*"] ?? true);
+  const { enabled, automatic } = settings.completions;
+  return enabled && automatic && completesLanguage(settings.completions, languageId);
 }
 
 function statsOf(

@@ -1,5 +1,5 @@
 import { extensions, l10n, window, workspace, type Memento } from "vscode";
-import type { CompletionStats } from "../../engine/protocol";
+import { completesLanguage, type CompletionStats } from "../../engine/protocol";
 import { changeSetting } from "../settings";
 import { otherAssistants } from "./otherAssistants";
 import type { Snooze } from "./snooze";
@@ -19,7 +19,7 @@ export async function toggleLanguage(): Promise<void> {
     return;
   }
   const languages = workspace.getConfiguration("nosa").get<Record<string, boolean>>("completions.languages", {});
-  const on = languages[languageId] ?? languages["*"] ?? true;
+  const on = completesLanguage({ languages }, languageId);
   await changeSetting("completions.languages", { ...languages, [languageId]: !on });
   const text = on
     ? l10n.t("No completions in {0} files.", languageId)

@@ -87,7 +87,7 @@ export class CompletionMiddleware {
       const answeredAtMs = nowMs();
       this.#pace.answered(answeredAtMs - askedAtMs);
       this.#remember(document, position, completions);
-      onAnswer(statsIn(completions), answeredAtMs - startedAtMs, answeredAtMs - askedAtMs);
+      onAnswer(statsOf(firstOf(completions)?.command), answeredAtMs - startedAtMs, answeredAtMs - askedAtMs);
       this.#lastError = "";
       return completions;
     } catch (error) {
@@ -125,9 +125,9 @@ export class CompletionMiddleware {
   }
 
   #remember(document: TextDocument, position: Position, completions: Completions | null): void {
-    const items = completions === null || Array.isArray(completions) ? completions : completions.items;
-    const text = items === null ? undefined : insertedAtCursor(items[0], document, position);
-    this.#onAccept = items?.[0]?.command;
+    const first = firstOf(completions);
+    const text = insertedAtCursor(first, document, position);
+    this.#onAccept = first?.command;
     const { before, after } = around(document, position);
     this.#offer = text === undefined || text === "" ? undefined : { uri: document.uri.toString(), before, after, text };
   }
@@ -136,10 +136,9 @@ export class CompletionMiddleware {
 /** A key, and what the editor indents by itself. */
 const newLine = /^[ \t]*\r?\n[ \t]*$/;
 
-/** The first item's. */
-function statsIn(completions: Completions | null): CompletionStats | undefined {
+function firstOf(completions: Completions | null): InlineCompletionItem | undefined {
   const items = completions === null || Array.isArray(completions) ? completions : completions.items;
-  return statsOf(items?.[0]?.command);
+  return items?.[0];
 }
 
 /** Of an offer that follows the typing. */

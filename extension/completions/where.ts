@@ -1,4 +1,4 @@
-import type { CompletionSettings } from "../../engine/protocol";
+import { completesLanguage, type CompletionSettings } from "../../engine/protocol";
 
 /**
  * Schemes of documents a person edits. Chat inputs, the commit message box, outputs and old sides of diffs have other
@@ -17,5 +17,5 @@ export interface Place {
 /** Whether ghost text may be asked for here, be it by typing or by name. */
 export function completesIn(place: Place, settings: CompletionSettings): boolean {
   if (!settings.enabled || !schemes.some((scheme) => scheme === place.scheme)) return false;
-  return settings.languages[place.languageId] ?? settings.languages["*"] ?? true;
+  return completesLanguage(settings, place.languageId);
 }
