@@ -1,6 +1,7 @@
 import { ConfigurationTarget, Uri, l10n, window, workspace, type WorkspaceFolder } from "vscode";
 import { pathInside } from "./asking/subjects";
 import type { Engine } from "./client";
+import { goneRow } from "./commands";
 import type { PlaceNode } from "./contextView";
 import { Failure, failureFrom, plainFailure } from "./errors";
 import type { Indexing } from "./indexing";
@@ -85,6 +86,8 @@ export class ContextActions {
 /** A node of the tree, a file of the explorer, or, from the palette, the file that is open. */
 async function chosenPlace(what: unknown): Promise<Chosen> {
   if (!workspace.isTrusted) throw plainFailure("untrusted");
+  // It must not be taken for the file that is open.
+  if (what === goneRow) throw plainFailure("rowGone");
   if (isPlaceNode(what)) {
     const folder = folders().find((each) => rootOf(each) === what.root);
     if (folder !== undefined) return { folder, root: what.root, path: what.path };

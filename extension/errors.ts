@@ -10,6 +10,7 @@ export type FailureKind =
   | "noFolder"
   | "fileMissing"
   | "nothingNamed"
+  | "rowGone"
   | "noChanges"
   | "gitFailed"
   | "cannotApply";
@@ -82,6 +83,7 @@ const adviceFor: Readonly<Record<FailureKind, Advice>> = {
   noFolder: { text: l10n.t("Open a folder first; Nosa reads it and answers from it."), action: openFolder },
   fileMissing: { text: l10n.t("The file is no longer there."), action: null },
   nothingNamed: { text: l10n.t("Select some code, open a file, or name what is meant."), action: null },
+  rowGone: { text: l10n.t("The list has just changed: choose once more."), action: null },
   noChanges: { text: l10n.t("The working tree has no changes to review."), action: null },
   gitFailed: { text: l10n.t("Git could not say what changed."), action: showLog },
   cannotApply: { text: l10n.t("There is no place for this code: open the file it belongs to."), action: null },

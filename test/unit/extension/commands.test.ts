@@ -1,10 +1,28 @@
 import * as vscode from "vscode";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { registerCommands } from "../../../extension/commands";
+import { goneRow, registerCommands } from "../../../extension/commands";
+import { ContextActions, type ContextActionsOptions } from "../../../extension/contextActions";
 
 afterEach(() => vi.restoreAllMocks());
 
 describe("commands", () => {
+  it("know a row that is gone from nothing that was chosen", async () => {
+    let run: (...handed: readonly unknown[]) => unknown = () => undefined;
+    vi.spyOn(vscode.commands, "registerCommand").mockImplementation((_id, registered) => {
+      run = registered as typeof run;
+      return { dispose: () => undefined };
+    });
+    const handed: unknown[] = [];
+    registerCommands({ "nosa.a": (what) => handed.push(what) }, () => undefined);
+    await run();
+    await run(undefined);
+    await run("a row");
+    expect(handed).toEqual([undefined, goneRow, "a row"]);
+    // Refused before anything is looked at.
+    const actions = new ContextActions({} as ContextActionsOptions);
+    await expect(actions.exclude(goneRow)).rejects.toMatchObject({ kind: "rowGone" });
+  });
+
   it("are registered by their id, tell of what they throw, and go with the scope", async () => {
     const registered = new Map<string, () => Promise<void>>();
     vi.spyOn(vscode.commands, "registerCommand").mockImplementation((id, run) => {
