@@ -241,6 +241,67 @@ TEST(BlockStore, WritingBehindLeavesLittleToWriteWhenAPlaceIsNeeded) {
   }
 }
 
+/// A disk tier whose writes can be made to fail.
+class FailingTier final : public Tier {
+ public:
+  bool fails = false;
+
+  std::string_view name() const override { return "failing"; }
+  size_t extent_bytes() const override { return disk_.extent_bytes(); }
+  size_t n_taken() const override { return disk_.n_taken(); }
+  Result<TierSlot> take() override { return disk_.take(); }
+  void release(TierSlot slot) override { disk_.release(slot); }
+  Status write(std::span<const TierTransfer> transfers) override {
+    return fails ? failure() : disk_.write(transfers);
+  }
+  Status read(std::span<const TierTransfer> transfers) override { return disk_.read(transfers); }
+  void start_writing(std::span<const TierTransfer> transfers) override {
+    failed_ = fails;
+    if (!failed_) disk_.start_writing(transfers);
+  }
+  bool is_writing() const override { return !failed_ && disk_.is_writing(); }
+  Status finish_writing() override { return failed_ ? failure() : disk_.finish_writing(); }
+  std::byte* address(TierSlot) override { return nullptr; }
+
+ private:
+  static Status failure() { return Status::no_space("The disk is full."); }
+
+  DiskTier disk_{disk_options(kExtent * 4096)};
+  bool failed_ = false;
+};
+
+TEST(BlockStore, AWriteThatFailedBehindIsTriedAgainAndTold) {
+  FailingTier tier;
+  BlockStore store({.extent_bytes = kExtent, .bytes_max = kSlabBytes}, &tier);
+  std::vector<BlockId> blocks;
+  std::mt19937 rng(std::random_device{}());
+  int n_refused = 0;
+  for (int round = 0; round < 2000; ++round) {
+    if (rng() % 40 == 0) tier.fails = !tier.fails;
+    store.begin_step();
+    const Result<BlockId> block = store.hold();
+    if (!block.ok()) {
+      EXPECT_EQ(block.status().code(), StatusCode::kNoSpace);
+      n_refused += 1;
+      tier.fails = false;
+      continue;
+    }
+    stamp(store.data(*block), blocks.size());
+    blocks.push_back(*block);
+    if (round % 50 == 0) store.check_integrity();
+  }
+  EXPECT_GT(n_refused, 0);
+  EXPECT_GT(store.n_written_behind(), 0u);
+  tier.fails = false;
+  for (uint64_t i = 0; i < blocks.size(); ++i) {
+    store.begin_step();
+    ASSERT_TRUE(store.make_resident({&blocks[i], 1}).ok());
+    ASSERT_TRUE(has_stamp(store.data(blocks[i]), i));
+  }
+  for (const BlockId block : blocks) store.release(block);
+  EXPECT_EQ(tier.n_taken(), 0u);
+}
+
 // A model of the store that never forgets, against random operations.
 TEST(BlockStore, BooksBalanceAndBytesHoldOverRandomOperations) {
   DiskTier disk(disk_options(kExtent * 4096));
