@@ -18,10 +18,14 @@ ValueRule value_from(Options& options) {
   static constexpr std::array<std::string_view, 7> kinds = {"text",   "string", "number", "integer",
                                                             "object", "array",  "anyOf"};
   switch (options.choice("kind", kinds)) {
-    case 0: return {ValueRule::Text{options.texts("texts")}};
-    case 1: return {ValueRule::String{}};
-    case 2: return {ValueRule::Number{false}};
-    case 3: return {ValueRule::Number{true}};
+    case 0:
+      return {ValueRule::Text{options.texts("texts")}};
+    case 1:
+      return {ValueRule::String{}};
+    case 2:
+      return {ValueRule::Number{false}};
+    case 3:
+      return {ValueRule::Number{true}};
     case 4: {
       ValueRule::Object object;
       options.each("properties", [&](Options& property) {
@@ -32,9 +36,11 @@ ValueRule value_from(Options& options) {
       return {std::move(object)};
     }
     case 5:
-      return {ValueRule::Array{int(options.whole("items", 0, int_max)), int(options.whole("min", 0, int_max)),
+      return {ValueRule::Array{int(options.whole("items", 0, int_max)),
+                               int(options.whole("min", 0, int_max)),
                                int(options.whole_or("max", int_max, 0, int_max))}};
-    default: break;
+    default:
+      break;
   }
   ValueRule::AnyOf any;
   for (const uint32_t value : options.ids_or_none("values")) any.values.push_back(int(value));
@@ -59,9 +65,11 @@ std::shared_ptr<const Grammar> GrammarObject::from(Napi::Value value) {
   return Unwrap(object)->grammar_;
 }
 
-GrammarObject::GrammarObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GrammarObject>(info) {
+GrammarObject::GrammarObject(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<GrammarObject>(info) {
   if (!info[0].IsExternal()) {
-    Napi::TypeError::New(info.Env(), "Grammars come from createGrammar().").ThrowAsJavaScriptException();
+    Napi::TypeError::New(info.Env(), "Grammars come from createGrammar().")
+        .ThrowAsJavaScriptException();
     return;
   }
   grammar_ = *info[0].As<Napi::External<std::shared_ptr<const Grammar>>>().Data();

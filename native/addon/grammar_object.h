@@ -9,7 +9,8 @@
 
 namespace nosa::addon {
 
-/// SEAM 3's NativeGrammar: rules that decode commands follow. Nothing of it changes, so it needs no thread.
+/// SEAM 3's NativeGrammar: rules that decode commands follow. Nothing of it changes, so it needs no
+/// thread.
 class GrammarObject : public Napi::ObjectWrap<GrammarObject> {
  public:
   static Napi::Function define(Napi::Env env);

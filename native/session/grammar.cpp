@@ -21,16 +21,18 @@ const Rule* rule_as(const ValueRule& rule) {
 
 /// Which of the sorted `texts` in [low, high), alike in their first `at` bytes, go on with `byte`.
 template <typename Texts, typename Projection>
-std::pair<uint32_t, uint32_t> narrowed(const Texts& texts, Projection text, uint32_t low, uint32_t high,
-                                       uint32_t at, uint8_t byte) {
+std::pair<uint32_t, uint32_t> narrowed(const Texts& texts, Projection text, uint32_t low,
+                                       uint32_t high, uint32_t at, uint8_t byte) {
   const auto next = [&](const auto& item) {
     const std::string& bytes = std::invoke(text, item);
     return at < bytes.size() ? int(uint8_t(bytes[at])) : -1;
   };
   const auto begin = texts.begin() + low;
   const auto end = texts.begin() + high;
-  const auto first = std::partition_point(begin, end, [&](const auto& item) { return next(item) < byte; });
-  const auto last = std::partition_point(first, end, [&](const auto& item) { return next(item) == byte; });
+  const auto first =
+      std::partition_point(begin, end, [&](const auto& item) { return next(item) < byte; });
+  const auto last =
+      std::partition_point(first, end, [&](const auto& item) { return next(item) == byte; });
   return {uint32_t(first - texts.begin()), uint32_t(last - texts.begin())};
 }
 
@@ -66,35 +68,46 @@ Grammar::Grammar(CallRules rules, std::shared_ptr<const Vocabulary> vocabulary)
     : rules_(std::move(rules)), vocabulary_(std::move(vocabulary)), open_borders_{0, 0} {
   int border = 0;
   for (size_t n = 1; n < rules_.open.size(); ++n) {
-    while (border > 0 && rules_.open[size_t(border)] != rules_.open[n]) border = open_borders_[size_t(border)];
+    while (border > 0 && rules_.open[size_t(border)] != rules_.open[n])
+      border = open_borders_[size_t(border)];
     if (rules_.open[size_t(border)] == rules_.open[n]) ++border;
     open_borders_.push_back(border);
   }
 }
 
 int Grammar::open_match(int matched, uint8_t byte) const {
-  while (matched > 0 && uint8_t(rules_.open[size_t(matched)]) != byte) matched = open_borders_[size_t(matched)];
+  while (matched > 0 && uint8_t(rules_.open[size_t(matched)]) != byte)
+    matched = open_borders_[size_t(matched)];
   return uint8_t(rules_.open[size_t(matched)]) == byte ? matched + 1 : 0;
 }
 
 Status Grammar::sort_and_check() {
-  const auto wrong = [](const char* what) { return Status::invalid_argument(std::string("A grammar ") + what); };
-  const auto outside = [&](int value) { return value < 0 || size_t(value) >= rules_.values.size(); };
+  const auto wrong = [](const char* what) {
+    return Status::invalid_argument(std::string("A grammar ") + what);
+  };
+  const auto outside = [&](int value) {
+    return value < 0 || size_t(value) >= rules_.values.size();
+  };
   for (ValueRule& rule : rules_.values) {
     if (auto* text = std::get_if<ValueRule::Text>(&rule.is)) {
-      if (text->texts.empty() || !sort_distinct(text->texts, std::identity()) || text->texts[0].empty()) {
+      if (text->texts.empty() || !sort_distinct(text->texts, std::identity()) ||
+          text->texts[0].empty()) {
         return wrong("needs texts that are not empty and not there twice.");
       }
     } else if (auto* object = std::get_if<ValueRule::Object>(&rule.is)) {
-      if (object->properties.size() > properties_max) return wrong("has an object of too many properties.");
-      if (!sort_distinct(object->properties, &ValueRule::Property::key)) return wrong("has a key twice.");
-      if (object->rest != -1 && outside(object->rest)) return wrong("names a value that is not there.");
+      if (object->properties.size() > properties_max)
+        return wrong("has an object of too many properties.");
+      if (!sort_distinct(object->properties, &ValueRule::Property::key))
+        return wrong("has a key twice.");
+      if (object->rest != -1 && outside(object->rest))
+        return wrong("names a value that is not there.");
       for (const ValueRule::Property& property : object->properties) {
         if (outside(property.value)) return wrong("names a value that is not there.");
       }
     } else if (const auto* array = rule_as<ValueRule::Array>(rule)) {
       if (outside(array->items)) return wrong("names a value that is not there.");
-      if (array->n_min < 0 || array->n_max < array->n_min) return wrong("has an array of no possible length.");
+      if (array->n_min < 0 || array->n_max < array->n_min)
+        return wrong("has an array of no possible length.");
     } else if (const auto* any = rule_as<ValueRule::AnyOf>(rule)) {
       for (const int value : any->values) {
         if (outside(value)) return wrong("names a value that is not there.");
@@ -164,15 +177,18 @@ Status Grammar::check_bytes() {
   }
   need(rules_.close);
   if (rules_.required) need(rules_.open);
-  const auto is_there = [&](int byte) { return vocabulary_->byte_token(uint8_t(byte)).has_value(); };
+  const auto is_there = [&](int byte) {
+    return vocabulary_->byte_token(uint8_t(byte)).has_value();
+  };
   for (int byte = 0; byte < 256; ++byte) {
     if (needed[size_t(byte)] && !is_there(byte)) {
-      return Status::unsupported("The model's vocabulary has no token for byte " + std::to_string(byte) +
-                                 " alone, which calls need.");
+      return Status::unsupported("The model's vocabulary has no token for byte " +
+                                 std::to_string(byte) + " alone, which calls need.");
     }
   }
   has_continuations_ = true;
-  for (int byte = 0x80; byte < 0xC0; ++byte) has_continuations_ = has_continuations_ && is_there(byte);
+  for (int byte = 0x80; byte < 0xC0; ++byte)
+    has_continuations_ = has_continuations_ && is_there(byte);
   return {};
 }
 
@@ -184,7 +200,8 @@ bool GrammarState::take(uint32_t id) {
   const std::string_view bytes = grammar_->vocabulary().bytes(id);
   if (bytes.empty()) {
     if (in_call()) return false;
-    stacks_.n_matched = 0;  // A mark that writes nothing stands between what is before and behind it.
+    stacks_.n_matched =
+        0;  // A mark that writes nothing stands between what is before and behind it.
     return true;
   }
   trial_ = stacks_;
@@ -240,7 +257,8 @@ bool GrammarState::take(Stacks& stacks, std::string_view bytes) {
 bool GrammarState::take(Stacks& stacks, uint8_t byte) {
   if (stacks.threads.empty()) {
     stacks.n_matched = grammar_->open_match(stacks.n_matched, byte);
-    if (stacks.n_matched == int(grammar_->rules().open.size())) begin_call(Level::Phase::kBegin, stacks);
+    if (stacks.n_matched == int(grammar_->rules().open.size()))
+      begin_call(Level::Phase::kBegin, stacks);
     return true;
   }
   next_.levels.clear();
@@ -298,7 +316,8 @@ void GrammarState::feed(size_t begin, uint8_t byte) {
 void GrammarState::finish(size_t begin) {
   const std::span<const Level> levels(next_.levels);
   const auto is_same = [&](const Thread& thread) {
-    return std::ranges::equal(levels.subspan(begin), levels.subspan(thread.begin, thread.end - thread.begin));
+    return std::ranges::equal(levels.subspan(begin),
+                              levels.subspan(thread.begin, thread.end - thread.begin));
   };
   if (next_.threads.size() == threads_max || std::ranges::any_of(next_.threads, is_same)) {
     next_.levels.resize(begin);
@@ -360,9 +379,11 @@ GrammarState::Step GrammarState::step(Level& level, int depth, uint8_t byte, int
   const ValueRule& rule = grammar_->rules().values[size_t(level.rule)];
   if (level.phase == Phase::kText) {
     const std::vector<std::string>& texts = rule_as<ValueRule::Text>(rule)->texts;
-    const auto [low, high] = narrowed(texts, std::identity(), level.low, level.high, level.count, byte);
+    const auto [low, high] =
+        narrowed(texts, std::identity(), level.low, level.high, level.count, byte);
     // A number may end where another goes on.
-    if (low == high) return texts[level.low].size() == level.count ? Step::kDoneBefore : Step::kWrong;
+    if (low == high)
+      return texts[level.low].size() == level.count ? Step::kDoneBefore : Step::kWrong;
     level.low = low;
     level.high = high;
     ++level.count;
@@ -439,13 +460,14 @@ GrammarState::Step GrammarState::step_call(Level& level, uint8_t byte, int& valu
   }
 }
 
-GrammarState::Step GrammarState::step_object(Level& level, const ValueRule::Object& object, int depth,
-                                             uint8_t byte, int& value) const {
+GrammarState::Step GrammarState::step_object(Level& level, const ValueRule::Object& object,
+                                             int depth, uint8_t byte, int& value) const {
   using Phase = Level::Phase;
   const size_t n = object.properties.size();
   const bool has_rest = object.rest >= 0 && fits(object.rest, depth);
   switch (level.phase) {
-    case Phase::kKey: return step_key(level, object, has_rest, byte);
+    case Phase::kKey:
+      return step_key(level, object, has_rest, byte);
     case Phase::kColon:
       level.phase = Phase::kValue;
       return byte == ':' ? Step::kTaken : Step::kWrong;
@@ -453,7 +475,8 @@ GrammarState::Step GrammarState::step_object(Level& level, const ValueRule::Obje
       value = level.low < n ? object.properties[level.low].value : object.rest;
       level.phase = Phase::kAfter;
       return Step::kValue;
-    default: break;
+    default:
+      break;
   }
   const bool may_go_on = has_rest || (bits(0, n) & ~level.seen) != 0;
   if (byte == '}' && level.phase != Phase::kNext) {
@@ -475,10 +498,10 @@ GrammarState::Step GrammarState::step_object(Level& level, const ValueRule::Obje
   return Step::kTaken;
 }
 
-// A key is one of the properties' that was not written yet or, where there may be others, any that is none of
-// them; such a key has no escapes, behind which it could be one in disguise.
-GrammarState::Step GrammarState::step_key(Level& level, const ValueRule::Object& object, bool has_rest,
-                                          uint8_t byte) const {
+// A key is one of the properties' that was not written yet or, where there may be others, any that
+// is none of them; such a key has no escapes, behind which it could be one in disguise.
+GrammarState::Step GrammarState::step_key(Level& level, const ValueRule::Object& object,
+                                          bool has_rest, uint8_t byte) const {
   const std::vector<ValueRule::Property>& properties = object.properties;
   const bool was_escape = level.string.in_escape();
   const StringLexer::Step lexed = level.string.take(byte);

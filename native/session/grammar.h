@@ -32,8 +32,8 @@ struct ValueRule {
     int value = 0;
     bool required = false;
   };
-  /// Properties in any order, each at most once, as a model may have learnt to write them in another order
-  /// than the schema's. `rest` is what other keys hold, or -1 when there are none.
+  /// Properties in any order, each at most once, as a model may have learnt to write them in
+  /// another order than the schema's. `rest` is what other keys hold, or -1 when there are none.
   struct Object {
     std::vector<Property> properties;
     int rest = -1;
@@ -50,8 +50,9 @@ struct ValueRule {
   std::variant<Text, String, Number, Object, Array, AnyOf> is;
 };
 
-/// How a model calls functions: text in which `open` may stand; behind it one of the calls, `begin`, then
-/// JSON, then `end`; then `close`; then text again. Blanks may stand between these five.
+/// How a model calls functions: text in which `open` may stand; behind it one of the calls,
+/// `begin`, then JSON, then `end`; then `close`; then text again. Blanks may stand between these
+/// five.
 struct CallRules {
   struct Call {
     std::string begin;
@@ -72,10 +73,10 @@ class Grammar {
   /// Values within values, the call among them; deeper ones are never begun.
   static constexpr int depth_max = 64;
 
-  /// Fails with kInvalidArgument for an index that leads nowhere, an object of more than properties_max
-  /// properties or with one twice, a value that cannot end within depth_max, empty texts, or a call's
-  /// beginning that another begins with; with kUnsupported when a byte that may be needed has no token
-  /// of its own, as then a text could come to where no token fits.
+  /// Fails with kInvalidArgument for an index that leads nowhere, an object of more than
+  /// properties_max properties or with one twice, a value that cannot end within depth_max, empty
+  /// texts, or a call's beginning that another begins with; with kUnsupported when a byte that may
+  /// be needed has no token of its own, as then a text could come to where no token fits.
   static Result<Grammar> create(CallRules rules, std::shared_ptr<const Vocabulary> vocabulary);
 
   const CallRules& rules() const { return rules_; }
@@ -100,20 +101,22 @@ class Grammar {
   CallRules rules_;
   std::shared_ptr<const Vocabulary> vocabulary_;  // Shared with the other grammars of its model.
   std::vector<int> depths_;
-  std::vector<int> open_borders_;  // Of each beginning of `open`: the longest one that it also ends with.
+  std::vector<int>
+      open_borders_;  // Of each beginning of `open`: the longest one that it also ends with.
   bool has_continuations_ = false;
 };
 
-/// Where a text stands in a grammar, and which tokens may come next. Whatever tokens it took, there is one
-/// that it takes next, and a shortest way to the call's end.
+/// Where a text stands in a grammar, and which tokens may come next. Whatever tokens it took, there
+/// is one that it takes next, and a shortest way to the call's end.
 ///
-/// A set of stacks, because alternatives that begin alike are followed together; nearly always it is one.
+/// A set of stacks, because alternatives that begin alike are followed together; nearly always it
+/// is one.
 class GrammarState final : public TokenFilter {
  public:
   explicit GrammarState(std::shared_ptr<const Grammar> grammar);
 
-  /// Goes on with a token; false when it does not fit, and then nothing has changed. In text between calls
-  /// everything fits but what would begin a call wrongly.
+  /// Goes on with a token; false when it does not fit, and then nothing has changed. In text
+  /// between calls everything fits but what would begin a call wrongly.
   bool take(uint32_t id);
 
   /// In the midst of a call.
@@ -126,19 +129,30 @@ class GrammarState final : public TokenFilter {
   /// One level of a stack.
   struct Level {
     enum class Phase : uint8_t {
-      kOpening, kBegin, kArguments, kEnd, kClosing,  // of a call
-      kText, kString, kNumber,
-      kFirst, kKey, kColon, kValue, kAfter, kNext,   // of an object or array
+      kOpening,
+      kBegin,
+      kArguments,
+      kEnd,
+      kClosing,  // of a call
+      kText,
+      kString,
+      kNumber,
+      kFirst,
+      kKey,
+      kColon,
+      kValue,
+      kAfter,
+      kNext,  // of an object or array
     };
-    int rule = -1;          // Of values; of a call the index of the call, once it is known.
+    int rule = -1;  // Of values; of a call the index of the call, once it is known.
     Phase phase = Phase::kText;
-    uint8_t n_blanks = 0;   // Since the last byte that was none.
+    uint8_t n_blanks = 0;  // Since the last byte that was none.
     StringLexer string;
     NumberLexer number;
-    uint32_t count = 0;     // Bytes of a text, items of an array.
-    uint32_t low = 0;       // Sorted texts or keys that begin as what was written: [low, high).
+    uint32_t count = 0;  // Bytes of a text, items of an array.
+    uint32_t low = 0;    // Sorted texts or keys that begin as what was written: [low, high).
     uint32_t high = 0;
-    uint64_t seen = 0;      // Properties that were written, or do not fit any more.
+    uint64_t seen = 0;  // Properties that were written, or do not fit any more.
 
     bool operator==(const Level&) const = default;
   };
@@ -165,17 +179,22 @@ class GrammarState final : public TokenFilter {
   void finish(size_t begin);
   Step step(Level& level, int depth, uint8_t byte, int& value) const;
   Step step_call(Level& level, uint8_t byte, int& value) const;
-  Step step_object(Level& level, const ValueRule::Object& object, int depth, uint8_t byte, int& value) const;
+  Step step_object(Level& level, const ValueRule::Object& object, int depth, uint8_t byte,
+                   int& value) const;
   Step step_key(Level& level, const ValueRule::Object& object, bool has_rest, uint8_t byte) const;
-  Step step_array(Level& level, const ValueRule::Array& array, int depth, uint8_t byte, int& value) const;
-  bool fits(int value, int depth) const { return depth + grammar_->depth(value) <= Grammar::depth_max; }
+  Step step_array(Level& level, const ValueRule::Array& array, int depth, uint8_t byte,
+                  int& value) const;
+  bool fits(int value, int depth) const {
+    return depth + grammar_->depth(value) <= Grammar::depth_max;
+  }
   void look_ahead();
 
-  std::shared_ptr<const Grammar> grammar_;  // Kept alive from both threads: commands outlive their call.
+  std::shared_ptr<const Grammar>
+      grammar_;  // Kept alive from both threads: commands outlive their call.
   Stacks stacks_;
-  Stacks trial_;              // What is being tried.
-  Stacks next_;               // What one byte makes of it.
-  std::bitset<256> first_;    // Bytes that fit next; looked for when first asked.
+  Stacks trial_;            // What is being tried.
+  Stacks next_;             // What one byte makes of it.
+  std::bitset<256> first_;  // Bytes that fit next; looked for when first asked.
   bool has_first_ = false;
 };
 

@@ -4,9 +4,9 @@
 
 namespace nosa {
 
-/// A JSON string behind its opening quote, one byte at a time (RFC 8259, section 7): valid UTF-8, no
-/// bare control characters. `\u` never names half of a surrogate pair; such characters are written as
-/// they are.
+/// A JSON string behind its opening quote, one byte at a time (RFC 8259, section 7): valid UTF-8,
+/// no bare control characters. `\u` never names half of a surrogate pair; such characters are
+/// written as they are.
 class StringLexer {
  public:
   enum class Step : uint8_t { kMore, kClosed, kWrong };
@@ -24,9 +24,18 @@ class StringLexer {
  private:
   enum class State : uint8_t {
     kPlain,
-    kOneMore, kTwoMore, kThreeMore,           // Any continuation bytes.
-    kAfterE0, kAfterEd, kAfterF0, kAfterF4,   // The next one is limited: Unicode's table 3-7.
-    kEscape, kHex1, kHex2, kHex3, kHex4,
+    kOneMore,
+    kTwoMore,
+    kThreeMore,  // Any continuation bytes.
+    kAfterE0,
+    kAfterEd,
+    kAfterF0,
+    kAfterF4,  // The next one is limited: Unicode's table 3-7.
+    kEscape,
+    kHex1,
+    kHex2,
+    kHex3,
+    kHex4,
     kHexBelow8,  // Behind `\ud`.
   };
 
@@ -43,8 +52,8 @@ class StringLexer {
   State state_ = State::kPlain;
 };
 
-/// A JSON number (RFC 8259, section 6) of bounded length, so that it stays within what a double holds
-/// and a model cannot go on with digits for ever.
+/// A JSON number (RFC 8259, section 6) of bounded length, so that it stays within what a double
+/// holds and a model cannot go on with digits for ever.
 class NumberLexer {
  public:
   static constexpr int digits_max = 15;  ///< Before the point, and behind it.
@@ -65,7 +74,15 @@ class NumberLexer {
 
  private:
   enum class State : uint8_t {
-    kStart, kMinus, kZero, kDigits, kPoint, kFraction, kE, kExponentSign, kExponent
+    kStart,
+    kMinus,
+    kZero,
+    kDigits,
+    kPoint,
+    kFraction,
+    kE,
+    kExponentSign,
+    kExponent
   };
 
   bool go(State state) {

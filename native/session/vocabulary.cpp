@@ -6,8 +6,8 @@
 namespace nosa {
 
 Result<Vocabulary> Vocabulary::create(std::string bytes, std::vector<uint32_t> offsets) {
-  const bool is_table = !offsets.empty() && offsets.front() == 0 && offsets.back() == bytes.size() &&
-                        std::ranges::is_sorted(offsets);
+  const bool is_table = !offsets.empty() && offsets.front() == 0 &&
+                        offsets.back() == bytes.size() && std::ranges::is_sorted(offsets);
   if (!is_table) return Status::invalid_argument("The offsets are not those of the tokens' bytes.");
   return Vocabulary(std::move(bytes), std::move(offsets));
 }

@@ -24,7 +24,8 @@ class GrammarDecodeTest : public TinySession {
       bytes.push_back(char(byte));
       offsets.push_back(uint32_t(bytes.size()));
     }
-    for (const char* token : {"<call>", "</call>", "{\"", "\": ", "\", \"", "\"}", "}}", "true", "12", "path", "na", "me", "\xC3\xA9", "\xE2\x82"}) {
+    for (const char* token : {"<call>", "</call>", "{\"", "\": ", "\", \"", "\"}", "}}", "true",
+                              "12", "path", "na", "me", "\xC3\xA9", "\xE2\x82"}) {
       bytes += token;
       offsets.push_back(uint32_t(bytes.size()));
     }
@@ -32,8 +33,8 @@ class GrammarDecodeTest : public TinySession {
     vocabulary_ = std::make_shared<const Vocabulary>(Vocabulary::create(bytes, offsets).value());
   }
 
-  /// {"name": "look", "arguments": {"path": one of 3 texts, "deep": true or false, optional}}, the calls short
-  /// enough for a random model to come to their ends.
+  /// {"name": "look", "arguments": {"path": one of 3 texts, "deep": true or false, optional}}, the
+  /// calls short enough for a random model to come to their ends.
   std::shared_ptr<const Grammar> grammar(bool required) const {
     CallRules rules;
     rules.open = "<call>";
@@ -44,7 +45,8 @@ class GrammarDecodeTest : public TinySession {
                     {ValueRule::Text{{"true", "false"}}},
                     {ValueRule::Object{{{"n", 4, true}}}},
                     {ValueRule::Number{true}}};
-    rules.calls = {{"{\"name\": \"look\", \"arguments\": ", 0, "}"}, {"{\"name\": \"count\", \"arguments\": ", 3, "}"}};
+    rules.calls = {{"{\"name\": \"look\", \"arguments\": ", 0, "}"},
+                   {"{\"name\": \"count\", \"arguments\": ", 3, "}"}};
     return std::make_shared<const Grammar>(Grammar::create(rules, vocabulary_).value());
   }
 
@@ -54,7 +56,8 @@ class GrammarDecodeTest : public TinySession {
     return all;
   }
 
-  DecodeRequest request(std::shared_ptr<const Grammar> grammar, int from, int n_steps, float temperature) const {
+  DecodeRequest request(std::shared_ptr<const Grammar> grammar, int from, int n_steps,
+                        float temperature) const {
     DecodeRequest made = draws(n_steps);
     made.sampling.temperature = temperature;
     made.sampling.seed = 11;
@@ -132,7 +135,8 @@ TEST_F(GrammarDecodeTest, DraftsAndInterruptionsChangeNothing) {
         running.store(++command);
         DecodeRequest asked = request(rules, 60, int(whole.steps.size() - steps.size()), 0.8f);
         asked.drafts = drafts;
-        const DecodeOutcome outcome = broken.decode(asked, StopFlag(stopped_up_to, command)).value();
+        const DecodeOutcome outcome =
+            broken.decode(asked, StopFlag(stopped_up_to, command)).value();
         steps.insert(steps.end(), outcome.steps.begin(), outcome.steps.end());
         session->check_integrity();
       }
@@ -157,15 +161,18 @@ TEST_F(GrammarDecodeTest, TextWithoutCallsIsWhatItWasWithoutGrammar) {
     answers.push_back(sequence.decode(asked, {}).value().steps);
   }
   ASSERT_EQ(answers[0].size(), answers[1].size());
-  for (size_t i = 0; i < answers[0].size(); ++i) EXPECT_EQ(answers[0][i].token, answers[1][i].token);
+  for (size_t i = 0; i < answers[0].size(); ++i)
+    EXPECT_EQ(answers[0][i].token, answers[1][i].token);
 }
 
 TEST_F(GrammarDecodeTest, WhatIsThereMustFollowTheGrammarToo) {
   const auto session = open();
   Sequence& sequence = create(*session);
   ASSERT_TRUE(sequence.set_tokens(std::vector<uint32_t>{5, 256, '{', 'x'}).ok());
-  EXPECT_EQ(sequence.decode(request(grammar(false), 1, 3, 0), {}).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(sequence.decode(request(grammar(false), 5, 3, 0), {}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(sequence.decode(request(grammar(false), 1, 3, 0), {}).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(sequence.decode(request(grammar(false), 5, 3, 0), {}).status().code(),
+            StatusCode::kInvalidArgument);
   EXPECT_TRUE(sequence.decode(request(grammar(false), 2, 3, 0), {}).ok());
   DecodeRequest forced = request(grammar(false), 2, 1, 0);
   forced.forced = true;

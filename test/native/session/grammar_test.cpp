@@ -17,7 +17,8 @@ namespace nosa::test {
 namespace {
 
 /// Byte tokens 0 to 255 and longer ones behind them; the last one is a control token.
-std::shared_ptr<const Vocabulary> vocabulary_of(const std::vector<std::string>& longer, const std::set<int>& without = {}) {
+std::shared_ptr<const Vocabulary> vocabulary_of(const std::vector<std::string>& longer,
+                                                const std::set<int>& without = {}) {
   std::string bytes;
   std::vector<uint32_t> offsets = {0};
   for (int byte = 0; byte < 256; ++byte) {
@@ -34,10 +35,42 @@ std::shared_ptr<const Vocabulary> vocabulary_of(const std::vector<std::string>& 
 
 /// Pieces of what calls are made of, and of what they are not.
 std::vector<std::string> pieces(Random& random) {
-  std::vector<std::string> all = {
-      "<tool_call>", "</tool_call>", "{\"", "\": \"", "\", \"", "\"}", "}}", "[]", "{}", "true", "false", "null", "12", "-1",
-      "0.5", "e5", "name", "arguments", "\": ", ">\n{\"", "}\n</tool", "\xC3\xA9", "\xF0\x9F\x98", "\xE2\x82", "\\u00", "\\\\",
-      "  ", "\n\n", "\t", "a", "ab", "abc", "key", "],[", "<tool_call>{\"name\"", "oops<tool_call>\n"};
+  std::vector<std::string> all = {"<tool_call>",
+                                  "</tool_call>",
+                                  "{\"",
+                                  "\": \"",
+                                  "\", \"",
+                                  "\"}",
+                                  "}}",
+                                  "[]",
+                                  "{}",
+                                  "true",
+                                  "false",
+                                  "null",
+                                  "12",
+                                  "-1",
+                                  "0.5",
+                                  "e5",
+                                  "name",
+                                  "arguments",
+                                  "\": ",
+                                  ">\n{\"",
+                                  "}\n</tool",
+                                  "\xC3\xA9",
+                                  "\xF0\x9F\x98",
+                                  "\xE2\x82",
+                                  "\\u00",
+                                  "\\\\",
+                                  "  ",
+                                  "\n\n",
+                                  "\t",
+                                  "a",
+                                  "ab",
+                                  "abc",
+                                  "key",
+                                  "],[",
+                                  "<tool_call>{\"name\"",
+                                  "oops<tool_call>\n"};
   for (int i = 0; i < 150; ++i) {
     std::string piece;
     const std::string_view alphabet = "abk{}[]\",:0123 \n\\<>/truefalsnE.-\xC3\xA9\xE2\x82\xAC";
@@ -61,7 +94,8 @@ class RandomRules {
     const int64_t n = random_.between(1, 4);
     for (int64_t i = 0; i < n; ++i) {
       const int arguments = object(int(random_.between(0, 4)));
-      rules_.calls.push_back({"{\"name\": \"f" + std::to_string(i * 11) + "\", \"arguments\": ", arguments, "}"});
+      rules_.calls.push_back(
+          {"{\"name\": \"f" + std::to_string(i * 11) + "\", \"arguments\": ", arguments, "}"});
     }
     rules_.required = random_.between(0, 1) == 1;
     return rules_;
@@ -75,27 +109,38 @@ class RandomRules {
 
   int value(int levels, bool alternatives = true) {
     switch (random_.between(0, levels > 0 ? 8 : 3)) {
-      case 0: return add({ValueRule::String{}});
-      case 1: return add({ValueRule::Number{random_.between(0, 1) == 1}});
-      case 2: return add({ValueRule::Text{{"true", "false"}}});
-      case 3: return add({ValueRule::Text{texts()}});
-      case 4: return alternatives ? any_of(levels) : object(levels - 1);
+      case 0:
+        return add({ValueRule::String{}});
+      case 1:
+        return add({ValueRule::Number{random_.between(0, 1) == 1}});
+      case 2:
+        return add({ValueRule::Text{{"true", "false"}}});
+      case 3:
+        return add({ValueRule::Text{texts()}});
+      case 4:
+        return alternatives ? any_of(levels) : object(levels - 1);
       case 5:
-      case 6: return array(levels - 1);
-      default: return object(levels - 1);
+      case 6:
+        return array(levels - 1);
+      default:
+        return object(levels - 1);
     }
   }
 
   std::vector<std::string> texts() {
-    std::vector<std::string> all = {"1", "10", "-3.5", "null", "\"a\"", "\"ab\"", "\"a b\\n\"", "\"\xC3\xA9\"", "[1,2]", "{\"a\":null}"};
-    for (size_t i = all.size() - 1; i > 0; --i) std::swap(all[i], all[size_t(random_.between(0, int64_t(i)))]);
+    std::vector<std::string> all = {"1",     "10",          "-3.5",       "null",
+                                    "\"a\"", "\"ab\"",      "\"a b\\n\"", "\"\xC3\xA9\"",
+                                    "[1,2]", "{\"a\":null}"};
+    for (size_t i = all.size() - 1; i > 0; --i)
+      std::swap(all[i], all[size_t(random_.between(0, int64_t(i)))]);
     all.resize(size_t(random_.between(1, 5)));
     return all;
   }
 
   int any_of(int levels) {
     ValueRule::AnyOf any;
-    for (int64_t n = random_.between(1, 4); n > 0; --n) any.values.push_back(value(levels - 1, false));
+    for (int64_t n = random_.between(1, 4); n > 0; --n)
+      any.values.push_back(value(levels - 1, false));
     return add({std::move(any)});
   }
 
@@ -106,10 +151,12 @@ class RandomRules {
   }
 
   int object(int levels) {
-    std::vector<std::string> keys = {"a", "ab", "abc", "b", "k\\\"q", "\xC3\xA9", "path", "", "a b", "\\u0007"};
+    std::vector<std::string> keys = {"a",        "ab",   "abc", "b",   "k\\\"q",
+                                     "\xC3\xA9", "path", "",    "a b", "\\u0007"};
     ValueRule::Object object;
     for (const std::string& key : keys) {
-      if (random_.between(0, 2) == 0) object.properties.push_back({key, value(levels), random_.between(0, 1) == 1});
+      if (random_.between(0, 2) == 0)
+        object.properties.push_back({key, value(levels), random_.between(0, 1) == 1});
     }
     if (random_.between(0, 2) == 0) object.rest = value(levels);
     return add({std::move(object)});
@@ -119,7 +166,8 @@ class RandomRules {
   CallRules rules_;
 };
 
-/// An independent look at a finished call: recursive descent over the text, trying every alternative.
+/// An independent look at a finished call: recursive descent over the text, trying every
+/// alternative.
 class Checker {
  public:
   Checker(const CallRules& rules, std::string_view text) : rules_(rules), text_(text) {}
@@ -133,7 +181,8 @@ class Checker {
         end = blanks(end);
         if (text_.substr(end, call.end.size()) != call.end) continue;
         end = blanks(end + call.end.size());
-        if (text_.substr(end, rules_.close.size()) == rules_.close) return end + rules_.close.size();
+        if (text_.substr(end, rules_.close.size()) == rules_.close)
+          return end + rules_.close.size();
       }
     }
     return text_.npos;
@@ -143,7 +192,8 @@ class Checker {
   using Ends = std::set<size_t>;
 
   size_t blanks(size_t at) const {
-    while (at < text_.size() && std::strchr(" \n\r\t", text_[at]) != nullptr && text_[at] != 0) ++at;
+    while (at < text_.size() && std::strchr(" \n\r\t", text_[at]) != nullptr && text_[at] != 0)
+      ++at;
     return at;
   }
 
@@ -170,7 +220,8 @@ class Checker {
 
   // `at`: where an item, or the closing bracket, is due.
   void items(const ValueRule::Array& array, size_t at, int count, Ends& ends) const {
-    if (count == 0 && array.n_min == 0 && at < text_.size() && text_[at] == ']') ends.insert(at + 1);
+    if (count == 0 && array.n_min == 0 && at < text_.size() && text_[at] == ']')
+      ends.insert(at + 1);
     if (count >= array.n_max) return;
     for (size_t end : value(array.items, at)) {
       end = blanks(end);
@@ -180,13 +231,15 @@ class Checker {
     }
   }
 
-  void members(const ValueRule::Object& object, size_t at, const std::set<std::string>& seen, Ends& ends) const {
+  void members(const ValueRule::Object& object, size_t at, const std::set<std::string>& seen,
+               Ends& ends) const {
     const auto is_whole = [&](const std::set<std::string>& keys) {
       return std::ranges::all_of(object.properties, [&](const ValueRule::Property& property) {
         return !property.required || keys.contains(property.key);
       });
     };
-    if (seen.empty() && is_whole(seen) && at < text_.size() && text_[at] == '}') ends.insert(at + 1);
+    if (seen.empty() && is_whole(seen) && at < text_.size() && text_[at] == '}')
+      ends.insert(at + 1);
     const size_t key_end = string_end(at);
     if (key_end == text_.npos) return;
     const std::string key(text_.substr(at + 1, key_end - at - 2));
@@ -215,7 +268,10 @@ class Checker {
         ++at;
         if (at >= text_.size()) return text_.npos;
         if (text_[at] == 'u') {
-          if (text_.size() < at + 5 || !std::ranges::all_of(text_.substr(at + 1, 4), [](char c) { return std::isxdigit(uint8_t(c)) != 0; })) return text_.npos;
+          if (text_.size() < at + 5 || !std::ranges::all_of(text_.substr(at + 1, 4), [](char c) {
+                return std::isxdigit(uint8_t(c)) != 0;
+              }))
+            return text_.npos;
           at += 4;
         } else if (std::string_view("\"\\/bfnrt").find(text_[at]) == std::string_view::npos) {
           return text_.npos;
@@ -264,26 +320,31 @@ class Checker {
       if (at < text_.size() && (text_[at] == '+' || text_[at] == '-')) ++at;
       if (digits() == 0) return text_.npos;
     }
-    return std::isfinite(std::strtod(std::string(text_.substr(begin, at - begin)).c_str(), nullptr)) ? at : text_.npos;
+    return std::isfinite(std::strtod(std::string(text_.substr(begin, at - begin)).c_str(), nullptr))
+               ? at
+               : text_.npos;
   }
 
   const CallRules& rules_;
   std::string_view text_;
 };
 
-/// Ends what was begun: closes what can be closed, else writes one of the keys that are required somewhere, else the
-/// first byte that fits.
-std::string ending(GrammarState& state, const CallRules& rules, const Vocabulary& vocabulary, Random& random) {
+/// Ends what was begun: closes what can be closed, else writes one of the keys that are required
+/// somewhere, else the first byte that fits.
+std::string ending(GrammarState& state, const CallRules& rules, const Vocabulary& vocabulary,
+                   Random& random) {
   std::vector<std::string> keys;
   for (const ValueRule& rule : rules.values) {
     const auto* object = std::get_if<ValueRule::Object>(&rule.is);
     if (object == nullptr) continue;
     for (const ValueRule::Property& property : object->properties) {
-      if (property.required) keys.insert(keys.end(), {",\"" + property.key + "\":", "\"" + property.key + "\":"});
+      if (property.required)
+        keys.insert(keys.end(), {",\"" + property.key + "\":", "\"" + property.key + "\":"});
     }
   }
   std::vector<std::string> bytes;
-  for (const char byte : std::string_view("\":,<n0123456789-aetfru/_clo{[>")) bytes.emplace_back(1, byte);
+  for (const char byte : std::string_view("\":,<n0123456789-aetfru/_clo{[>"))
+    bytes.emplace_back(1, byte);
   for (int byte = 0; byte < 256; ++byte) bytes.emplace_back(1, char(byte));
   const std::vector<std::string> quote = {"\""};
   const std::vector<std::string> brackets = {"}", "]"};
@@ -303,9 +364,11 @@ std::string ending(GrammarState& state, const CallRules& rules, const Vocabulary
     });
   };
   while (state.in_call()) {
-    for (size_t i = keys.size(); i > 1; --i) std::swap(keys[i - 1], keys[size_t(random.between(0, int64_t(i) - 1))]);
+    for (size_t i = keys.size(); i > 1; --i)
+      std::swap(keys[i - 1], keys[size_t(random.between(0, int64_t(i) - 1))]);
     const bool in_string = state.accepts('~');
-    const bool taken = (in_string && takes_one(quote)) || takes_one(brackets) || takes_one(keys) || takes_one(bytes);
+    const bool taken = (in_string && takes_one(quote)) || takes_one(brackets) || takes_one(keys) ||
+                       takes_one(bytes);
     if (!taken) return written + " and nothing fits";
     if (written.size() > 200'000) return written.substr(0, 200) + " and no end";
   }
@@ -365,7 +428,8 @@ TEST(Grammar, WhateverTheRulesAllowIsTaken) {
   CallRules rules;
   rules.open = "<c>";
   rules.close = "</c>";
-  rules.values = {{ValueRule::Object{{{"path", 1, true}, {"n", 2, false}, {"list", 3, false}, {"any", 5, false}}}},
+  rules.values = {{ValueRule::Object{
+                      {{"path", 1, true}, {"n", 2, false}, {"list", 3, false}, {"any", 5, false}}}},
                   {ValueRule::String{}},
                   {ValueRule::Number{true}},
                   {ValueRule::Array{4, 1, 3}},
@@ -380,18 +444,36 @@ TEST(Grammar, WhateverTheRulesAllowIsTaken) {
   const auto grammar = std::make_shared<const Grammar>(Grammar::create(rules, vocabulary).value());
   const auto fits = [&](const std::string& arguments) {
     GrammarState state(grammar);
-    const std::string text = "So: <<c>\n{\"name\": \"f\", \"arguments\": " + arguments + "}\n</c> done";
-    return std::ranges::all_of(text, [&](char byte) { return state.take(uint8_t(byte)); }) && !state.in_call();
+    const std::string text =
+        "So: <<c>\n{\"name\": \"f\", \"arguments\": " + arguments + "}\n</c> done";
+    return std::ranges::all_of(text, [&](char byte) { return state.take(uint8_t(byte)); }) &&
+           !state.in_call();
   };
-  for (const char* good : {R"({"path": "a"})", R"({ "n" : -0 , "path":"\u00e9\"\\" })", R"({"list":["x",10, 1],"path":""})",
-                           R"({"any":{"a":[{},[],[[1.5e-7]],null],"":true},"path":"é😀"})", "{\n    \"path\": \"a\"\n}"}) {
+  for (const char* good : {R"({"path": "a"})", R"({ "n" : -0 , "path":"\u00e9\"\\" })",
+                           R"({"list":["x",10, 1],"path":""})",
+                           R"({"any":{"a":[{},[],[[1.5e-7]],null],"":true},"path":"é😀"})",
+                           "{\n    \"path\": \"a\"\n}"}) {
     EXPECT_TRUE(fits(good)) << good;
   }
-  for (const char* bad : {R"({})", R"({"path": 1})", R"({"path": "a", "path": "b"})", R"({"path": "a", "other": 1})", R"({"path": "a",})",
-                          R"({"path": "a", "n": 01})", R"({"path": "a", "n": 1.5})", R"({"path": "a", "list": []})", "[]",
-                          R"({"path": "a", "list": [1,1,1,1]})", R"({"path": "a", "list": [100]})", R"({"path": "\x"})",
-                          R"({"path": "\ud800"})", "{\"path\": \"\xC3\"}", "{\"path\": \"\xED\xA0\x80\"}", "{\"path\": \"\n\"}",
-                          R"({"path": "a", "n": 1234567890123456})", R"({"path": "a", "any": 1e999})", R"({"\u0070ath": "a"})",
+  for (const char* bad : {R"({})",
+                          R"({"path": 1})",
+                          R"({"path": "a", "path": "b"})",
+                          R"({"path": "a", "other": 1})",
+                          R"({"path": "a",})",
+                          R"({"path": "a", "n": 01})",
+                          R"({"path": "a", "n": 1.5})",
+                          R"({"path": "a", "list": []})",
+                          "[]",
+                          R"({"path": "a", "list": [1,1,1,1]})",
+                          R"({"path": "a", "list": [100]})",
+                          R"({"path": "\x"})",
+                          R"({"path": "\ud800"})",
+                          "{\"path\": \"\xC3\"}",
+                          "{\"path\": \"\xED\xA0\x80\"}",
+                          "{\"path\": \"\n\"}",
+                          R"({"path": "a", "n": 1234567890123456})",
+                          R"({"path": "a", "any": 1e999})",
+                          R"({"\u0070ath": "a"})",
                           "{                                        \"path\": \"a\"}"}) {
     EXPECT_FALSE(fits(bad)) << bad;
   }
@@ -403,7 +485,8 @@ TEST(Grammar, TokensMayStraddleTheMarks) {
   rules.close = "</c>";
   rules.values = {{ValueRule::Object{}}};
   rules.calls = {{"{\"f\":", 0, "}"}, {"{\"g\":", 0, "}"}};
-  const auto vocabulary = vocabulary_of({"ab<", "c>{\"", "c> x", "g\":{", "}}</", "c>, and <c", ">{\"f\":{}}</c><c>{\"h"});
+  const auto vocabulary = vocabulary_of(
+      {"ab<", "c>{\"", "c> x", "g\":{", "}}</", "c>, and <c", ">{\"f\":{}}</c><c>{\"h"});
   const auto grammar = std::make_shared<const Grammar>(Grammar::create(rules, vocabulary).value());
   GrammarState state(grammar);
   EXPECT_TRUE(state.take(256));
@@ -437,7 +520,8 @@ TEST(Grammar, CharactersAreNotLeftHalfWrittenWhereNoTokenCouldEndThem) {
     ASSERT_TRUE(state.take(257));
     EXPECT_TRUE(state.accepts('"'));
   }
-  EXPECT_EQ(Grammar::create(rules, vocabulary_of({}, {'}'})).status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(Grammar::create(rules, vocabulary_of({}, {'}'})).status().code(),
+            StatusCode::kUnsupported);
 }
 
 TEST(Grammar, DepthIsBoundedAndEveryValueCanStillEnd) {
@@ -447,14 +531,17 @@ TEST(Grammar, DepthIsBoundedAndEveryValueCanStillEnd) {
   rules.open = "<c>";
   rules.close = "</c>";
   rules.required = true;
-  rules.values = {{ValueRule::Object{{{"a", 1, true}, {"b", 0, false}}}}, {ValueRule::Array{1, 0, 9}}};
+  rules.values = {{ValueRule::Object{{{"a", 1, true}, {"b", 0, false}}}},
+                  {ValueRule::Array{1, 0, 9}}};
   rules.calls = {{"{", 0, "}"}};
   const auto vocabulary = vocabulary_of({});
   for (const std::string deeper : {"[", "{\"b\":"}) {
     GrammarState state(std::make_shared<const Grammar>(Grammar::create(rules, vocabulary).value()));
-    for (const char byte : std::string(deeper == "[" ? "<c>{{\"a\":" : "<c>{")) ASSERT_TRUE(state.take(uint8_t(byte)));
+    for (const char byte : std::string(deeper == "[" ? "<c>{{\"a\":" : "<c>{"))
+      ASSERT_TRUE(state.take(uint8_t(byte)));
     int n_taken = 0;
-    while (n_taken < 1000 && state.take(uint8_t(deeper[size_t(n_taken) % deeper.size()]))) ++n_taken;
+    while (n_taken < 1000 && state.take(uint8_t(deeper[size_t(n_taken) % deeper.size()])))
+      ++n_taken;
     EXPECT_LT(n_taken, 400);
     EXPECT_GT(n_taken, 40);
     EXPECT_TRUE(ending(state, rules, *vocabulary, random).ends_with("</c>"));
@@ -477,22 +564,39 @@ TEST(Grammar, RulesThatMakeNoSenseAreRefused) {
       [](CallRules& rules) { rules.calls.clear(); },
       [](CallRules& rules) { rules.calls[0].arguments = 1; },
       [](CallRules& rules) { rules.calls[0].begin = ""; },
-      [](CallRules& rules) { rules.calls.push_back({"{\"", 0, "}"}); },
+      [](CallRules& rules) {
+        rules.calls.push_back({"{\"", 0, "}"});
+      },
       [](CallRules& rules) { rules.values[0] = {ValueRule::Text{}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Text{{"a", ""}}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Text{{"a", "a"}}}; },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Text{{"a", ""}}};
+      },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Text{{"a", "a"}}};
+      },
       [](CallRules& rules) { rules.values[0] = {ValueRule::AnyOf{}}; },
       [](CallRules& rules) { rules.values[0] = {ValueRule::AnyOf{{0}}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Array{7, 0, 1}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Array{0, 2, 1}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Object{{{"a", 0, false}, {"a", 0, false}}}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Object{{{"a", 4, false}}}}; },
-      [](CallRules& rules) { rules.values[0] = {ValueRule::Object{{}, 4}}; },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Array{7, 0, 1}};
+      },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Array{0, 2, 1}};
+      },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Object{{{"a", 0, false}, {"a", 0, false}}}};
+      },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Object{{{"a", 4, false}}}};
+      },
+      [](CallRules& rules) {
+        rules.values[0] = {ValueRule::Object{{}, 4}};
+      },
   };
   for (size_t i = 0; i < mistakes.size(); ++i) {
     CallRules rules = sound;
     mistakes[i](rules);
-    EXPECT_EQ(Grammar::create(rules, vocabulary).status().code(), StatusCode::kInvalidArgument) << i;
+    EXPECT_EQ(Grammar::create(rules, vocabulary).status().code(), StatusCode::kInvalidArgument)
+        << i;
   }
   EXPECT_FALSE(Vocabulary::create("ab", {0, 1}).ok());
   EXPECT_FALSE(Vocabulary::create("ab", {0, 2, 1, 2}).ok());
@@ -504,7 +608,9 @@ class Allowed final : public TokenFilter {
  public:
   explicit Allowed(std::vector<bool> allowed) : allowed_(std::move(allowed)) {}
   bool accepts(uint32_t id) override { return allowed_[id]; }
-  uint32_t some() override { return uint32_t(std::ranges::find(allowed_, true) - allowed_.begin()); }
+  uint32_t some() override {
+    return uint32_t(std::ranges::find(allowed_, true) - allowed_.begin());
+  }
 
  private:
   std::vector<bool> allowed_;
@@ -519,7 +625,9 @@ TEST(FilteredSampler, DrawsAsIfAllOthersWereBanned) {
     std::vector<bool> allowed(n);
     std::vector<uint32_t> others = {};
     for (int id = 0; id < n; ++id) {
-      allowed[size_t(id)] = share == 0 ? random.between(0, 99) == 0 : share == 1 ? random.between(0, 1) == 0 : random.between(0, 30) != 0;
+      allowed[size_t(id)] = share == 0   ? random.between(0, 99) == 0
+                            : share == 1 ? random.between(0, 1) == 0
+                                         : random.between(0, 30) != 0;
     }
     allowed[size_t(random.between(0, n - 1))] = true;
     for (int id = 0; id < n; ++id) {
@@ -550,7 +658,8 @@ TEST(FilteredSampler, TheSharesAreThoseOfTheAllowedAlone) {
   std::vector<bool> allowed(n);
   for (int id = 0; id < n; ++id) allowed[size_t(id)] = id % 3 != 0;
   std::vector<double> expected(n);
-  for (int id = 0; id < n; ++id) expected[size_t(id)] = allowed[size_t(id)] ? std::exp(double(logits[size_t(id)])) : 0;
+  for (int id = 0; id < n; ++id)
+    expected[size_t(id)] = allowed[size_t(id)] ? std::exp(double(logits[size_t(id)])) : 0;
   const double total = std::accumulate(expected.begin(), expected.end(), 0.0);
   Allowed filter(allowed);
   Sampler sampler;
