@@ -29,8 +29,15 @@ const user = 1;
 
 const inlineChat = [
   message(system, "You are an AI programming assistant. The user has a file open and a selection in it."),
-  message(user, "<currentDocument>fees.ts</currentDocument>\n<prompt>add a comment</prompt>"),
+  message(user, "This is the content of src/fees.ts:\n<file>export const fee = 2;</file>"),
+  message(user, "<prompt>add a comment</prompt>"),
 ];
+/** Inline chat has its edits made by one tool. */
+const replace = {
+  name: "replace_string_in_file",
+  description: "Replaces text in a file",
+  inputSchema: { type: "object", required: ["oldString"], properties: { oldString: { type: "string" } } },
+};
 const commitMessage = [
   message(system, "Write one concise commit message for the change."),
   message(user, "# CODE CHANGES:\n```diff\n-export const fee = 2;\n+export const fee = 3;\n```"),
@@ -73,8 +80,10 @@ describe("the editor's own requests to our model", () => {
       const answering = ask(messages);
       await vi.waitFor(() => expect(engine.chats).toHaveLength(1));
       expect(engine.chats[0]?.params.root).toBe("/code/shop");
-      expect(engine.chats[0]?.params.messages.map(({ role }) => role)).toEqual(["system", "user"]);
-      expect(engine.chats[0]?.params.messages[1]?.content).toContain(
+      expect(engine.chats[0]?.params.messages.map(({ role }) => role)).toEqual(
+        ["system", ...messages.slice(1).map(() => "user")],
+      );
+      expect(engine.chats[0]?.params.messages.at(-1)?.content).toContain(
         messages === inlineChat ? "add a comment" : "fee = 3",
       );
       for (const text of ["Raise ", "the fee"]) engine.chats[0]?.onDelta({ kind: "text", text });
@@ -83,6 +92,20 @@ describe("the editor's own requests to our model", () => {
       expect(parts).toEqual([new vscode.LanguageModelTextPart("Raise "), new vscode.LanguageModelTextPart("the fee")]);
     },
   );
+
+  it("have an edit made by the tool that inline chat brings", async () => {
+    const engine = new Engine([contextStatus()]);
+    const { ask, parts } = setUp(engine);
+    const answering = ask(inlineChat, { tools: [replace] });
+    await vi.waitFor(() => expect(engine.chats).toHaveLength(1));
+    expect(engine.chats[0]?.params.messages[0]).toMatchObject({ role: "system" });
+    expect(engine.chats[0]?.params.messages[0]?.content).toContain(replace.name);
+    const text = `<tool_call>{"name":"${replace.name}","arguments":{"oldString":"= 2"}}</tool_call>`;
+    engine.chats[0]?.onDelta({ kind: "text", text });
+    engine.chats[0]?.resolve(chatResult(text));
+    await answering;
+    expect(parts).toMatchObject([{ name: replace.name, input: { oldString: "= 2" } }]);
+  });
 
   it("are answered where no repository was read, without one", async () => {
     const engine = new Engine([contextStatus({ root: "/code/other" })]);
