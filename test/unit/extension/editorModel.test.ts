@@ -80,9 +80,10 @@ describe("the editor's own requests to our model", () => {
       const answering = ask(messages);
       await vi.waitFor(() => expect(engine.chats).toHaveLength(1));
       expect(engine.chats[0]?.params.root).toBe("/code/shop");
-      expect(engine.chats[0]?.params.messages.map(({ role }) => role)).toEqual(
-        ["system", ...messages.slice(1).map(() => "user")],
-      );
+      expect(engine.chats[0]?.params.messages.map(({ role }) => role)).toEqual([
+        "system",
+        ...messages.slice(1).map(() => "user"),
+      ]);
       expect(engine.chats[0]?.params.messages.at(-1)?.content).toContain(
         messages === inlineChat ? "add a comment" : "fee = 3",
       );
