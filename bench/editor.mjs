@@ -4,6 +4,7 @@
 //   --edits N      edits of the trace (300)      --indexing N   of them again while another repository is read (a third)
 //   --chats N      questions (8)                 --seed TEXT    of the trace ("typing")
 //   --model ID     a known model (the default one)              --threads N   (the number of cores)
+//   --tokens N     size of the repository (32768)
 //   --only A,B     parts: typing, chat, indexing, sizes (all; indexing wants typing)
 //   --vsix FILE    a package to measure (that of the checkout, packaged anew when something changed)
 //   --results DIR  where every sample is kept as JSON (bench/results/editor for the whole; nowhere for less)
@@ -20,7 +21,7 @@ import { prepareBundles, prepareVsix } from "../scripts/lib/prepare.mjs";
 import { createSteps } from "../scripts/lib/steps.mjs";
 import { Answers } from "./editor/answers.mjs";
 import { firstWords } from "./editor/chat.mjs";
-import { Editor } from "./editor/harness.mjs";
+import { Editor, gone, until } from "./editor/harness.mjs";
 import { ask, packageProbe } from "./editor/probe.mjs";
 import { reportHost, reportIndexing, reportTyping } from "./editor/report.mjs";
 import { watchScreen } from "./editor/screen.mjs";
@@ -32,7 +33,6 @@ import { corpus, writeRepository } from "./lib/corpus.mjs";
 import { median } from "./lib/figures.mjs";
 import { modelFile, modelsFolder, product, startEngine } from "./lib/product.mjs";
 
-const repositoryTokens = 32_768;
 /** Read while somebody types; more than can be read in that time. */
 const otherTokens = 200_000;
 const charactersPerToken = 3.6;
@@ -59,6 +59,7 @@ export async function run(figures, options) {
   const seed = String(options.seed ?? "typing");
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
   const threads = Number(options.threads ?? os.cpus().length);
+  const repositoryTokens = Number(options.tokens ?? 32_768);
   const only = String(options.only ?? "typing,chat,indexing,sizes").split(",");
   // A trial must not write over the whole.
   const isWhole = edits >= 300 && options.only === undefined;
@@ -245,7 +246,7 @@ async function logCompletions(editor) {
   };
   await editor.command("Developer: Set Log Level...");
   await pick("Nosa");
-  await pick("Trace");
+  await pick("Debug");
 }
 
 /** What the editor itself measured of our start: loading the code and activating it. */
@@ -253,7 +254,9 @@ async function activation(editor) {
   await editor.command("Developer: Show Running Extensions");
   const row = editor.page.locator(".runtime-extensions-editor .monaco-list-row", { hasText: "Nosa" }).first();
   const text = await row.locator(".activation-time").innerText();
-  await editor.command("View: Close All Editors");
+  // It lies over the window, and takes the keys.
+  const close = editor.page.getByRole("button", { name: /^Close/ }).last();
+  await until(gone(row), () => close.click());
   const [, ms] = /([\d.]+)\s*ms/.exec(text) ?? [];
   if (ms === undefined) throw new Error(`The editor shows no time of activation: ${text}`);
   return Number(ms);

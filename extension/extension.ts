@@ -56,7 +56,7 @@ export function activate(context: ExtensionContext): void {
     onError: (error) => log.warn(`No completion: ${error.message}`),
     onAnswer: (stats, totalMs, engineMs) => {
       lastAnswer.keep(stats, totalMs);
-      log.trace(`Completion: ${JSON.stringify({ totalMs, engineMs, stats: stats ?? null })}`);
+      log.debug(`Completion: ${JSON.stringify({ totalMs, engineMs, stats: stats ?? null })}`);
     },
   });
   const engine: EngineClient = new EngineClient({

@@ -1,4 +1,4 @@
-// What the extension says of each answer to the editor's requests for ghost text, in its log at the level "trace".
+// What the extension says of each answer to the editor's requests for ghost text, in its log at the level "debug".
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 
