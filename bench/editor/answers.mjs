@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 
 const logName = "Nosa.log";
-const answerLine = /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \[trace\] Completion: (\{.*\})$/;
+const answerLine = /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \[debug\] Completion: (\{.*\})$/;
 
 /**
  * `[{at, totalMs, engineMs, stats}]` in order: when it was given (epoch, ms), how long the extension took from the editor's call on, how much of that it
