@@ -14,9 +14,9 @@ export async function firstWords(editor, questions, onAnswer = () => undefined) 
     await editor.command("Nosa: New Chat");
     await view.locator(".turn").first().waitFor({ state: "detached" });
     await box.fill(question);
-    const waited = watch(box);
+    await watch(box);
     await box.press("Enter");
-    waits.push(await waited);
+    waits.push(await watched(box));
     onAnswer(waits.at(-1), question);
     const stop = view.getByRole("button", { name: "Stop (Escape)" });
     if (await stop.isVisible()) await stop.click({ timeout: 2_000 }).catch(() => undefined);
@@ -25,29 +25,35 @@ export async function firstWords(editor, questions, onAnswer = () => undefined) 
   return waits;
 }
 
-/** Watches the page from within, where both the key and the words are. */
+/** Watches the page from within, where both the key and the words are; installed before the key is pressed. */
 function watch(box) {
-  return box.evaluate(
-    (element, ms) =>
-      new Promise((resolve, reject) => {
-        let askedAt;
-        element.addEventListener("keydown", (event) => (askedAt ??= event.timeStamp), { capture: true, once: true });
-        const observer = new MutationObserver(() => {
-          const turn = [...document.querySelectorAll(".turn-assistant")].at(-1);
-          if (askedAt === undefined || turn === undefined) return;
-          if (turn.classList.contains("is-failed")) end(() => reject(new Error(turn.textContent)));
-          const body = turn.querySelector(".turn-body");
-          if (body.querySelector(".waiting") !== null || body.textContent.trim() === "") return;
-          end(() => requestAnimationFrame(() => resolve(performance.now() - askedAt)));
-        });
-        const timer = setTimeout(() => end(() => reject(new Error("No answer began."))), ms);
-        const end = (then) => {
-          observer.disconnect();
-          clearTimeout(timer);
-          then();
-        };
-        observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
-      }),
-    patienceMs,
-  );
+  return box.evaluate((element, ms) => {
+    globalThis.nosaFirstWords = new Promise((resolve) => {
+      let askedAt;
+      const end = (result) => {
+        observer.disconnect();
+        clearTimeout(timer);
+        resolve(result);
+      };
+      const look = () => {
+        const turn = [...document.querySelectorAll(".turn-assistant")].at(-1);
+        if (askedAt === undefined || turn === undefined) return;
+        if (turn.classList.contains("is-failed")) return end({ error: turn.textContent });
+        const body = turn.querySelector(".turn-body");
+        if (body.querySelector(".waiting") !== null || body.textContent.trim() === "") return;
+        // The frame in which they are drawn.
+        requestAnimationFrame(() => end({ ms: performance.now() - askedAt }));
+      };
+      const timer = setTimeout(() => end({ error: "No answer began." }), ms);
+      const observer = new MutationObserver(look);
+      element.addEventListener("keydown", (event) => (askedAt ??= event.timeStamp), { capture: true, once: true });
+      observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+    });
+  }, patienceMs);
+}
+
+async function watched(box) {
+  const { ms, error } = await box.evaluate(() => globalThis.nosaFirstWords);
+  if (error !== undefined) throw new Error(error);
+  return ms;
 }
