@@ -113,21 +113,21 @@ export function reportIndexing(figures, alone, indexing) {
   }
 }
 
-/** What the extension host's main thread did meanwhile; see probe/lateness.cjs. */
+/**
+ * What the extension host's main thread did meanwhile; see probe/lateness.mjs. It blocks others while it computes: that is judged. What becomes due waits
+ * longer where all cores are taken, by the engine among others: that is said beside it.
+ */
 export function reportHost(figures, host) {
-  const lower = { better: "lower" };
-  figures.add("extension host: wait of what becomes due at any moment, p99", host.waitP99, "ms", {
-    goal: 10,
-    ...lower,
-  });
-  figures.add("extension host: the same, p99.9", host.waitP999, "ms");
-  figures.add("extension host: longest wait", host.longest, "ms");
+  const goal = { goal: 10, better: "lower" };
+  figures.add("extension host: Node's own event loop delay, p99", host.histogramP99, "ms", goal);
   if (host.busyP99 !== undefined) {
-    figures.add("extension host: of that because it was computing, p99", host.busyP99, "ms");
+    figures.add("extension host: wait at any moment because it computes, p99", host.busyP99, "ms", goal);
     figures.add("extension host: longest stretch of computing", host.busyLongest, "ms");
     figures.add("extension host: share of a core that its main thread took", 100 * host.cpuShare, "%");
   }
-  figures.add("extension host: Node's own event loop delay, p99", host.histogramP99, "ms");
+  figures.add("extension host: the same with the wait for a core, p99", host.waitP99, "ms");
+  figures.add("extension host: the same, p99.9", host.waitP999, "ms");
+  figures.add("extension host: the same, longest", host.longest, "ms");
 }
 
 function times(samples) {
