@@ -193,7 +193,7 @@ describe.sequential("a newcomer's first half hour", () => {
         () => editor.page.keyboard.press("Control+S"),
       );
       await restart();
-      // The editor's chat adds the file that is open to the question.
+      // The editor's chat only offers the file that is open; it is not in the question.
       const answer = await editor.chat("@nosa What does a parcel cost?");
       await editor.answered(answer, slowMs);
       expect(await answer.locator(".rendered-markdown").first().innerText()).toMatch(/\w+ \w+/);
