@@ -29,7 +29,10 @@ export interface ChatOptions {
 export interface ChatRequest {
   /** Canonical, or "" for none. */
   readonly root: string;
-  readonly params: Pick<ChatParams, "messages" | "pins" | "scope" | "why" | "tools" | "tokensMax" | "temperature" | "seed">;
+  readonly params: Pick<
+    ChatParams,
+    "messages" | "pins" | "scope" | "why" | "tools" | "tokensMax" | "temperature" | "seed"
+  >;
   readonly settings: EngineSettings;
   readonly signal: AbortSignal;
   readonly onDelta: (delta: ChatDelta) => void;
