@@ -10,11 +10,12 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import * as net from "node:net";
 import * as path from "node:path";
-import { createMessageConnection, SocketMessageReader, SocketMessageWriter } from "vscode-jsonrpc/node";
+import { createMessageConnection, SocketMessageWriter } from "vscode-jsonrpc/node";
 import { readLock, type LockFile } from "./lockFile";
 import { dataFolder, dataPaths, type DataPaths } from "./paths";
 import { protocolVersion, type ClientHello, type ErrorKind } from "./protocol";
 import { isAlive } from "./util/isAlive";
+import { messagesOf } from "./util/messagesOf";
 import { engineBuild, engineVersion, supersedes } from "./version";
 
 export interface ConnectOptions {
@@ -162,7 +163,7 @@ async function retire(lock: LockFile, deadline: number): Promise<void> {
 }
 
 async function askToDrain(socket: net.Socket, lock: LockFile, until: number): Promise<void> {
-  const connection = createMessageConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket));
+  const connection = createMessageConnection(messagesOf(socket), new SocketMessageWriter(socket));
   connection.onError(() => undefined);
   connection.listen();
   // Spoken in the older engine's own protocol version: draining is the one request that every version understands.

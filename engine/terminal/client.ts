@@ -7,7 +7,6 @@ import {
   createMessageConnection,
   ProgressType,
   ResponseError,
-  SocketMessageReader,
   SocketMessageWriter,
   type MessageConnection,
 } from "vscode-jsonrpc/node";
@@ -22,6 +21,7 @@ import {
   type Notifications,
   type Requests,
 } from "../protocol";
+import { messagesOf } from "../util/messagesOf";
 
 export class TerminalClient {
   readonly #connection: MessageConnection;
@@ -31,7 +31,7 @@ export class TerminalClient {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    this.#connection = createMessageConnection(new SocketMessageReader(socket), new SocketMessageWriter(socket));
+    this.#connection = createMessageConnection(messagesOf(socket), new SocketMessageWriter(socket));
     this.#lost = new Promise<never>((_, reject) => {
       this.#connection.onClose(() =>
         reject(

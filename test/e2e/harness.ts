@@ -46,6 +46,9 @@ export async function until(
 
 const lookEachMs = 50;
 
+/** A menu listens to the mouse 100 ms after it is drawn, so that the click that opened it chooses nothing. */
+const menuDeafMs = 200;
+
 /** Pages of extensions, by where they are shown: nothing in the window says which is whose. */
 const views = ":left-of(.part.editor)";
 const panels = ":right-of(.part.sidebar)";
@@ -282,7 +285,10 @@ export class Editor {
     await until(effect, async () => {
       if (await shown(menu)()) await this.page.keyboard.press("Escape");
       await row.first().click({ button: "right", timeout: tryMs });
-      await menu.locator(".action-label", { hasText: entry }).first().click({ timeout: tryMs });
+      const action = menu.locator(".action-label", { hasText: entry }).first();
+      await action.waitFor({ timeout: tryMs });
+      await new Promise((resolve) => setTimeout(resolve, menuDeafMs));
+      await action.click({ timeout: tryMs });
     });
   }
 

@@ -80,6 +80,10 @@ TEST_F(DraftedDecodeTest, GuessesComeFromWhatIsAttendedToo) {
   for (const bool drafts : {false, true}) {
     Sequence& tail = create(*session, 300, {header});
     ASSERT_TRUE(tail.select(options).ok());
+    // One token waits behind those read: whatever the model draws later, the first guess follows these
+    // five, which stand in the context alone.
+    ASSERT_TRUE(tail.set_tokens(std::vector<uint32_t>(context.begin(), context.begin() + 4)).ok());
+    ASSERT_TRUE(tail.prefill(1 << 20, {}).value().done);
     ASSERT_TRUE(tail.set_tokens(std::vector<uint32_t>(context.begin(), context.begin() + 5)).ok());
     const DecodeOutcome outcome = tail.decode(request(0.5f, 200, drafts), {}).value();
     n_drafted += outcome.n_drafted;
