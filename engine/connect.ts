@@ -182,7 +182,11 @@ async function askToDrain(socket: net.Socket, lock: LockFile, until: number): Pr
     });
     await connection.sendRequest("nosa/drain", {});
   })();
-  await Promise.race([asked.catch(() => undefined), pause(Math.max(0, until - Date.now()))]);
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise((resolve) => (timer = setTimeout(resolve, Math.max(0, until - Date.now()))));
+  await Promise.race([asked.catch(() => undefined), patience]);
+  // A terminal program ends as soon as nothing is left to wait for.
+  clearTimeout(timer);
   connection.dispose();
   socket.destroy();
 }

@@ -8,24 +8,31 @@ import { product, startEngine } from "../lib/product.mjs";
 import { filesOf, freshFolder, keptHome, repository } from "./repositories.mjs";
 
 const lines = 300;
-const editedLine = 20;
 const file = "archive/limits.js";
-const facts = { old: 4471, new: 9163 };
-const question = "What is the value of ARCHIVE_SERVER_PORT?";
+/** Constants of the file: the line each stands in, and its value before and after the edit. */
+const facts = [
+  { name: "ARCHIVE_SERVER_PORT", line: 20, old: 4471, new: 9163 },
+  { name: "ARCHIVE_ENTRIES_MAX", line: 75, old: 68250, new: 31740 },
+  { name: "ARCHIVE_RETRY_MILLIS", line: 130, old: 1375, new: 2840 },
+  { name: "ARCHIVE_CHUNK_BYTES", line: 190, old: 52736, new: 87552 },
+  { name: "ARCHIVE_LEASE_SECONDS", line: 255, old: 947, new: 618 },
+];
+/** As of the look-ups (bench/lookups): a small model gets one of five wrong now and then with nothing edited. */
+const rightMin = 4;
 
 export async function run(figures, { model, threads }) {
   const root = repository("128k");
   writeText(root, "old");
   const engine = await startEngine({ model, threads, home: keptHome() });
   const whole = await engine.request("nosa/index", { root, editorExcludes: {} });
-  const before = await ask(engine, root);
+  const before = await askAll(engine, root);
   // What was prepared for the next chat is not to be in the time of the edit.
   await new Promise((resolve) => setTimeout(resolve, 5_000));
   writeText(root, "new");
   const start = performance.now();
   const summary = await engine.request("nosa/index", { root, editorExcludes: {} });
   const seconds = (performance.now() - start) / 1000;
-  const after = await ask(engine, root);
+  const after = await askAll(engine, root);
   await engine.stop();
 
   const alone = await indexAlone(model, threads, path.basename(root));
@@ -33,17 +40,18 @@ export async function run(figures, { model, threads }) {
   figures.add("tokens read for it", summary.tokensRead, "tokens");
   figures.add("its time over that of a repository with this file alone", seconds / alone.seconds, "x");
   figures.add("its KV is that of a fresh engine", Number(sameSegment(keptHome(), alone.home)), "yes", { goal: 1 });
-  figures.add("the old fact was answered before", Number(before.includes(String(facts.old))), "yes", { goal: 1 });
-  figures.add("the new fact is answered after", Number(after.includes(String(facts.new))), "yes", { goal: 1 });
-  figures.add("the old fact is not answered after", Number(!after.includes(String(facts.old))), "yes", { goal: 1 });
+  const count = (answers, version) => answers.filter((text, at) => text.includes(String(facts[at][version]))).length;
+  figures.add(`facts answered before (of ${facts.length})`, count(before, "old"), "facts", { goal: rightMin });
+  figures.add(`new facts answered after (of ${facts.length})`, count(after, "new"), "facts", { goal: rightMin });
+  figures.add("old facts still answered after", count(after, "old"), "facts", { goal: 0, better: "lower" });
   return { whole, summary, before, after };
 }
 
-/** 300 lines of real code with the fact in line 20. */
+/** 300 lines of real code with the facts among them. */
 function writeText(root, version) {
   const code = filesOf("32k", 4).flatMap(({ text }) => text.split("\n"));
   const text = code.slice(0, lines);
-  text[editedLine] = `export const ARCHIVE_SERVER_PORT = ${facts[version]};`;
+  for (const fact of facts) text[fact.line] = `export const ${fact.name} = ${fact[version]};`;
   writeRepository(root, [{ path: file, text: `${text.join("\n")}\n` }]);
 }
 
@@ -87,13 +95,18 @@ function recordsIn(folder) {
   return readdirSync(folder).map((name) => JSON.parse(readFileSync(path.join(folder, name), "utf8")));
 }
 
-async function ask(engine, root) {
-  const { text } = await engine.request("nosa/chat", {
-    root,
-    messages: [{ role: "user", content: question }],
-    tokensMax: 48,
-    temperature: 0,
-    seed: 1,
-  });
-  return text;
+async function askAll(engine, root) {
+  const answers = [];
+  for (const { name } of facts) {
+    const content = `Quote the line that defines \`${name}\`, exactly as it stands in the repository.`;
+    const { text } = await engine.request("nosa/chat", {
+      root,
+      messages: [{ role: "user", content }],
+      tokensMax: 48,
+      temperature: 0,
+      seed: 1,
+    });
+    answers.push(text);
+  }
+  return answers;
 }
