@@ -331,7 +331,7 @@ function leavesBlock({ before, after }: CompletionRequest, text: string): boolea
   if (end <= 0) return false;
   const finished = text.slice(0, end);
   const kept = postprocess({ text: finished, before, after, shape: "lines", cutShort: false });
-  return kept.trimEnd() !== finished.trimEnd();
+  return kept.trim() !== finished.trim();
 }
 
 function wanted(settings: EngineSettings, languageId: string): boolean {

@@ -3,6 +3,7 @@
 import { cutRepetition } from "./cutRepetition";
 import { cutUnfinishedLine } from "./cutUnfinishedLine";
 import { dropWorthless } from "./dropWorthless";
+import { joinSpace } from "./joinSpace";
 import { keepFirstLine } from "./keepFirstLine";
 import type { Filter, Offer } from "./offer";
 import { stayInBlock } from "./stayInBlock";
@@ -10,6 +11,7 @@ import { trimSuffixOverlap } from "./trimSuffixOverlap";
 
 const filters: readonly Filter[] = [
   keepFirstLine,
+  joinSpace,
   cutUnfinishedLine,
   stayInBlock,
   cutRepetition,

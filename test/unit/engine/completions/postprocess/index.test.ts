@@ -43,7 +43,8 @@ describe("postprocess", () => {
       const text = random(12);
       const shape: Shape = round % 2 === 0 ? "line" : "lines";
       const offer = postprocess({ text, before: random(6), after: random(6), shape, cutShort: round % 3 === 0 });
-      expect(text.startsWith(offer)).toBe(true);
+      // Of its spaces the first may be missing: they stand before the cursor already.
+      expect(text.startsWith(offer) || text.trimStart().startsWith(offer)).toBe(true);
     }
   });
 });
