@@ -31,13 +31,13 @@ interface Home {
   connect(options?: Partial<ConnectOptions>): Promise<EngineSocket>;
 }
 
-/** A data folder of its own; every engine that was met there is ended with the test. */
+/** A data folder of its own; every engine that was started there is ended with the test. */
 function home(env: NodeJS.ProcessEnv = {}): Home {
   const folder = temporaryFolder();
   const all = { ...process.env, NOSA_HOME: folder, NOSA_MODELS_HOME: path.join(folder, "models"), ...env };
   const pids = new Set<number>();
   onTestFinished(() => {
-    for (const pid of pids) if (isAlive(pid)) process.kill(pid, "SIGKILL");
+    for (const pid of [...pids, ...startedIn(folder)]) if (isAlive(pid)) process.kill(pid, "SIGKILL");
   });
   const connect = async (options: Partial<ConnectOptions> = {}): Promise<EngineSocket> => {
     const signal = new AbortController().signal;
@@ -54,6 +54,19 @@ function home(env: NodeJS.ProcessEnv = {}): Home {
     return connected;
   };
   return { folder, env: all, connect };
+}
+
+/** Engines that lost the race for the folder may still be starting in it. Nobody where the system shows no environments. */
+function startedIn(folder: string): number[] {
+  if (!fs.existsSync("/proc/self/environ")) return [];
+  return fs.readdirSync("/proc").flatMap((name) => {
+    try {
+      const variables = fs.readFileSync(`/proc/${Number.parseInt(name, 10)}/environ`, "utf8").split("\0");
+      return variables.includes(`NOSA_HOME=${folder}`) ? [Number(name)] : [];
+    } catch {
+      return [];
+    }
+  });
 }
 
 async function eventually(check: () => boolean): Promise<void> {
