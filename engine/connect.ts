@@ -71,10 +71,11 @@ export async function connectToEngine(options: ConnectOptions): Promise<EngineSo
   const deadline = Date.now() + (options.timeoutMs ?? timeoutMsDefault);
   let starting: Promise<string | undefined> | undefined;
   let refusals = 0;
+  let dead: string | undefined;
   for (let pollMs = pollMsFirst; Date.now() < deadline; pollMs = Math.min(pollMsMax, pollMs * 1.5)) {
     options.signal.throwIfAborted();
     const lock = await readLock(paths.lock);
-    if (lock !== undefined && isAlive(lock.pid) && refusals < refusalsMax) {
+    if (lock !== undefined && lock.token !== dead && isAlive(lock.pid)) {
       if (supersedes(mine, lock)) {
         options.log(`Asking the older engine of Nosa ${lock.version} to leave.`);
         await retire(lock, deadline);
@@ -84,6 +85,8 @@ export async function connectToEngine(options: ConnectOptions): Promise<EngineSo
       const socket = await open(lock.address);
       if (socket !== undefined) return { socket, token: lock.token, engineVersion: lock.version, pid: lock.pid };
       refusals += 1;
+      // From now on its lock says nothing: the next engine listens at the same address before it has written its own.
+      if (refusals === refusalsMax) dead = lock.token;
     } else if (starting === undefined) {
       options.log(`Starting the engine ${options.engineFile}.`);
       starting = start(options, env, paths);
