@@ -5,37 +5,21 @@ import {
   type CancellationToken,
   type Disposable,
   type Event,
-  type FileSystemWatcher,
   type LogOutputChannel,
 } from "vscode";
-import {
-  CloseAction,
-  ErrorAction,
-  InlineCompletionRequest,
-  LanguageClient,
-  ProgressType,
-  RevealOutputChannelOn,
-  StreamMessageReader,
-  StreamMessageWriter,
-  type LanguageClientOptions,
-  type MessageSignature,
-  type Middleware,
-} from "vscode-languageclient/node";
-import { ConnectError, connectToEngine, type EngineSocket } from "../engine/connect";
-import {
-  protocolVersion,
-  type ChatDelta,
-  type ChatParams,
-  type ChatResult,
-  type ClientHello,
-  type EngineSettings,
-  type EngineStatus,
-  type Notifications,
-  type Requests,
+import type { Middleware } from "vscode-languageclient/node";
+import type {
+  ChatDelta,
+  ChatParams,
+  ChatResult,
+  EngineSettings,
+  EngineStatus,
+  Notifications,
+  Requests,
 } from "../engine/protocol";
-import { failureFrom, Failure, isCancellation, plainFailure } from "./errors";
+import type { Connection } from "./connection";
+import { failureFrom, Failure, isCancellation, isFailureKind, plainFailure } from "./errors";
 import { isFinal, maxFailures, pauseMs, steadyMs } from "./reconnect";
-import { documentSelector } from "./completions/where";
 import { Scope } from "./util/disposables";
 
 export type ConnectionState =
@@ -76,13 +60,11 @@ export interface ClientOptions {
 /** How long a request waits for a connection before it fails. */
 const connectionWaitMs = 30_000;
 
-const chatProgress = new ProgressType<ChatDelta>();
-
 /**
  * The only owner of the connection to the engine: finds or starts it, keeps the connection, and tells the others.
  *
- * Two scopes: what lives as long as the extension hangs on this object, what lives as long as one connection on its
- * session. A lost session is disposed whole, so that nothing is registered twice after a reconnect.
+ * Two scopes: what lives as long as the extension hangs on this object, what lives as long as one connection on that.
+ * A lost connection is disposed whole, so that nothing is registered twice after the next.
  */
 export class EngineClient implements Engine, Disposable {
   readonly #options: ClientOptions;
@@ -98,7 +80,7 @@ export class EngineClient implements Engine, Disposable {
   readonly onDownloadProgress = this.#downloadProgress.event;
   #state: ConnectionState = { kind: "connecting" };
   #status: EngineStatus | null = null;
-  #session: Session | undefined;
+  #connection: Connection | undefined;
   #chats = 0;
   #restartAsked = false;
   /** Ends the pause between two tries. */
@@ -126,21 +108,21 @@ export class EngineClient implements Engine, Disposable {
     params: Requests[M][0],
     token?: CancellationToken,
   ): Promise<Requests[M][1]> {
-    const session = await this.#connected(token);
+    const connection = await this.#connected(token);
     try {
       // A token that is not there must not be passed: the library would take it for a second parameter.
       const more = token === undefined ? [] : [token];
-      return await session.client.sendRequest<Requests[M][1]>(method, params, ...more);
+      return await connection.client.sendRequest<Requests[M][1]>(method, params, ...more);
     } catch (error) {
       throw isCancellation(error) ? error : failureFrom(error);
     }
   }
 
   async chat(params: ChatParams, onDelta: (delta: ChatDelta) => void, token: CancellationToken): Promise<ChatResult> {
-    const session = await this.#connected(token);
+    const connection = await this.#connected(token);
     this.#chats += 1;
     const partialResultToken = `nosa-chat-${this.#chats}`;
-    const listening = session.client.onProgress(chatProgress, partialResultToken, onDelta);
+    const listening = connection.onChat(partialResultToken, onDelta);
     try {
       return await this.request("nosa/chat", { ...params, partialResultToken }, token);
     } finally {
@@ -150,16 +132,16 @@ export class EngineClient implements Engine, Disposable {
 
   /** Passes new settings on; without a connection the next hello carries them. */
   async configure(settings: EngineSettings): Promise<void> {
-    if (this.#session !== undefined) await this.request("nosa/configure", settings);
+    if (this.#connection !== undefined) await this.request("nosa/configure", settings);
   }
 
   async restart(): Promise<void> {
-    const session = this.#session;
+    const connection = this.#connection;
     this.#restartAsked = true;
-    if (session !== undefined) {
+    if (connection !== undefined) {
       // It may exit before it answers; a closed connection is what was asked for.
-      await session.client.sendRequest("nosa/drain", {}).catch(() => undefined);
-      await session.end();
+      await connection.client.sendRequest("nosa/drain", {}).catch(() => undefined);
+      await connection.end();
     }
     this.#hurry();
   }
@@ -167,7 +149,7 @@ export class EngineClient implements Engine, Disposable {
   dispose(): void {
     this.#stop.abort();
     this.#hurry();
-    void this.#session?.end();
+    void this.#connection?.end();
     this.#move({ kind: "closed" });
     this.#scope.dispose();
   }
@@ -188,14 +170,14 @@ export class EngineClient implements Engine, Disposable {
   /** Opens a connection and stays until it is gone; says why, and how long it lasted. */
   async #oneConnection(): Promise<{ readonly failure: Failure; readonly livedMs: number }> {
     try {
-      const session = await this.#open();
+      const connection = await this.#open();
       const openedAtMs = Date.now();
-      await session.lost;
+      await connection.lost;
       return { failure: plainFailure("connectionLost"), livedMs: Date.now() - openedAtMs };
     } catch (error) {
       return { failure: failureFrom(error), livedMs: 0 };
     } finally {
-      this.#session = undefined;
+      this.#connection = undefined;
       this.#status = null;
     }
   }
@@ -214,35 +196,38 @@ export class EngineClient implements Engine, Disposable {
     });
   }
 
-  async #open(): Promise<Session> {
+  async #open(): Promise<Connection> {
     const { engineFile, log, middleware, settings } = this.#options;
-    const { socket, token } = await connectToEngine({
+    // Most of the extension's code is the library that speaks to the engine: it is loaded when the editor has gone on.
+    await new Promise((resolve) => setImmediate(resolve));
+    const { openConnection } = await import("./connection.js");
+    const connection = await openConnection({
       engineFile,
-      runtime: process.execPath,
-      log: (line) => log.info(line),
+      settings,
+      middleware,
+      files: this.#files,
+      log,
       signal: this.#stop.signal,
     }).catch((error: unknown) => {
       throw connectFailure(error);
     });
-    const hello: ClientHello = { protocolVersion, token, client: "vscode", settings: settings() };
-    const session = new Session({ socket, hello, middleware, files: this.#files, log });
-    session.client.onNotification("nosa/statusChanged", (status: EngineStatus) => this.#learn(status));
-    session.client.onNotification("nosa/indexProgress", (progress: Notifications["nosa/indexProgress"]) =>
+    connection.client.onNotification("nosa/statusChanged", (status: EngineStatus) => this.#learn(status));
+    connection.client.onNotification("nosa/indexProgress", (progress: Notifications["nosa/indexProgress"]) =>
       this.#indexProgress.fire(progress),
     );
-    session.client.onNotification("nosa/downloadProgress", (progress: Notifications["nosa/downloadProgress"]) =>
+    connection.client.onNotification("nosa/downloadProgress", (progress: Notifications["nosa/downloadProgress"]) =>
       this.#downloadProgress.fire(progress),
     );
     try {
-      await session.start();
-      this.#learn(await session.client.sendRequest<EngineStatus>("nosa/status", {}));
+      await connection.start();
+      this.#learn(await connection.client.sendRequest<EngineStatus>("nosa/status", {}));
     } catch (error) {
-      await session.end();
+      await connection.end();
       throw error;
     }
-    this.#session = session;
+    this.#connection = connection;
     this.#move({ kind: "connected" });
-    return session;
+    return connection;
   }
 
   #learn(status: EngineStatus): void {
@@ -256,12 +241,12 @@ export class EngineClient implements Engine, Disposable {
     this.#changed.fire();
   }
 
-  async #connected(token?: CancellationToken): Promise<Session> {
+  async #connected(token?: CancellationToken): Promise<Connection> {
     const deadlineMs = Date.now() + connectionWaitMs;
     for (;;) {
       if (this.#state.kind === "failed") throw this.#state.failure;
       if (this.#state.kind === "closed") throw plainFailure("connectionLost");
-      if (this.#state.kind === "connected" && this.#session !== undefined) return this.#session;
+      if (this.#state.kind === "connected" && this.#connection !== undefined) return this.#connection;
       const leftMs = deadlineMs - Date.now();
       if (leftMs <= 0) throw plainFailure("engineUnavailable");
       await this.#nextChange(leftMs, token);
@@ -286,79 +271,6 @@ export class EngineClient implements Engine, Disposable {
 
 function connectFailure(error: unknown): Failure {
   if (!(error instanceof Error)) return plainFailure("engineUnavailable");
-  const isKnown = error instanceof ConnectError && error.kind !== "internal";
-  return new Failure(isKnown ? error.kind : "engineUnavailable", error.message);
-}
-
-interface SessionOptions {
-  readonly socket: EngineSocket["socket"];
-  readonly hello: ClientHello;
-  readonly middleware: Middleware;
-  readonly files: FileSystemWatcher;
-  readonly log: LogOutputChannel;
-}
-
-/** One connection, from hello to its loss. */
-class Session {
-  readonly client: QuietClient;
-  /** Resolves when the connection is gone, whoever ended it. */
-  readonly lost: Promise<void>;
-  readonly #socket: EngineSocket["socket"];
-
-  constructor({ socket, hello, middleware, files, log }: SessionOptions) {
-    this.#socket = socket;
-    this.lost = new Promise((resolve) => socket.once("close", () => resolve()));
-    const options: LanguageClientOptions = {
-      documentSelector: [...documentSelector],
-      synchronize: { fileEvents: files },
-      initializationOptions: hello,
-      outputChannel: log,
-      revealOutputChannelOn: RevealOutputChannelOn.Never,
-      middleware,
-      // Reconnecting is the owner's business: it starts the engine again where needed.
-      errorHandler: {
-        error: () => ({ action: ErrorAction.Continue, handled: true }),
-        closed: () => ({
-          action: CloseAction.DoNotRestart,
-          handled: true,
-          message: "The connection to the engine ended.",
-        }),
-      },
-      initializationFailedHandler: () => false,
-    };
-    const transports = {
-      reader: new StreamMessageReader(socket),
-      writer: new StreamMessageWriter(socket),
-      detached: true,
-    };
-    this.client = new QuietClient("nosa", "Nosa", () => Promise.resolve(transports), options);
-  }
-
-  async start(): Promise<void> {
-    await this.client.start();
-  }
-
-  /** Says goodbye and closes; the engine itself lives on for other windows. */
-  async end(): Promise<void> {
-    await this.client.dispose().catch(() => undefined);
-    this.#socket.destroy();
-  }
-}
-
-/** A language client that writes its errors to the log and opens no pop-up: nobody asked for one. */
-class QuietClient extends LanguageClient {
-  override error(message: string, data?: unknown): void {
-    super.error(message, data, false);
-  }
-
-  override handleFailedRequest<T>(
-    type: MessageSignature,
-    token: CancellationToken | undefined,
-    error: unknown,
-    ...rest: [defaultValue: T, showNotification?: boolean, throwOnCancel?: boolean]
-  ): T {
-    // Ghost text is asked for with each key; the middleware tells about a failure once, not with each key.
-    if (type.method === InlineCompletionRequest.method) throw error;
-    return super.handleFailedRequest(type, token, error, ...rest);
-  }
+  const kind = error.name === "ConnectError" && "kind" in error && isFailureKind(error.kind) ? error.kind : "internal";
+  return new Failure(kind === "internal" ? "engineUnavailable" : kind, error.message);
 }

@@ -131,6 +131,6 @@ function kindOf(error: Error): FailureKind | undefined {
   return isFailureKind(data.kind) ? data.kind : "internal";
 }
 
-function isFailureKind(value: unknown): value is FailureKind {
+export function isFailureKind(value: unknown): value is FailureKind {
   return typeof value === "string" && Object.hasOwn(adviceFor, value);
 }

@@ -22,6 +22,7 @@ const vsixMegabytesMax = { plain: 15, cuda: 75 };
 /** What must be in dist/, beside the workers: nothing else may be there. */
 const builtFiles = [
   "cli.js",
+  "connection.js",
   "engine.js",
   "extension.js",
   "media/chat.css",

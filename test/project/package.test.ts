@@ -21,6 +21,7 @@ describe("the packaged extension", () => {
       "extension/changelog.md",
       "extension/dist/adapters/qwen2.5-coder-0.5b-instruct.safetensors",
       "extension/dist/cli.js",
+      "extension/dist/connection.js",
       "extension/dist/engine.js",
       "extension/dist/extension.js",
       "extension/dist/media/chat.css",

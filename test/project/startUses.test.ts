@@ -50,9 +50,10 @@ describe("npm start", () => {
       Object.entries(inputs[bundle] ?? {})
         .filter(([input]) => input.startsWith(`node_modules/${name}/`))
         .reduce((sum, [, bytes]) => sum + bytes, 0);
-    expect(bytesOf("dist/extension.js", "vscode-languageclient")).toBeGreaterThan(10_000);
+    expect(bytesOf("dist/connection.js", "vscode-languageclient")).toBeGreaterThan(10_000);
     expect(bytesOf("dist/engine.js", "vscode-languageserver")).toBeGreaterThan(10_000);
-    expect(bytesOf("dist/extension.js", "vscode-languageserver"), "the extension has no server in it").toBe(0);
+    expect(bytesOf("dist/connection.js", "vscode-languageserver"), "the extension has no server in it").toBe(0);
+    expect(bytesOf("dist/extension.js", "vscode-languageclient"), "it is loaded once the extension is active").toBe(0);
   });
 
   test("compiles the addon against node-addon-api", () => {
