@@ -4,7 +4,7 @@ export class Breather {
   #lastMs = performance.now();
 
   /** `everyMs`: most time between two turns of the loop, as long as `due` is asked often. */
-  constructor(everyMs = 8) {
+  constructor(everyMs = 5) {
     this.#everyMs = everyMs;
   }
 
