@@ -1,6 +1,6 @@
 // The offloaded cache: speed against llama.cpp and against our own dense path, restarts, edits, budgets, look-ups, attribution.
 //
-//   --only A,B       parts, in this order (all): indexing, decode, prefill, restart, edit, overlap, lookups, attribution, budgets, million
+//   --only A,B       parts, in this order (all but contexts): contexts, indexing, decode, prefill, restart, edit, overlap, lookups, attribution, budgets, million
 //   --threads N      threads of both engines (the number of cores)
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
@@ -20,6 +20,7 @@ import { stateTokens } from "./lib/llamaState.mjs";
 import { Figures } from "./lib/figures.mjs";
 
 const parts = {
+  contexts: () => import("./cache/contexts.mjs"),
   indexing: () => import("./cache/indexing.mjs"),
   decode: () => import("./cache/decode.mjs"),
   prefill: () => import("./cache/prefill.mjs"),
@@ -37,11 +38,17 @@ export async function run(figures, options) {
   const threads = Number(options.threads ?? os.cpus().length);
   const models = String(options.models ?? "smollm2-135m-instruct,qwen2.5-coder-0.5b-instruct").split(",");
   const llamaTokens = Number(options["llama-tokens"] ?? stateTokens);
-  const wanted = String(options.only ?? Object.keys(parts).join(",")).split(",");
+  const wanted = String(
+    options.only ??
+      Object.keys(parts)
+        .filter((name) => name !== "contexts")
+        .join(","),
+  ).split(",");
   const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
   if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
   // A part that was told to do less must not write over the whole of it.
-  const suffix = options.sizes === undefined ? "" : `-${options.sizes}`;
+  const told = [options.sizes, options.shard?.replace("/", "of")].filter((each) => each !== undefined);
+  const suffix = told.map((each) => `-${each}`).join("");
   if (options.small === true) shrink(16);
   const folder = path.resolve(String(options.results ?? results));
   mkdirSync(folder, { recursive: true });

@@ -1,6 +1,6 @@
 // A repository's context in this process: the product's own tokens, segments and prompts over the native addon, with no engine between.
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
@@ -74,25 +74,9 @@ export async function openContext(
   model,
   { name, files, layout = "segments", keep = true, onTokens = () => undefined },
 ) {
-  const header = await model.text.header(name);
-  const never = new AbortController().signal;
-  const tokenized = [];
-  for (const file of files) tokenized.push(await model.text.file(file.path, file.text, never));
-  tokenized.sort((a, b) => (a.path < b.path ? -1 : 1));
-  const plans = product.planSegments(tokenized, {
-    segmentTokensMax: model.segmentTokensMax,
-    blockTokens: model.info.blockTokens,
-    lines: model.text.lines,
-  });
-  const tokens = plans.reduce((sum, plan) => sum + plan.tokens.length, 0);
-  const identity = {
-    fingerprint: model.info.fingerprint,
-    headerTokens: header,
-    segmentPositions: model.segmentTokensMax,
-    policy: "full",
-  };
+  const { header, tokenized, plans, tokens, keyOf } = await planOf(model, { name, files });
   const read = (ids, options, contentKey) =>
-    readSequence(model, ids, options, { key: product.segmentKey(identity, contentKey), keep, onTokens });
+    readSequence(model, ids, options, { key: keyOf(contentKey), keep, onTokens });
 
   if (layout === "sequence") {
     const all = product.joined([header, ...tokenized.flatMap((file) => [file.headerTokens, file.tokens])]);
@@ -132,6 +116,34 @@ export async function openContext(
   };
 }
 
+/**
+ * Computes part `at` of `of` of the segments that openContext() would, and saves those that are not saved yet: so processes read a repository side by side.
+ * They go into `folder`, or the benchmarks' cache; an engine's own takes them as read. Every process deals the segments the same way. Gives tokens computed.
+ */
+export async function readPart(model, { name, files }, { at, of, folder = cacheFolder("kv") }) {
+  const { header, plans, keyOf } = await planOf(model, { name, files });
+  const fileOf = (contentKey) => path.join(folder, `${keyOf(contentKey)}.kv`);
+  const missing = dealt(plans, of)[at].filter(({ contentKey }) => !existsSync(fileOf(contentKey)));
+  if (missing.length === 0) return 0;
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const head = await model.native.createSequence({ basePosition: 0, attends: [] });
+  await head.setTokens(header);
+  await finish(head);
+  // One of those who compute it keeps it.
+  if (at === 0) await head.save({ path: fileOf(""), key: keyOf("") });
+  let tokens = 0;
+  for (const plan of missing) {
+    const sequence = await model.native.createSequence({ basePosition: header.length, attends: [head] });
+    await sequence.setTokens(plan.tokens);
+    await finish(sequence);
+    await sequence.save({ path: fileOf(plan.contentKey), key: keyOf(plan.contentKey) });
+    await sequence.dispose();
+    tokens += plan.tokens.length;
+  }
+  await head.dispose();
+  return tokens;
+}
+
 /** Prefills all that waits in `sequence`. */
 export async function finish(sequence) {
   for (;;) {
@@ -147,6 +159,44 @@ async function adapterOf(file) {
   const { sha256 } = JSON.parse(readFileSync(note, "utf8"));
   const adapter = await product.adapterFor(adapters, sha256);
   return adapter === undefined ? {} : { adapter, baseSha256: sha256 };
+}
+
+/** The product's tokens and segments of a repository: `{header, tokenized, plans, tokens, keyOf(contentKey)}`. */
+async function planOf(model, { name, files }) {
+  const header = await model.text.header(name);
+  const never = new AbortController().signal;
+  const tokenized = [];
+  for (const file of files) tokenized.push(await model.text.file(file.path, file.text, never));
+  tokenized.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const plans = product.planSegments(tokenized, {
+    segmentTokensMax: model.segmentTokensMax,
+    blockTokens: model.info.blockTokens,
+    lines: model.text.lines,
+  });
+  const identity = {
+    fingerprint: model.info.fingerprint,
+    headerTokens: header,
+    segmentPositions: model.segmentTokensMax,
+    policy: "full",
+  };
+  return {
+    header,
+    tokenized,
+    plans,
+    tokens: plans.reduce((sum, plan) => sum + plan.tokens.length, 0),
+    keyOf: (contentKey) => product.segmentKey(identity, contentKey),
+  };
+}
+
+/** Plans in `count` parts of about as many tokens: the longest first, each to the part that has the fewest. */
+function dealt(plans, count) {
+  const parts = Array.from({ length: count }, () => ({ tokens: 0, plans: [] }));
+  for (const plan of [...plans].sort((a, b) => b.tokens.length - a.tokens.length)) {
+    const least = parts.reduce((best, part) => (part.tokens < best.tokens ? part : best));
+    least.tokens += plan.tokens.length;
+    least.plans.push(plan);
+  }
+  return parts.map((part) => part.plans);
 }
 
 async function readSequence(model, ids, options, { key, keep, onTokens }) {

@@ -13,3 +13,10 @@ export function parseOptions(words) {
   }
   return parsed;
 }
+
+/** "I/N" → {at, of}: share I of N, counted from 0. */
+export function parseShard(text) {
+  const [, at, of] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
+  if (of === undefined || Number(at) >= Number(of)) throw new Error(`${text} is no share: say 0/4, 1/4, 2/4 or 3/4.`);
+  return { at: Number(at), of: Number(of) };
+}
