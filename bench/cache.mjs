@@ -7,10 +7,11 @@
 //   --llama-tokens N tokens of the prompt that llama.cpp's state keeps (32768); its cost beyond is extrapolated from half of them on
 //   --repeat         where llama.cpp's state is missing, repeat the beginning that is kept (at least 4,096 tokens) rather than to prefill it for half an hour
 //   --small          everything a sixteenth as large: to try the benchmark, not for figures
+//   --merge DIR      no measuring: makes one record of the shares that processes with --shard I/N left in DIR (look-ups and attribution)
 //   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
 //
 // What takes long to make is kept in a cache folder outside the checkout (bench/lib/cacheFolder.mjs): llama.cpp's state and our own contexts.
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -46,38 +47,58 @@ export async function run(figures, options) {
   ).split(",");
   const unknown = wanted.filter((name) => !Object.hasOwn(parts, name));
   if (unknown.length > 0) throw new Error(`There is no part ${unknown.join(", ")}.`);
-  // A part that was told to do less must not write over the whole of it.
-  const told = [options.sizes, options.shard?.replace("/", "of")].filter((each) => each !== undefined);
-  const suffix = told.map((each) => `-${each}`).join("");
   if (options.small === true) shrink(16);
   const folder = path.resolve(String(options.results ?? results));
   mkdirSync(folder, { recursive: true });
   const machine = `${os.cpus()[0].model}, ${threads} threads`;
   const code = corpusSources().map(({ name, version, license }) => `${name} ${version} (${license})`);
+  const date = new Date().toISOString().slice(0, 10);
   console.log(`${machine}. Code: ${code.join(", ")}`);
   for (const name of Object.keys(parts).filter((each) => wanted.includes(each))) {
     console.log(`\n${name}`);
     const own = new Figures((figure) => figures.keep(figure));
-    const { run: runPart } = await parts[name]();
-    const raw = await runPart(own, {
+    const head = { part: name, date, machine, models, code };
+    const keep = (raw) =>
+      writeRecord(path.join(folder, `${name}${suffixOf(options)}.json`), { ...head, figures: own.all, raw });
+    const part = await parts[name]();
+    const told = {
       ...options,
       threads,
       llamaTokens,
       repeat: options.repeat === true,
       models,
       model: models.at(-1),
-    });
-    const record = {
-      part: name,
-      date: new Date().toISOString().slice(0, 10),
-      machine,
-      models,
-      code,
-      figures: own.all,
-      raw,
+      keep,
     };
-    // Where the folders lay on this machine tells nobody else anything.
-    const text = JSON.stringify(record, (key, value) => (key === "root" ? undefined : value), 1);
-    writeFileSync(path.join(folder, `${name}${suffix}.json`), `${text}\n`);
+    if (options.merge === undefined) keep(await part.run(own, told));
+    else merge(path.resolve(String(options.merge)), path.join(folder, `${name}.json`), { name, part, own, told });
   }
+}
+
+/** One record of the shares that several processes left in `folder`. */
+function merge(folder, target, { name, part, own, told }) {
+  if (part.merge === undefined) throw new Error(`Shares of ${name} cannot be merged.`);
+  const shares = readdirSync(folder)
+    .filter((file) => file.startsWith(`${name}-`) && /-\d+of\d+\.json$/.test(file))
+    .sort()
+    .map((file) => JSON.parse(readFileSync(path.join(folder, file), "utf8")));
+  if (shares.length === 0) throw new Error(`There are no shares of ${name} in ${folder}.`);
+  const [{ part: what, date, machine, models, code }] = shares;
+  const rawShares = shares.map(({ raw }) => raw);
+  const raw = part.merge(own, rawShares, { ...told, model: models.at(-1) });
+  writeRecord(target, { part: what, date, machine, processes: shares.length, models, code, figures: own.all, raw });
+}
+
+/** A part that was told to do less must not write over the whole of it. */
+function suffixOf({ sizes, methods, shard }) {
+  const told = [sizes, methods, shard?.replace("/", "of")].filter((each) => each !== undefined);
+  return told.map((each) => `-${String(each).replaceAll(":", "_")}`).join("");
+}
+
+/** Whole or not at all: a process may be stopped while it writes. */
+function writeRecord(file, record) {
+  // Where the folders lay on this machine tells nobody else anything.
+  const text = JSON.stringify(record, (key, value) => (key === "root" ? undefined : value), 1);
+  writeFileSync(`${file}.part`, `${text}\n`);
+  renameSync(`${file}.part`, file);
 }

@@ -3,7 +3,9 @@
 //
 //   --attribution N   look-ups (90); the right answers among them count
 //   --sizes A         of the repositories (32k)
+//   --shard I/N       this process's share of them, from 0 on (0/1)
 import { openContext, openModel, selections } from "../lib/context.mjs";
+import { parseShard } from "../lib/options.mjs";
 import { modelFile, product } from "../lib/product.mjs";
 import { Asker } from "../lookups/ask.mjs";
 import { measureNeutral } from "../lookups/neutral.mjs";
@@ -14,15 +16,20 @@ const rangesShown = 3;
 const shareOfBestMin = 0.1;
 
 export async function run(figures, options) {
-  const { model: id, threads } = options;
-  const model = await openModel(await modelFile(id), { threads });
-  const raw = [];
-  const size = String(options.sizes ?? "32k");
-  for (const { name, files, questions } of lookupSet(size, Number(options.attribution ?? 90))) {
+  const { threads, keep } = options;
+  const shard = parseShard(String(options.shard ?? "0/1"));
+  const model = await openModel(await modelFile(options.model), { threads });
+  const answers = [];
+  const raw = { asked: 0, answers };
+  for (const { name, files, questions: all } of lookupSet(sizeOf(options), Number(options.attribution ?? 90))) {
+    const questions = all.filter((_, at) => at % shard.of === shard.at);
+    if (questions.length === 0) continue;
     const context = await openContext(model, { name, files });
     const neutral = await measureNeutral(context, selections.nosa);
     const asker = await Asker.open(context, questions, { selection: selections.nosa });
     for (const [index, { definition }] of questions.entries()) {
+      keep(raw);
+      raw.asked += 1;
       const answer = await asker.ask(index, { masses: true });
       if (!answer.exact) continue;
       const ranges = product.references(answer.masses, context.plans, {
@@ -34,7 +41,7 @@ export async function run(figures, options) {
       const others = otherBlocks(context.plans, cited, index);
       const withoutCited = await asker.ask(index, { selection: masking(cited) });
       const withoutOthers = await asker.ask(index, { selection: masking(others) });
-      raw.push({
+      answers.push({
         name: definition.name,
         place: `${definition.path}:${definition.line}`,
         ranges,
@@ -52,10 +59,28 @@ export async function run(figures, options) {
     await context.dispose();
   }
   await model.dispose();
+  if (shard.of === 1) report(figures, raw, options);
+  return raw;
+}
 
-  const share = (holds) => (100 * raw.filter(holds).length) / raw.length;
-  const mean = (of) => raw.reduce((sum, each) => sum + of(each), 0) / raw.length;
-  figures.add(`${id}, ${size}: right look-ups (of ${Number(options.attribution ?? 90)})`, raw.length, "answers");
+/** The shares of several processes as one. */
+export function merge(figures, parts, options) {
+  const whole = {
+    asked: parts.reduce((sum, { asked }) => sum + asked, 0),
+    answers: parts.flatMap(({ answers }) => answers).sort((a, b) => (a.place < b.place ? -1 : 1)),
+  };
+  report(figures, whole, options);
+  return whole;
+}
+
+function sizeOf({ sizes }) {
+  return String(sizes ?? "32k");
+}
+
+function report(figures, { asked, answers }, options) {
+  const share = (holds) => (100 * answers.filter(holds).length) / answers.length;
+  const mean = (of) => answers.reduce((sum, each) => sum + of(each), 0) / answers.length;
+  figures.add(`${options.model}, ${sizeOf(options)}: right look-ups (of ${asked})`, answers.length, "answers");
   figures.add(
     "definition within the first range",
     share(({ found }) => found === 0),
@@ -96,7 +121,6 @@ export async function run(figures, options) {
       "nats/token",
     );
   }
-  return raw;
 }
 
 /** Blocks that have lines of the ranges: `[{sequence, block}]`. */

@@ -1,13 +1,16 @@
 // Definitions asked for by name over 32 k and 128 k tokens of real code: selection, no selection, and the 8 k tokens of passages that a search finds.
 //
-// Every method answers the same questions with the same model and adapter, from the first on; the slow ones answer fewer of them. Differences are over the
-// questions that both answered, with 95 % bootstrap intervals.
+// Every method answers the same questions with the same model and adapter, from the first on; the slow ones may answer fewer of them. Differences are over
+// the questions that both answered, with 95 % bootstrap intervals.
 //
 //   --sizes A,B     of the repositories (32k,128k)
-//   --questions N   for nosa and with no repository at all, at each size (200)
+//   --methods A,B   (nosa,infllmv2,full,snippets,none) beside them "nosa:128" or "infllmv2:256" for so many blocks
+//   --questions N   for each method at each size (200), but for these:
 //   --infllmv2 N    (80)   --full N   (60)   --full-128k N   (24)   --snippets N   (6)
+//   --shard I/N     this process's share of the questions, from 0 on (0/1)
 import { bootstrap } from "../lib/figures.mjs";
 import { openContext, openModel, selections } from "../lib/context.mjs";
+import { parseShard } from "../lib/options.mjs";
 import { modelFile } from "../lib/product.mjs";
 import { Asker } from "../lookups/ask.mjs";
 import { lookupSet } from "../lookups/set.mjs";
@@ -15,51 +18,123 @@ import { Snippets, snippetTokens } from "../lookups/snippets.mjs";
 
 const snippetTokensMax = 8_192;
 const goalOfFull = 60;
+const allMethods = ["nosa", "infllmv2", "full", "snippets", "none"];
+/** They see no more of the repository than its name. */
+const withoutContext = ["snippets", "none"];
 
 export async function run(figures, options) {
-  const { model: id, threads } = options;
+  const { model: id, threads, keep } = options;
+  const methods = options.methods === undefined ? allMethods : String(options.methods).split(",");
+  const shard = parseShard(String(options.shard ?? "0/1"));
   const model = await openModel(await modelFile(id), { threads });
   const raw = [];
   for (const size of String(options.sizes ?? "32k,128k").split(",")) {
-    const counts = {
-      nosa: Number(options.questions ?? 200),
-      infllmv2: Number(options.infllmv2 ?? 80),
-      full: size === "32k" ? Number(options.full ?? 60) : Number(options["full-128k"] ?? 24),
-      snippets: Number(options.snippets ?? 6),
-    };
-    const answers = { nosa: [], infllmv2: [], full: [], snippets: [], none: [] };
-    const set = lookupSet(size, counts.nosa);
-    for (const { name, files, questions } of set) {
-      const context = await openContext(model, { name, files });
-      for (const method of ["nosa", "infllmv2", "full"]) {
-        const share = Math.ceil(counts[method] / set.length);
-        answers[method].push(...(await answer(context, questions.slice(0, share), selections[method])));
-      }
-      await context.dispose();
-      const nothing = await openContext(model, { name, files, layout: "none" });
-      answers.none.push(...(await answer(nothing, questions, undefined)));
-      const asked = await withSnippets(model, files, questions.slice(0, Math.ceil(counts.snippets / set.length)));
-      answers.snippets.push(...(await answer(nothing, asked, undefined)));
-      await nothing.dispose();
-      console.log(`  ${name}: ${answers.nosa.length} of ${counts.nosa}`);
-    }
-    report(figures, `${id}, ${size}`, answers);
+    const answers = Object.fromEntries(methods.map((method) => [method, []]));
     raw.push({ size, answers });
+    const counts = new Map(methods.map((method) => [method, countOf(method, size, options)]));
+    const set = lookupSet(size, Math.max(...counts.values()));
+    for (const { name, files, questions } of set) {
+      const own = questions.map((each, at) => ({ ...each, at })).filter(({ at }) => at % shard.of === shard.at);
+      if (own.length === 0) continue;
+      const share = (method) => Math.ceil(counts.get(method) / set.length);
+      const askers = await openAskers(model, { name, files }, own, { methods, share });
+      // What is there when the time is over is to be the same questions of every method.
+      for (const [index, { at, definition }] of own.entries()) {
+        for (const method of methods.filter((each) => at < share(each))) {
+          const { text, exact, nll, tokens } = await askers.get(method).ask(index);
+          const place = `${definition.path}:${definition.line}`;
+          answers[method].push({ place, name: definition.name, at, exact, nll, tokens, text });
+        }
+        keep(raw);
+      }
+      await askers.dispose();
+      console.log(`  ${name}: ${own.length} asked`);
+    }
+    if (shard.of === 1) report(figures, `${id}, ${size}`, answers);
   }
   await model.dispose();
   return raw;
 }
 
-async function answer(context, questions, selection) {
-  if (questions.length === 0) return [];
-  const asker = await Asker.open(context, questions, { selection });
-  const answers = [];
-  for (const [index, { definition }] of questions.entries()) {
-    const { text, exact, nll, tokens } = await asker.ask(index);
-    answers.push({ place: `${definition.path}:${definition.line}`, name: definition.name, exact, nll, tokens, text });
+/** The shares of several processes as one. */
+export function merge(figures, parts, { model: id }) {
+  const bySize = new Map();
+  for (const { size, answers } of parts.flat()) {
+    const all = bySize.get(size) ?? {};
+    bySize.set(size, all);
+    for (const [method, own] of Object.entries(answers)) all[method] = [...(all[method] ?? []), ...own];
   }
-  await asker.dispose();
-  return answers;
+  const sizes = [...bySize.keys()].sort((a, b) => parseInt(a, 10) - parseInt(b, 10));
+  return sizes.map((size) => {
+    const found = Object.entries(bySize.get(size)).sort(([a], [b]) => orderOf(a) - orderOf(b));
+    const answers = Object.fromEntries(
+      found.map(([method, own]) => [method, own.sort((a, b) => a.at - b.at || (a.place < b.place ? -1 : 1))]),
+    );
+    report(figures, `${id}, ${size}`, answers);
+    return { size, answers };
+  });
+}
+
+/** How many questions a method answers. */
+function countOf(method, size, options) {
+  const all = Number(options.questions ?? 200);
+  switch (method) {
+    case "infllmv2":
+      return Number(options.infllmv2 ?? Math.min(80, all));
+    case "full":
+      return size === "32k"
+        ? Number(options.full ?? Math.min(60, all))
+        : Number(options["full-128k"] ?? Math.min(24, all));
+    case "snippets":
+      return Number(options.snippets ?? Math.min(6, all));
+    default:
+      return all;
+  }
+}
+
+/** What asks each method, once for all its questions; the contexts that they need. */
+async function openAskers(model, { name, files }, questions, { methods, share }) {
+  const askers = new Map();
+  const contexts = [];
+  const open = async (layout) => {
+    contexts.push(await openContext(model, { name, files, layout }));
+    return contexts.at(-1);
+  };
+  const seeing = methods.filter((method) => !withoutContext.includes(method));
+  if (seeing.length > 0) {
+    const context = await open("segments");
+    for (const method of seeing) {
+      askers.set(method, await Asker.open(context, questions, { selection: selectionOf(method) }));
+    }
+  }
+  const blind = methods.filter((method) => withoutContext.includes(method));
+  if (blind.length > 0) {
+    const nothing = await open("none");
+    if (blind.includes("none")) askers.set("none", await Asker.open(nothing, questions));
+    if (blind.includes("snippets")) {
+      const asked = await withSnippets(
+        model,
+        files,
+        questions.filter(({ at }) => at < share("snippets")),
+      );
+      if (asked.length > 0) askers.set("snippets", await Asker.open(nothing, asked));
+    }
+  }
+  return {
+    get: (method) => askers.get(method),
+    async dispose() {
+      for (const each of [...askers.values(), ...contexts]) await each.dispose();
+    },
+  };
+}
+
+/** For NativeSequence.select; undefined for all blocks. */
+function selectionOf(method) {
+  if (method === "full") return undefined;
+  const [policy, blocks] = method.split(":");
+  const selection = selections[policy];
+  if (selection === undefined) throw new Error(`There is no method ${method}.`);
+  return blocks === undefined ? selection : { ...selection, totalBlocks: Number(blocks) };
 }
 
 /** Questions with the passages that stand before them. */
@@ -80,8 +155,8 @@ function report(figures, where, answers) {
     figures.add(`${where}: look-ups, ${method}, generated answer right (${own.length})`, exact, "%", { goal });
     figures.add(`${where}: look-ups, ${method}, right answer forced`, meanOf(own.map(({ nll }) => nll)), "nats/token");
   }
-  for (const method of ["infllmv2", "full", "snippets", "none"]) {
-    const pairs = pairsOf(answers.nosa, answers[method]);
+  for (const method of Object.keys(answers).filter((each) => each !== "nosa")) {
+    const pairs = pairsOf(answers.nosa ?? [], answers[method]);
     if (pairs.length === 0) continue;
     const points = bootstrap(pairs.map(([ours, theirs]) => 100 * (Number(ours.exact) - Number(theirs.exact))));
     const nats = bootstrap(pairs.map(([ours, theirs]) => ours.nll - theirs.nll));
@@ -93,6 +168,12 @@ function report(figures, where, answers) {
 function pairsOf(ours, theirs) {
   const byPlace = new Map(ours.map((each) => [each.place, each]));
   return theirs.flatMap((each) => (byPlace.has(each.place) ? [[byPlace.get(each.place), each]] : []));
+}
+
+/** Place in a report; other budgets stand behind what they vary. */
+function orderOf(method) {
+  const at = allMethods.indexOf(method.split(":")[0]);
+  return at + (method.includes(":") ? Number(method.split(":")[1]) / 1e6 : 0);
 }
 
 function interval({ low, high }) {
