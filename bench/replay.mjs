@@ -10,6 +10,7 @@
 //   --model ID     a known model (the default one)     --threads N (the number of cores)
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
 //   --git DIR      the commits of this repository instead, newest first, three lines of each
+//   --shard I/N    only every N-th change from number I on, for processes with cache folders of their own; theirs put together are the whole's
 //   --list         says what there is to replay, and ends
 //   --results DIR  where every answer is kept as JSON (bench/results/replay for the whole; nowhere for less)
 //
@@ -22,6 +23,7 @@ import { fileURLToPath } from "node:url";
 import { openContext, openModel } from "./lib/context.mjs";
 import { bootstrap, median } from "./lib/figures.mjs";
 import { modelFile } from "./lib/product.mjs";
+import { parseShard } from "./lib/options.mjs";
 import { similarity } from "./lib/similarity.mjs";
 import { changesOf } from "./replay/changes.mjs";
 import { commits } from "./replay/commits.mjs";
@@ -49,7 +51,8 @@ export async function run(figures, options) {
   const isWhole = cases >= 300 && options.only === undefined;
   const results =
     options.results ?? (isWhole ? fileURLToPath(new URL("./results/replay/", import.meta.url)) : undefined);
-  const plan = planned(options.git === undefined ? steps() : commits(String(options.git)), cases);
+  const whole = planned(options.git === undefined ? steps() : commits(String(options.git)), cases);
+  const plan = options.shard === undefined ? whole : shareOf(whole, parseShard(String(options.shard)), only);
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
@@ -76,7 +79,7 @@ export async function run(figures, options) {
   writeFileSync(path.join(String(results), "replay.json"), `${JSON.stringify(record, null, 1)}\n`);
 }
 
-/** Steps with their changes, as many as there are cases wanted. */
+/** Steps with their changes and the files that these change, as many as there are cases wanted. */
 function planned(from, cases) {
   const plan = [];
   let left = cases;
@@ -85,17 +88,33 @@ function planned(from, cases) {
     const changes = changesOf(step).slice(0, Math.min(changesOfStepMax, Math.ceil(left / 3)));
     if (changes.length === 0) continue;
     left -= changes.flat().length;
-    plan.push({ ...step, changes });
+    plan.push({ ...step, changes, changed: new Set(changes.flat().map(({ path: name }) => name)) });
   }
   return plan;
 }
 
+/**
+ * Whole steps for a way that reads their repository, else whole changes, those of a file behind each other: llama.cpp keeps what their prompts begin with.
+ */
+function shareOf(plan, { at, of }, only) {
+  if (only.includes("ours")) {
+    const byTokens = [...plan].sort((a, b) => sizeOf(b) - sizeOf(a));
+    return plan.filter((step) => byTokens.indexOf(step) % of === at);
+  }
+  let count = -1;
+  return plan
+    .map((step) => ({ ...step, changes: step.changes.filter(() => (count += 1) % of === at) }))
+    .filter(({ changes }) => changes.length > 0);
+}
+
+function sizeOf({ base }) {
+  return base.reduce((sum, { text }) => sum + text.length, 0);
+}
+
 function list(plan) {
   for (const { name, from, to, base, changes } of plan) {
-    const tokens = base.reduce((sum, { text }) => sum + text.length, 0) / charactersPerToken;
-    console.log(
-      `${name} ${from} to ${to}: ${base.length} files, ${Math.round(tokens)} tokens, ${changes.length} changes`,
-    );
+    const tokens = Math.round(sizeOf({ base }) / charactersPerToken);
+    console.log(`${name} ${from} to ${to}: ${base.length} files, ${tokens} tokens, ${changes.length} changes`);
   }
   console.log(`${plan.reduce((sum, { changes }) => sum + changes.flat().length, 0)} cases`);
 }
@@ -139,10 +158,9 @@ class Replay {
     return { of: (each) => complete(context, each, window), dispose: () => context.dispose() };
   }
 
-  async #withLlama({ base, changes }) {
+  async #withLlama({ base, changed }) {
     const { file, threads } = this.#options;
     this.#llama ??= await openLlamaVscode(file, { threads });
-    const changed = new Set(changes.flat().map(({ path: name }) => name));
     return {
       of: (each) => this.#llama.complete(each, ringOf(base, each.path, changed)),
       dispose: () => undefined,

@@ -4,7 +4,7 @@
 //   --sizes A,B     of the repositories (32k,128k; 1M is the one of "million")
 import path from "node:path";
 import { cacheFolder } from "../lib/cacheFolder.mjs";
-import { openModel, readPart } from "../lib/context.mjs";
+import { openModel, readShare } from "../lib/context.mjs";
 import { parseShard } from "../lib/options.mjs";
 import { modelFile, product } from "../lib/product.mjs";
 import { lookupSet } from "../lookups/set.mjs";
@@ -14,11 +14,12 @@ export async function run(figures, { model: id, threads, sizes = "32k,128k", sha
   const { at, of } = parseShard(String(shard));
   const model = await openModel(await modelFile(id), { threads });
   const start = performance.now();
+  const loads = Array.from({ length: of }, () => 0);
   let tokens = 0;
   for (const size of String(sizes).split(",")) {
     for (const { name, files, home } of repositoriesOf(size)) {
       const folder = path.join(product.dataPaths(home).contexts, "segments");
-      tokens += await readPart(model, { name, files }, { at, of, folder });
+      tokens += await readShare(model, { name, files }, { at, loads, folder });
     }
   }
   await model.dispose();

@@ -117,13 +117,14 @@ export async function openContext(
 }
 
 /**
- * Computes part `at` of `of` of the segments that openContext() would, and saves those that are not saved yet: so processes read a repository side by side.
- * They go into `folder`, or the benchmarks' cache; an engine's own takes them as read. Every process deals the segments the same way. Gives tokens computed.
+ * Computes one share of the segments that openContext() would, and saves those that are not saved yet: so processes read repositories side by side. Share `at`
+ * is this process's; `loads` are the tokens that each share has so far, and grow: every process deals the same repositories in the same order. They go into
+ * `folder`; an engine whose own that is takes them as read. Gives tokens computed.
  */
-export async function readPart(model, { name, files }, { at, of, folder = cacheFolder("kv") }) {
+export async function readShare(model, { name, files }, { at, loads, folder }) {
   const { header, plans, keyOf } = await planOf(model, { name, files });
   const fileOf = (contentKey) => path.join(folder, `${keyOf(contentKey)}.kv`);
-  const missing = dealt(plans, of)[at].filter(({ contentKey }) => !existsSync(fileOf(contentKey)));
+  const missing = dealt(plans, loads)[at].filter(({ contentKey }) => !existsSync(fileOf(contentKey)));
   if (missing.length === 0) return 0;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const head = await model.native.createSequence({ basePosition: 0, attends: [] });
@@ -188,15 +189,15 @@ async function planOf(model, { name, files }) {
   };
 }
 
-/** Plans in `count` parts of about as many tokens: the longest first, each to the part that has the fewest. */
-function dealt(plans, count) {
-  const parts = Array.from({ length: count }, () => ({ tokens: 0, plans: [] }));
+/** Plans by share: the longest first, each to the share that has the fewest tokens. */
+function dealt(plans, loads) {
+  const shares = loads.map(() => []);
   for (const plan of [...plans].sort((a, b) => b.tokens.length - a.tokens.length)) {
-    const least = parts.reduce((best, part) => (part.tokens < best.tokens ? part : best));
-    least.tokens += plan.tokens.length;
-    least.plans.push(plan);
+    const least = loads.indexOf(Math.min(...loads));
+    loads[least] += plan.tokens.length;
+    shares[least].push(plan);
   }
-  return parts.map((part) => part.plans);
+  return shares;
 }
 
 async function readSequence(model, ids, options, { key, keep, onTokens }) {
