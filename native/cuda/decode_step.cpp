@@ -10,6 +10,7 @@
 #include "kernels/append_kv.h"
 #include "kernels/argmax.h"
 #include "kernels/attend_blocks.h"
+#include "kernels/block_mass.h"
 #include "kernels/embed.h"
 #include "kernels/gated_linear.h"
 #include "kernels/gather_blocks.h"
@@ -63,6 +64,10 @@ struct DecodeStep::Buffers {
   float* linear_scratch = nullptr;
   std::byte* attention_parts = nullptr;
   std::byte* argmax_scratch = nullptr;
+  // Of a step with detail, see block_mass.h; [n_layers, n_kv_heads, ...].
+  float* mass = nullptr;
+  int32_t* mass_blocks = nullptr;
+  int32_t* n_mass_blocks = nullptr;
   // The eviction ranking, [n_layers, n_lanes, n_kv_heads, ...].
   int32_t* rank_blocks = nullptr;
   float* rank_scores = nullptr;
@@ -120,6 +125,10 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(load_pages, seqs * heads * size_t(n_slots));
   plan.add(load_slots, seqs * heads * size_t(n_slots));
   plan.add(n_loads, seqs * heads);
+  const size_t lists = size_t(shape.n_layers) * heads;
+  plan.add(mass, lists * selected_max);
+  plan.add(mass_blocks, lists * selected_max);
+  plan.add(n_mass_blocks, lists);
   plan.add(rank_blocks, streams * selected_max);
   plan.add(rank_scores, streams * selected_max);
   plan.add(rank_entries, streams);
@@ -223,8 +232,9 @@ Status DecodeStep::begin(std::span<const int32_t> lanes, std::span<const int32_t
   return {};
 }
 
-Status DecodeStep::decode(cudaStream_t stream) {
-  const Result<cudaGraphExec_t> exec = graph({n_seqs_, 1}, stream);
+Status DecodeStep::decode(cudaStream_t stream, bool detail) {
+  CHECK(!detail || (selects(options_) && n_seqs_ == 1));
+  const Result<cudaGraphExec_t> exec = graph({n_seqs_, 1, detail}, stream);
   if (!exec.ok()) return exec.status();
   NOSA_CUDA_TRY(cudaGraphLaunch(*exec, stream), computing);
   return {};
@@ -259,6 +269,24 @@ Status DecodeStep::read_logits(int seq, std::vector<float>& logits, cudaStream_t
   NOSA_CUDA_TRY(cudaMemcpyAsync(logits.data(), buffers_->logits + size_t(seq) * n_vocab, n_vocab * sizeof(float),
                                 cudaMemcpyDeviceToHost, stream),
                 computing);
+  return check(stream);
+}
+
+const float* DecodeStep::device_hidden() const { return buffers_->x; }
+const float* DecodeStep::device_logits() const { return buffers_->logits; }
+
+Status DecodeStep::read_detail(StepDetail& detail, cudaStream_t stream) {
+  const size_t n_lists = size_t(model_.shape().n_streams());
+  detail.n_selected_max = options_.budget.total_blocks;
+  detail.n_blocks.resize(n_lists);
+  detail.blocks.resize(n_lists * size_t(detail.n_selected_max));
+  detail.mass.resize(detail.blocks.size());
+  const auto read = [&](auto& to, const auto* from) {
+    return to_status(cudaMemcpyAsync(to.data(), from, to.size() * sizeof(to[0]), cudaMemcpyDeviceToHost, stream), computing);
+  };
+  NOSA_TRY(read(detail.n_blocks, buffers_->n_mass_blocks));
+  NOSA_TRY(read(detail.blocks, buffers_->mass_blocks));
+  NOSA_TRY(read(detail.mass, buffers_->mass));
   return check(stream);
 }
 
@@ -443,6 +471,28 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.n_selected_max = options_.budget.total_blocks;
   attend.n_pages = side_car.n_pages;
   NOSA_CUDA_TRY(attend_blocks(attend, stream), computing);
+  if (kind.detail) {
+    const size_t list = size_t(layer) * size_t(shape.n_kv_heads);
+    BlockMassParams mass = {};
+    mass.rows = step_rows;
+    mass.pool = pool;
+    mass.q = b.q;
+    mass.q_stride = size_t(shape.q_width());
+    mass.selected = b.selected;
+    mass.n_selected = b.n_selected;
+    mass.token_bias = attend.token_bias;
+    mass.parts = b.attention_parts;
+    mass.mass = b.mass + list * size_t(options_.budget.total_blocks);
+    mass.blocks = b.mass_blocks + list * size_t(options_.budget.total_blocks);
+    mass.n_blocks = b.n_mass_blocks + list;
+    mass.scale = scale;
+    mass.n_heads = shape.n_heads;
+    mass.n_kv_heads = shape.n_kv_heads;
+    mass.head_dim = shape.head_dim;
+    mass.n_selected_max = options_.budget.total_blocks;
+    mass.n_pages = side_car.n_pages;
+    NOSA_CUDA_TRY(block_mass(mass, stream), computing);
+  }
 
   MergePartsParams merge = {};
   merge.rows = step_rows;

@@ -22,6 +22,14 @@
 
 namespace nosa::cuda {
 
+/// What one query attended to, for every layer and KV head.
+struct StepDetail {
+  int n_selected_max = 0;
+  std::vector<int32_t> n_blocks;  // [n_layers, n_kv_heads]
+  std::vector<int32_t> blocks;    // [n_layers, n_kv_heads, n_selected_max] ascending, attended ones first
+  std::vector<float> mass;        // likewise: a block's share of the attention, see kernels/block_mass.h
+};
+
 /// One step through the whole network for the newest tokens of some lanes, as one CUDA graph: everything that changes from
 /// step to step lies on the device, nothing is allocated, and the host is not asked in between.
 ///
@@ -53,14 +61,25 @@ class DecodeStep {
   Status begin(std::span<const int32_t> lanes, std::span<const int32_t> ids, std::span<const int32_t> teacher, int n_steps,
                cudaStream_t stream);
 
-  /// One decode step of the command begun. The lanes' n_tokens count the next token afterwards.
-  Status decode(cudaStream_t stream);
+  /// One decode step of the command begun. The lanes' n_tokens count the next token afterwards. With `detail`, which takes
+  /// a selection and one sequence, read_detail() tells what the step attended to.
+  Status decode(cudaStream_t stream, bool detail = false);
 
   /// Reads what the first `n_steps` steps of the command gave, [n_steps, n lanes], and waits for it.
   Status read_tokens(int n_steps, std::vector<int32_t>& tokens, cudaStream_t stream);
 
   /// Reads the scores of the last decode step for sequence `seq` of the command, [n_vocab], and waits for it.
   Status read_logits(int seq, std::vector<float>& logits, cudaStream_t stream);
+
+  /// What each layer and KV head of the last step with `detail` attended to; waits for it.
+  Status read_detail(StepDetail& detail, cudaStream_t stream);
+
+  /// What the last step left on the device: the residual stream behind the last layer, [rows, n_embd], and of a decode step
+  /// the scores of the next token, [sequences, n_vocab].
+  const float* device_hidden() const;
+  const float* device_logits() const;
+
+  const StepOptions& options() const { return options_; }
 
   /// Computes up to kQueriesMax given tokens of one lane, whose n_tokens counts them already.
   Status feed(int lane, std::span<const int32_t> ids, cudaStream_t stream);
@@ -80,6 +99,7 @@ class DecodeStep {
   struct Kind {
     int n_seqs;
     int n_queries;
+    bool detail = false;
     auto operator<=>(const Kind&) const = default;
   };
 

@@ -161,6 +161,26 @@ Status LaneMemory::write_back(int lane, int block, int page, const PagePool& poo
   return to_status(cuda::write_back(params, stream), "Writing a block back");
 }
 
+void LaneMemory::locate(int lane, int block, int page, const PagePool& pool, ReadRowsParams& params) const {
+  const KvPool extents = n_slots_ > 0 ? slots(0) : pool.extents(0);
+  const SideCarView side_car = pool.side_car(0);
+  params.extents = extents.base + size_t(lane) * extents.lane_stride;
+  params.head_stride = int64_t(extents.head_stride);
+  params.layer_stride = int64_t(extents.head_stride) * shape_.n_kv_heads;
+  params.index_stride = int64_t(extents.index_stride);
+  if (n_slots_ > 0) {
+    params.slot_of_block = stream_slots(0).slot_of_block + size_t(lane) * size_t(shape_.n_kv_heads) * size_t(n_blocks_max_) + block;
+    params.slot_layer_stride = int64_t(n_lanes_) * shape_.n_kv_heads * n_blocks_max_;
+    params.slot_head_stride = n_blocks_max_;
+  }
+  params.token_scores = side_car.token_scores;
+  params.page = page;
+  params.n_pages = side_car.n_pages;
+  params.n_layers = shape_.n_layers;
+  params.n_kv_heads = shape_.n_kv_heads;
+  params.head_dim = shape_.head_dim;
+}
+
 LaneBlocks LaneMemory::blocks() const {
   return {pages_.as<int32_t>(), info_.as<BlockInfo>(), n_attended_.as<int32_t>(), n_blocks_max_};
 }

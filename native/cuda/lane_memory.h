@@ -11,6 +11,7 @@
 #include "cuda/model_source.h"
 #include "cuda/page_pool.h"
 #include "kernels/layout.h"
+#include "kernels/read_rows.h"
 
 namespace nosa::cuda {
 
@@ -46,6 +47,9 @@ class LaneMemory {
 
   /// Copies block `block` out of the slots to its page in host memory. REQUIRES: not resident.
   Status write_back(int lane, int block, int page, const PagePool& pool, cudaStream_t stream);
+
+  /// Fills in where rows of `block`, whose page is `page`, lie on the device, and its page's scores.
+  void locate(int lane, int block, int page, const PagePool& pool, ReadRowsParams& params) const;
 
   LaneBlocks blocks() const;
   StreamSlots stream_slots(int layer) const;

@@ -97,6 +97,44 @@ Status PagePool::copy(int from, int to, cudaStream_t stream) {
   return {};
 }
 
+Status PagePool::write(int page, const std::byte* const* extents, const uint16_t* compressed, const float* token_scores,
+                       const float* window_scores, cudaStream_t stream) {
+  constexpr const char* what = "Bringing blocks to the device";
+  const size_t n_streams = size_t(shape_.n_streams());
+  for (size_t i = 0; i < n_streams; ++i) {
+    if (resident_) {
+      NOSA_CUDA_TRY(cudaMemcpyAsync(device_.data() + size_t(page) * page_bytes_ + i * extent_bytes_, extents[i], extent_bytes_,
+                                    cudaMemcpyHostToDevice, stream),
+                    what);
+    } else {
+      std::memcpy(host(page) + i * extent_bytes_, extents[i], extent_bytes_);
+    }
+  }
+  struct Part {
+    const DeviceBuffer& buffer;
+    const void* from;
+    size_t entry_bytes;
+  };
+  for (const Part& part : {Part{compressed_, compressed, compressed_bytes(shape_)}, Part{token_scores_, token_scores, token_score_bytes},
+                           Part{window_scores_, window_scores, window_score_bytes}}) {
+    NOSA_CUDA_TRY(cudaMemcpy2DAsync(part.buffer.data() + size_t(page) * part.entry_bytes, size_t(n_pages_) * part.entry_bytes,
+                                    part.from, part.entry_bytes, part.entry_bytes, n_streams, cudaMemcpyHostToDevice, stream),
+                  what);
+  }
+  return to_status(cudaStreamSynchronize(stream), what);
+}
+
+Status PagePool::read(int page, std::vector<std::byte>& to, cudaStream_t stream) const {
+  to.resize(page_bytes_);
+  if (resident_) {
+    NOSA_CUDA_TRY(cudaMemcpyAsync(to.data(), device_.data() + size_t(page) * page_bytes_, page_bytes_, cudaMemcpyDeviceToHost, stream),
+                  "Bringing blocks to host memory");
+  }
+  NOSA_CUDA_TRY(cudaStreamSynchronize(stream), "Bringing blocks to host memory");
+  if (!resident_) std::memcpy(to.data(), host(page), page_bytes_);
+  return {};
+}
+
 KvPool PagePool::extents(int layer) const {
   KvPool pool;
   const size_t layer_bytes = extent_bytes_ * size_t(shape_.n_kv_heads);

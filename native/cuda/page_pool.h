@@ -42,6 +42,15 @@ class PagePool {
   /// Copies extents and side-car of one page to another, in the order of `stream`.
   Status copy(int from, int to, cudaStream_t stream);
 
+  /// Fills a page that nothing on the device uses: `extents` [n_layers * n_kv_heads] of extent_bytes() each, compressed keys
+  /// f16 [n_layers * n_kv_heads, 4, head_dim], token scores [.., 64] and window scores [.., 4] of its side-car. All of
+  /// them in host memory, which is free again when this returns.
+  Status write(int page, const std::byte* const* extents, const uint16_t* compressed, const float* token_scores,
+               const float* window_scores, cudaStream_t stream);
+
+  /// Extents of `page` as they are, `to` [n_layers * n_kv_heads] of extent_bytes() each, in the order of `stream`; waits.
+  Status read(int page, std::vector<std::byte>& to, cudaStream_t stream) const;
+
   /// The extents of a layer by page number, as kernels see them; in host memory unless resident.
   KvPool extents(int layer) const;
 

@@ -92,6 +92,8 @@ Result<std::unique_ptr<Prefill>> Prefill::create(const DeviceModel& model, int c
   return prefill;
 }
 
+const float* Prefill::device_hidden() const { return buffers_->x; }
+
 Status Prefill::compute(const PrefillChunk& chunk, PagePool& pool, PageArena& arena, cudaStream_t stream) {
   CHECK(!chunk.ids.empty() && chunk.ids.size() <= size_t(chunk_tokens_));
   if (Status status = upload(chunk, arena, stream); !status.ok()) return status;

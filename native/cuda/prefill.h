@@ -37,6 +37,9 @@ class Prefill {
   /// Device bytes that create() takes.
   static size_t bytes_for(const ModelShape& shape, int chunk_tokens, int n_blocks_max);
 
+  /// The residual stream behind the last layer for the last chunk, [n_tokens, n_embd].
+  const float* device_hidden() const;
+
   /// Leaves keys, values and side-cars of the chunk in its pages. REQUIRES: the blocks fit the arena.
   Status compute(const PrefillChunk& chunk, PagePool& pool, PageArena& arena, cudaStream_t stream);
 

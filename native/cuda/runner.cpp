@@ -1,9 +1,11 @@
 #include "cuda/runner.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/check.h"
 #include "cuda/cuda_status.h"
+#include "kernels/read_rows.h"
 
 namespace nosa::cuda {
 namespace {
@@ -13,6 +15,12 @@ template <typename T>
 Status keep(Result<T> result, std::unique_ptr<T>& to) {
   if (!result.ok()) return result.status();
   to = std::make_unique<T>(*std::move(result));
+  return {};
+}
+
+Status keep(Result<PinnedBuffer> result, PinnedBuffer& to) {
+  if (!result.ok()) return result.status();
+  to = *std::move(result);
   return {};
 }
 
@@ -36,7 +44,6 @@ Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const 
     if (!plan.ok()) return plan.status();
     runner->plan_ = *std::move(plan);
     const RunnerOptions& o = runner->plan_.options;
-    runner->options_ = o.step;
     constexpr const char* what = "Opening the GPU";
     NOSA_CUDA_TRY(cudaStreamCreateWithFlags(&runner->stream_, cudaStreamNonBlocking), what);
     NOSA_CUDA_TRY(cudaStreamCreateWithFlags(&runner->write_stream_, cudaStreamNonBlocking), what);
@@ -53,7 +60,7 @@ Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const 
     NOSA_TRY(keep(PageArena::create(*runner->pool_, o.n_arena_pages), runner->arena_));
     const int n_slots = o.resident ? 0 : o.n_slots;
     NOSA_TRY(keep(LaneMemory::create(source.shape, *runner->pool_, o.n_lanes, o.n_blocks_max, n_slots), runner->lanes_));
-    NOSA_TRY(keep(DecodeStep::create(*runner->model_, *runner->pool_, *runner->lanes_, o.step, o.n_seqs_max), runner->step_));
+    NOSA_TRY(keep(DecodeStep::create(*runner->model_, *runner->pool_, *runner->lanes_, o.step, o.n_seqs_max), runner->steps_.emplace_back()));
     NOSA_TRY(keep(Prefill::create(*runner->model_, o.chunk_tokens, o.n_blocks_max), runner->prefill_));
     runner->sequences_ = std::make_unique<Sequences>(*runner->pool_);
     runner->lane_states_.resize(size_t(o.n_lanes));
@@ -68,7 +75,7 @@ Runner::~Runner() {
   if (write_stream_ != nullptr) cudaStreamSynchronize(write_stream_);
   if (step_done_ != nullptr) cudaEventDestroy(step_done_);
   if (write_done_ != nullptr) cudaEventDestroy(write_done_);
-  step_.reset();
+  steps_.clear();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
   if (write_stream_ != nullptr) cudaStreamDestroy(write_stream_);
 }
@@ -116,7 +123,9 @@ Result<int> Runner::set_tokens(SequenceKey key, std::span<const uint32_t> tokens
 }
 
 bool Runner::chooses(const Sequence& sequence, int n_tokens) const {
-  return options_.policy != Policy::kFull && sequence.n_blocks(n_tokens) > options_.budget.total_blocks;
+  const StepOptions& options = step_of(sequence).options();
+  if (sequence.attends_all || options.policy == Policy::kFull) return false;
+  return sequence.n_open_blocks(n_tokens) > options.budget.total_blocks;
 }
 
 // The next token is written to a page that nobody else holds. A page taken for it may have had another life.
@@ -147,31 +156,43 @@ Status Runner::prefill(SequenceKey key, int n_left) {
     const int chunk_end = sequence.n_computed + n;
     const bool selects = chooses(sequence, chunk_end) && !plan_.options.dense_prefill;
     if (selects || sequence.n_blocks(chunk_end) > arena_->n_places()) return feed(key, end);
-    NOSA_TRY(unbind_lane(sequence));
-    NOSA_TRY(own_tail(sequence));
-    NOSA_TRY(make_room(sequence, chunk_end));
-    PrefillChunk chunk;
-    chunk.ids = std::span(sequence.tokens).subspan(size_t(sequence.n_computed), size_t(n));
-    chunk.own_start = sequence.n_computed;
-    chunk.base_position = sequence.base_position;
-    chunk.attended_pages = sequence.attended_pages;
-    chunk.attended_info = sequence.attended_info;
-    chunk.own_pages = std::span<const int32_t>(sequence.pages).first(size_t(blocks_for(chunk_end)));
-    NOSA_TRY(prefill_->compute(chunk, *pool_, *arena_, stream_));
-    sequence.n_computed = chunk_end;
+    NOSA_TRY(compute_chunk(sequence, n));
   }
   return {};
+}
+
+// Tokens that attend to everything before them. `n` is at most a chunk, and all blocks fit the arena.
+Status Runner::compute_chunk(Sequence& sequence, int n) {
+  const int chunk_end = sequence.n_computed + n;
+  NOSA_TRY(unbind_lane(sequence));
+  NOSA_TRY(own_tail(sequence));
+  NOSA_TRY(make_room(sequence, chunk_end));
+  PrefillChunk chunk;
+  chunk.ids = std::span(sequence.tokens).subspan(size_t(sequence.n_computed), size_t(n));
+  chunk.own_start = sequence.n_computed;
+  chunk.base_position = sequence.base_position;
+  chunk.attended_pages = sequence.attended_pages;
+  chunk.attended_info = sequence.attended_info;
+  chunk.own_pages = std::span<const int32_t>(sequence.pages).first(size_t(blocks_for(chunk_end)));
+  NOSA_TRY(prefill_->compute(chunk, *pool_, *arena_, stream_));
+  sequence.n_computed = chunk_end;
+  return {};
+}
+
+// So many queries that what they choose fits the slots whatever it is.
+int Runner::queries_at_once(const Sequence& sequence) const {
+  if (pool_->resident()) return kQueriesMax;
+  const StepOptions& options = step_of(sequence).options();
+  const SelectionBudget& budget = options.budget;
+  const int n_forced = budget.sink_blocks + budget.window_blocks;
+  const int n_picks = options.policy == Policy::kNosa ? budget.query_picks() : budget.total_blocks - n_forced;
+  return std::clamp(1 + (plan_.options.n_slots - budget.total_blocks) / std::max(1, n_picks + 1), 1, kQueriesMax);
 }
 
 // A few tokens a step, each with a selection of its own.
 Status Runner::feed(SequenceKey key, int end) {
   Sequence& sequence = **sequences_->get(key);
-  const SelectionBudget& budget = options_.budget;
-  const int n_forced = budget.sink_blocks + budget.window_blocks;
-  const int n_picks = options_.policy == Policy::kNosa ? budget.query_picks() : budget.total_blocks - n_forced;
-  // So many queries that what they choose fits the slots whatever it is.
-  int n_max = kQueriesMax;
-  if (!pool_->resident()) n_max = std::clamp(1 + (plan_.options.n_slots - budget.total_blocks) / std::max(1, n_picks + 1), 1, kQueriesMax);
+  const int n_max = queries_at_once(sequence);
   NOSA_TRY(bind_lane(sequence, key, {}));
   NOSA_TRY(make_room(sequence, end));
   std::vector<int32_t> ids;
@@ -180,14 +201,14 @@ Status Runner::feed(SequenceKey key, int end) {
     const int n = std::min({n_max, end - sequence.n_computed, to_boundary});
     ids.assign(sequence.tokens.begin() + sequence.n_computed, sequence.tokens.begin() + sequence.n_computed + n);
     NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + n, stream_));
-    NOSA_TRY(step_->feed(sequence.lane, ids, stream_));
+    NOSA_TRY(step_of(sequence).feed(sequence.lane, ids, stream_));
     n_steps_ += 1;
     sequence.n_computed += n;
     if (sequence.n_computed % kBlockTokens == 0) {
       NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
     }
   }
-  return step_->check(stream_);
+  return step_of(sequence).check(stream_);
 }
 
 Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn) {
@@ -219,9 +240,9 @@ Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn)
     lanes.push_back(sequence.lane);
     ids.push_back(int32_t(sequence.tokens[size_t(sequence.n_computed)]));
   }
-  NOSA_TRY(step_->begin(lanes, ids, command.teacher, command.n_steps, stream_));
+  NOSA_TRY(steps_[0]->begin(lanes, ids, command.teacher, command.n_steps, stream_));
   for (int i = 0; i < command.n_steps; ++i) {
-    NOSA_TRY(step_->decode(stream_));
+    NOSA_TRY(steps_[0]->decode(stream_));
     n_steps_ += 1;
     for (Sequence* sequence : sequences) {
       sequence->n_computed += 1;
@@ -230,7 +251,7 @@ Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn)
       }
     }
   }
-  NOSA_TRY(step_->read_tokens(command.n_steps, drawn, stream_));
+  NOSA_TRY(steps_[0]->read_tokens(command.n_steps, drawn, stream_));
   for (size_t i = 0; i < drawn.size(); ++i) {
     sequences[i % sequences.size()]->tokens.push_back(uint32_t(drawn[i]));
   }
@@ -267,10 +288,11 @@ std::vector<int32_t> Runner::preload(const Sequence& sequence) const {
   const int n_attended = int(sequence.attended_pages.size());
   const int n_blocks = sequence.n_blocks(sequence.n_computed);
   const int n_slots = lanes_->n_slots();
+  const SelectionBudget& budget = step_of(sequence).options().budget;
   const int n_own_next = blocks_for(sequence.n_computed + 1);
-  const int window_begin = n_attended + std::max(0, n_own_next - options_.budget.window_blocks);
+  const int window_begin = n_attended + std::max(0, n_own_next - budget.window_blocks);
   for (int b = 0; b < n_blocks; ++b) {
-    if (n_blocks < n_slots || b < options_.budget.sink_blocks || b >= window_begin) blocks.push_back(b);
+    if (n_blocks < n_slots || b < budget.sink_blocks || b >= window_begin) blocks.push_back(b);
   }
   return blocks;
 }
@@ -300,7 +322,7 @@ Status Runner::bind_lane(Sequence& sequence, SequenceKey key, std::span<const Se
   binding.preload = preloaded;
   NOSA_TRY(wait_for_writing());
   NOSA_TRY(lanes_->bind(*lane, binding, *pool_, stream_));
-  NOSA_TRY(step_->rank(*lane, binding.n_attended, sequence.n_computed, stream_));
+  NOSA_TRY(step_of(sequence).rank(*lane, binding.n_attended, sequence.n_computed, stream_));
   sequence.lane = *lane;
   lane_states_[size_t(*lane)] = {key, true, clock_};
   return {};
@@ -365,6 +387,247 @@ Status Runner::wait_for_writing() {
 Status Runner::synchronise() {
   NOSA_CUDA_TRY(cudaStreamSynchronize(write_stream_), "Waiting for the GPU");
   NOSA_CUDA_TRY(cudaStreamSynchronize(stream_), "Waiting for the GPU");
+  return {};
+}
+
+Status Runner::attend(SequenceKey key, std::span<const SequenceKey> attended) {
+  NOSA_TRY(unbind(key));
+  for (const SequenceKey other : attended) NOSA_TRY(unbind(other));
+  return sequences_->attend(key, attended);
+}
+
+Status Runner::select(SequenceKey key, const StepOptions& options, std::span<const uint8_t> flags) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  const bool attends_all = options.policy == Policy::kFull;
+  const Result<int> step = attends_all ? Result<int>(0) : step_for(options);
+  if (!step.ok()) return step.status();
+  NOSA_TRY(unbind_lane(sequence));
+  sequence.step = *step;
+  sequence.attends_all = attends_all;
+  sequences_->mark(sequence, flags);
+  return {};
+}
+
+// The step with these options; made when there is none.
+Result<int> Runner::step_for(const StepOptions& options) {
+  constexpr size_t steps_max = 8;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    if (steps_[i]->options() == options) return int(i);
+  }
+  if (steps_.size() == steps_max) return Status::unsupported("The GPU keeps at most 8 ways to select blocks.");
+  std::unique_ptr<DecodeStep> step;
+  if (Status status = keep(DecodeStep::create(*model_, *pool_, *lanes_, options, plan_.options.n_seqs_max), step); !status.ok()) {
+    return status;
+  }
+  steps_.push_back(std::move(step));
+  return int(steps_.size()) - 1;
+}
+
+Status Runner::put_block(SequenceKey key, const BlockSource& block) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  CHECK(sequence.n_computed % kBlockTokens == 0 && sequence.n_computed == int(sequence.tokens.size()));
+  CHECK(!block.tokens.empty() && block.tokens.size() <= size_t(kBlockTokens));
+  NOSA_TRY(unbind_lane(sequence));
+  NOSA_TRY(make_room(sequence, sequence.n_computed + int(block.tokens.size())));
+  // Nothing may still write to a page that had another life.
+  NOSA_TRY(synchronise());
+  const int page = sequence.pages[size_t(sequence.n_computed / kBlockTokens)];
+  NOSA_TRY(pool_->write(page, block.extents, block.compressed, block.token_scores, block.window_scores, stream_));
+  sequence.tokens.insert(sequence.tokens.end(), block.tokens.begin(), block.tokens.end());
+  sequence.n_computed = int(sequence.tokens.size());
+  return {};
+}
+
+Status Runner::cut(SequenceKey key, int n_tokens) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  if (size_t(n_tokens) >= sequence.tokens.size()) return {};
+  if (sequence.n_attending > 0) {
+    return Status::invalid_argument("The sequence is attended by others and must not change; fork it first.");
+  }
+  NOSA_TRY(unbind_lane(sequence));
+  sequences_->cut(sequence, n_tokens);
+  sequence.tokens.resize(size_t(n_tokens));
+  return {};
+}
+
+Result<bool> Runner::chooses(SequenceKey key, int n_tokens) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  return chooses(**found, n_tokens);
+}
+
+Status Runner::advance(const AdvanceRequest& request) {
+  const Result<Sequence*> found = sequences_->get(request.key);
+  if (!found.ok()) return found.status();
+  Sequence& sequence = **found;
+  const int first = sequence.n_computed;
+  const int n = int(request.tokens.size());
+  const int end = first + n;
+  CHECK(n >= 1 && n <= plan_.options.chunk_tokens && request.n_hidden >= 1 && request.n_hidden <= n);
+  CHECK(first == int(sequence.tokens.size()));
+  const int total = step_of(sequence).options().budget.total_blocks;
+  // One token that sees no more than a selection holds sees the same in a step.
+  const bool by_steps = chooses(sequence, end) || ((n == 1 || request.detail) && sequence.n_open_blocks(end) <= total);
+  if (request.detail && !by_steps) return Status::unsupported("What a query attends to is not told where it attends to everything.");
+  if (by_steps ? n > step_tokens_max : sequence.n_blocks(end) > arena_->n_places()) {
+    return Status::unsupported("The tokens attend to more blocks than fit the device at once.");
+  }
+  const size_t n_embd = size_t(shape().n_embd);
+  n_hidden_ = 0;
+  has_logits_ = false;
+  staged_ = {request.key, first, first};
+  if (hidden_.bytes() < size_t(request.n_hidden) * n_embd * sizeof(float)) {
+    Result<PinnedBuffer> larger = PinnedBuffer::create(size_t(request.n_hidden) * n_embd * sizeof(float), "activations");
+    if (!larger.ok()) return larger.status();
+    hidden_ = *std::move(larger);
+  }
+  sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
+  if (by_steps) {
+    NOSA_TRY(advance_by_steps(sequence, request, end));
+  } else {
+    NOSA_TRY(compute_chunk(sequence, n));
+    NOSA_TRY(stage_hidden(prefill_->device_hidden() + size_t(n - request.n_hidden) * n_embd, request.n_hidden, 0));
+    NOSA_TRY(synchronise());
+  }
+  n_hidden_ = size_t(request.n_hidden) * n_embd;
+  return {};
+}
+
+Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end) {
+  if (rows_.bytes() == 0) {
+    const size_t token_bytes = pool_->page_bytes() / kBlockTokens;
+    NOSA_TRY(keep(PinnedBuffer::create(step_tokens_max * token_bytes, "rows of keys and values"), rows_));
+    NOSA_TRY(keep(PinnedBuffer::create(step_tokens_max * size_t(shape().n_streams()) * sizeof(float), "scores of tokens"), scores_));
+    NOSA_TRY(keep(PinnedBuffer::create(size_t(shape().n_vocab) * sizeof(float), "scores of the next token"), logits_));
+  }
+  DecodeStep& step = step_of(sequence);
+  const int n_max = queries_at_once(sequence);
+  const int first_hidden = end - request.n_hidden;
+  NOSA_TRY(bind_lane(sequence, request.key, {}));
+  NOSA_TRY(make_room(sequence, end));
+  while (sequence.n_computed < end) {
+    const int own = sequence.n_computed;
+    const int n_left = end - own;
+    int n = std::min({n_max, n_left, kBlockTokens - own % kBlockTokens});
+    // The last token goes alone when it is to tell of itself.
+    if (request.detail && n == n_left && n > 1) n -= 1;
+    std::vector<int32_t> ids(sequence.tokens.begin() + own, sequence.tokens.begin() + own + n);
+    NOSA_TRY(lanes_->set_n_tokens(sequence.lane, own + n, stream_));
+    if (n == 1) {
+      NOSA_TRY(step.begin({&sequence.lane, 1}, ids, {}, 1, stream_));
+      NOSA_TRY(step.decode(stream_, request.detail && n_left == 1));
+    } else {
+      NOSA_TRY(step.feed(sequence.lane, ids, stream_));
+    }
+    n_steps_ += 1;
+    NOSA_TRY(stage_rows(sequence, n));
+    const int from = std::max(first_hidden, own);
+    if (from < own + n) {
+      NOSA_TRY(stage_hidden(step.device_hidden() + size_t(from - own) * size_t(shape().n_embd), own + n - from, from - first_hidden));
+    }
+    if (n == 1 && n_left == 1) {
+      NOSA_CUDA_TRY(cudaMemcpyAsync(logits_.host(), step.device_logits(), logits_.bytes(), cudaMemcpyDeviceToHost, stream_),
+                    "Reading the scores of the next token");
+      has_logits_ = true;
+    }
+    sequence.n_computed += n;
+    if (sequence.n_computed % kBlockTokens == 0) {
+      NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
+    }
+  }
+  if (request.detail) return step.read_detail(detail_, stream_);
+  return step.check(stream_);
+}
+
+// Rows of the `n` newest tokens, of one block, which the step just enqueued computes.
+Status Runner::stage_rows(const Sequence& sequence, int n) {
+  const int own = sequence.n_computed;
+  const size_t n_streams = size_t(shape().n_streams());
+  const size_t at = size_t(staged_.end - staged_.first);
+  const int block = own / kBlockTokens;
+  ReadRowsParams params;
+  lanes_->locate(sequence.lane, int(sequence.attended_pages.size()) + block, sequence.pages[size_t(block)], *pool_, params);
+  params.first_row = own % kBlockTokens;
+  params.n_rows = n;
+  params.rows = rows_.device() + at * n_streams * 2 * size_t(shape().head_dim) * sizeof(uint16_t);
+  params.scores = reinterpret_cast<float*>(scores_.device()) + at * n_streams;
+  staged_.end += n;
+  return to_status(cuda::read_rows(params, stream_), "Reading new keys and values");
+}
+
+// Hidden rows on the device become row `first_row` and following of those that the host gets.
+Status Runner::stage_hidden(const float* rows, int n_rows, int first_row) {
+  const size_t n_embd = size_t(shape().n_embd);
+  return to_status(cudaMemcpyAsync(hidden_.as<float>() + size_t(first_row) * n_embd, rows, size_t(n_rows) * n_embd * sizeof(float),
+                                   cudaMemcpyDeviceToHost, stream_),
+                   "Reading activations");
+}
+
+Status Runner::read_rows(SequenceKey key, int block, int first_row, int n_rows, std::byte* const* extents, float* scores) {
+  const Result<Sequence*> found = sequences_->get(key);
+  if (!found.ok()) return found.status();
+  const Sequence& sequence = **found;
+  const size_t n_streams = size_t(shape().n_streams());
+  const size_t row_bytes = size_t(shape().head_dim) * sizeof(uint16_t);
+  const int first = block * kBlockTokens + first_row;
+  CHECK(first_row >= 0 && n_rows >= 1 && first_row + n_rows <= kBlockTokens && first + n_rows <= sequence.n_computed);
+  if (staged_.key == key && first >= staged_.first && first + n_rows <= staged_.end) {
+    for (int t = 0; t < n_rows; ++t) {
+      const size_t row = size_t(first - staged_.first + t) * n_streams;
+      for (size_t s = 0; s < n_streams; ++s) {
+        const std::byte* from = rows_.host() + (row + s) * 2 * row_bytes;
+        std::memcpy(extents[s] + size_t(first_row + t) * row_bytes, from, row_bytes);
+        std::memcpy(extents[s] + size_t(kBlockTokens + first_row + t) * row_bytes, from + row_bytes, row_bytes);
+        scores[s * size_t(n_rows) + size_t(t)] = scores_.as<float>()[row + s];
+      }
+    }
+    return {};
+  }
+  CHECK(sequence.lane == Sequence::no_lane);
+  const int page = sequence.pages[size_t(block)];
+  const SideCarView side_car = pool_->side_car(0);
+  NOSA_CUDA_TRY(cudaMemcpy2DAsync(scores, size_t(n_rows) * sizeof(float),
+                                  side_car.token_scores + size_t(page) * kBlockTokens + first_row,
+                                  size_t(side_car.n_pages) * kBlockTokens * sizeof(float), size_t(n_rows) * sizeof(float), n_streams,
+                                  cudaMemcpyDeviceToHost, stream_),
+                "Reading the scores of tokens");
+  std::vector<std::byte> copy;
+  const std::byte* from = nullptr;
+  if (pool_->resident()) {
+    NOSA_TRY(pool_->read(page, copy, stream_));
+    from = copy.data();
+  } else {
+    NOSA_TRY(synchronise());
+    from = pool_->host(page);
+  }
+  for (size_t s = 0; s < n_streams; ++s) {
+    const std::byte* extent = from + s * pool_->extent_bytes();
+    for (const size_t row : {size_t(first_row), size_t(kBlockTokens + first_row)}) {
+      std::memcpy(extents[s] + row * row_bytes, extent + row * row_bytes, size_t(n_rows) * row_bytes);
+    }
+  }
+  return {};
+}
+
+Status Runner::head(const float* hidden, int n_rows, float* logits) {
+  const size_t n_embd = size_t(shape().n_embd);
+  const size_t n_vocab = size_t(shape().n_vocab);
+  if (n_rows == 1 && has_logits_ && n_hidden_ >= n_embd &&
+      std::memcmp(hidden, hidden_.as<float>() + n_hidden_ - n_embd, n_embd * sizeof(float)) == 0) {
+    std::memcpy(logits, logits_.host(), n_vocab * sizeof(float));
+    return {};
+  }
+  if (head_ == nullptr) NOSA_TRY(keep(Head::create(*model_), head_));
+  for (int row = 0; row < n_rows; row += Head::rows_max) {
+    const int n = std::min(Head::rows_max, n_rows - row);
+    NOSA_TRY(head_->compute(hidden + size_t(row) * n_embd, n, logits + size_t(row) * n_vocab, stream_));
+  }
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include "core/status.h"
 #include "cuda/decode_step.h"
 #include "cuda/device_model.h"
+#include "cuda/head.h"
 #include "cuda/lane_memory.h"
 #include "cuda/memory_plan.h"
 #include "cuda/page_arena.h"
@@ -25,6 +26,23 @@ struct DecodeCommand {
   int n_steps = 0;                         // 1 .. DecodeStep::n_steps_max
   /// [n_steps, sequences.size()] tokens to take instead of drawing, -1 to draw; or empty.
   std::span<const int32_t> teacher;
+};
+
+/// One block of a sequence as host memory has it; see PagePool::write().
+struct BlockSource {
+  std::span<const uint32_t> tokens;  // 1 .. 64
+  const std::byte* const* extents = nullptr;
+  const uint16_t* compressed = nullptr;
+  const float* token_scores = nullptr;
+  const float* window_scores = nullptr;
+};
+
+/// Given tokens to go on with.
+struct AdvanceRequest {
+  SequenceKey key{0};
+  std::span<const uint32_t> tokens;  // 1 .. chunk_tokens, or step_tokens_max of a sequence that chooses
+  int n_hidden = 1;                  // Of the last so many, what the last layer gives is wanted.
+  bool detail = false;               // And of the last one, what it attended to.
 };
 
 /// What several runners of one model may share: for benchmarks, which open many.
@@ -53,7 +71,7 @@ class Runner {
   const std::shared_ptr<DeviceModel>& model() const { return model_; }
   const MemoryPlan& plan() const { return plan_; }
   PagePool& pool() { return *pool_; }
-  DecodeStep& step() { return *step_; }
+  DecodeStep& step() { return *steps_[0]; }
 
   /// See Sequences; these unbind what they change.
   Result<SequenceKey> create_sequence(int base_position, std::span<const SequenceKey> attended);
@@ -72,7 +90,45 @@ class Runner {
   Status decode(const DecodeCommand& command, std::vector<int32_t>& drawn);
 
   /// Scores of the last decode step for one of its sequences, [n_vocab].
-  Status logits(int seq, std::vector<float>& out) { return step_->read_logits(seq, out, stream_); }
+  Status logits(int seq, std::vector<float>& out) { return steps_[0]->read_logits(seq, out, stream_); }
+
+  // For a session that keeps its own copy of everything: token by token, with what they leave behind.
+
+  /// Lets a sequence that attends nothing yet attend these. Fails as create_sequence().
+  Status attend(SequenceKey key, std::span<const SequenceKey> attended);
+
+  /// How the sequence's queries attend from here on; `flags` as Sequences::mark() has them. With Policy::kFull each sees
+  /// everything. Fails with kUnsupported for a budget that the kernels or the slots do not take.
+  Status select(SequenceKey key, const StepOptions& options, std::span<const uint8_t> flags);
+
+  /// Appends a block that is computed already. Fails with kOutOfMemory when all pages are taken.
+  /// REQUIRES: whole blocks are there.
+  Status put_block(SequenceKey key, const BlockSource& block);
+
+  /// Keeps the first `n_tokens` tokens. Fails with kInvalidArgument when the sequence is attended.
+  Status cut(SequenceKey key, int n_tokens);
+
+  /// Whether the next tokens choose their blocks: then a call of advance() takes at most step_tokens_max of them.
+  Result<bool> chooses(SequenceKey key, int n_tokens);
+  static constexpr int step_tokens_max = 64;
+
+  /// Computes tokens behind those that are there, and waits. Fails with kUnsupported when they would attend to more blocks
+  /// than the device holds at once, or when detail is asked for where there is no selection.
+  Status advance(const AdvanceRequest& request);
+
+  /// Of the last advance(): [n_hidden, n_embd], and with `detail` what the last token attended to.
+  std::span<const float> hidden() const { return {hidden_.as<float>(), n_hidden_}; }
+  const StepDetail& detail() const { return detail_; }
+
+  /// Rows [first_row, first_row + n_rows) of own block `block`, which the last advance() computed, into `extents`
+  /// [n_layers * n_kv_heads]; their eviction scores into `scores` [n_layers * n_kv_heads, n_rows].
+  Status read_rows(SequenceKey key, int block, int first_row, int n_rows, std::byte* const* extents, float* scores);
+
+  /// Scores of the tokens that follow rows of hidden(): hidden [n_rows, n_embd] to logits [n_rows, n_vocab].
+  Status head(const float* hidden, int n_rows, float* logits);
+
+  /// Tokens that all pages together hold, and those that are free.
+  int n_free_pages() const { return pool_->n_free(); }
 
   /// Puts a sequence in the state of having computed `n_tokens` tokens, with whatever bytes its pages hold: for benchmarks,
   /// which fill them. REQUIRES: empty.
@@ -101,6 +157,13 @@ class Runner {
   Status own_tail(Sequence& sequence);
   Status make_room(Sequence& sequence, int n_tokens);
   bool chooses(const Sequence& sequence, int n_tokens) const;
+  DecodeStep& step_of(const Sequence& sequence) const { return *steps_[size_t(sequence.step)]; }
+  Result<int> step_for(const StepOptions& options);
+  int queries_at_once(const Sequence& sequence) const;
+  Status compute_chunk(Sequence& sequence, int n);
+  Status advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end);
+  Status stage_rows(const Sequence& sequence, int n);
+  Status stage_hidden(const float* rows, int n_rows, int first_row);
   std::vector<int32_t> preload(const Sequence& sequence) const;
 
   struct LaneState {
@@ -110,7 +173,6 @@ class Runner {
   };
 
   MemoryPlan plan_;
-  StepOptions options_;
   cudaStream_t stream_ = nullptr;
   cudaStream_t write_stream_ = nullptr;  // Finished blocks go to host memory beside the next steps.
   cudaEvent_t step_done_ = nullptr;
@@ -123,11 +185,27 @@ class Runner {
   std::unique_ptr<PagePool> pool_;
   std::unique_ptr<PageArena> arena_;
   std::unique_ptr<LaneMemory> lanes_;
-  std::unique_ptr<DecodeStep> step_;
+  std::vector<std::unique_ptr<DecodeStep>> steps_;  // The plan's, then those that sequences asked for.
   std::unique_ptr<Prefill> prefill_;
   std::unique_ptr<Sequences> sequences_;
   std::vector<LaneState> lane_states_;
   uint64_t clock_ = 0;
+
+  // What the last advance() left, in host memory.
+  struct Staged {
+    SequenceKey key{0};
+    int first = 0;  // Own tokens whose rows are here; others are in their pages.
+    int end = 0;
+  };
+  Staged staged_;
+  PinnedBuffer rows_;    // [step_tokens_max, n_streams, 2, head_dim] f16
+  PinnedBuffer scores_;  // [step_tokens_max, n_streams]
+  PinnedBuffer hidden_;  // [n, n_embd]
+  PinnedBuffer logits_;  // [n_vocab] of the last hidden row, if has_logits_
+  size_t n_hidden_ = 0;  // Values.
+  bool has_logits_ = false;
+  StepDetail detail_;
+  std::unique_ptr<Head> head_;  // Made when first needed.
 };
 
 }  // namespace nosa::cuda

@@ -30,23 +30,64 @@ Sequences::~Sequences() {
 Result<SequenceKey> Sequences::create(int base_position, std::span<const SequenceKey> attended) {
   Sequence sequence;
   sequence.base_position = base_position;
-  sequence.attended.assign(attended.begin(), attended.end());
+  const SequenceKey key{++last_key_};
+  entries_.emplace(key, std::move(sequence));
+  if (Status status = attend(key, attended); !status.ok()) {
+    entries_.erase(key);
+    return status;
+  }
+  return key;
+}
+
+Status Sequences::attend(SequenceKey key, std::span<const SequenceKey> attended) {
+  const Result<Sequence*> found = get(key);
+  if (!found.ok()) return found.status();
+  CHECK((*found)->attended.empty() && (*found)->lane == Sequence::no_lane);
+  if (Status status = check_attendable(attended); !status.ok()) return status;
+  (*found)->attended.assign(attended.begin(), attended.end());
+  for (const SequenceKey other : attended) ++entries_.at(other).n_attending;
+  list_attended(**found);
+  return {};
+}
+
+Status Sequences::check_attendable(std::span<const SequenceKey> attended) {
   for (const SequenceKey key : attended) {
     const Result<Sequence*> found = get(key);
     if (!found.ok()) return found.status();
-    const Sequence& other = **found;
-    if (other.n_computed < int(other.tokens.size())) {
+    if ((*found)->n_computed < int((*found)->tokens.size())) {
       return Status::invalid_argument("A sequence to attend has tokens that are not computed; prefill it first.");
     }
+  }
+  return {};
+}
+
+void Sequences::list_attended(Sequence& sequence) {
+  sequence.attended_pages.clear();
+  sequence.attended_info.clear();
+  sequence.n_masked = 0;
+  for (const SequenceKey key : sequence.attended) {
+    const Sequence& other = entries_.at(key);
     for (int block = 0; block < blocks_for(other.n_computed); ++block) {
       sequence.attended_pages.push_back(other.pages[size_t(block)]);
       sequence.attended_info.push_back(info_of(other.n_computed, block));
     }
   }
-  for (const SequenceKey key : attended) ++entries_.at(key).n_attending;
-  const SequenceKey key{++last_key_};
-  entries_.emplace(key, std::move(sequence));
-  return key;
+}
+
+void Sequences::mark(Sequence& sequence, std::span<const uint8_t> flags) {
+  CHECK(sequence.lane == Sequence::no_lane);
+  CHECK(flags.empty() || flags.size() == sequence.attended_info.size());
+  list_attended(sequence);
+  for (size_t i = 0; i < flags.size(); ++i) {
+    BlockInfo& info = sequence.attended_info[i];
+    info.pinned = (flags[i] & pinned_flag) != 0 ? 1 : 0;
+    if ((flags[i] & masked_flag) == 0) continue;
+    info.masked = 1;
+    info.n_windows = 0;
+    sequence.n_masked += 1;
+    // The last window of the block before reaches into this one, if it is of the same sequence; of another one it has none.
+    if (i > 0) sequence.attended_info[i - 1].n_windows = std::min<uint8_t>(sequence.attended_info[i - 1].n_windows, kBlockWindows - 1);
+  }
 }
 
 Result<SequenceKey> Sequences::fork(SequenceKey key) {

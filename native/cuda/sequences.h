@@ -24,6 +24,9 @@ struct Sequence {
   std::vector<SequenceKey> attended;
   std::vector<int32_t> attended_pages;    // Of all attended sequences, in order.
   std::vector<BlockInfo> attended_info;   // Likewise.
+  int n_masked = 0;                       // Of these, never seen.
+  int step = 0;                           // Which of the runner's steps computes it.
+  bool attends_all = false;               // Whatever the step would choose.
   std::vector<uint32_t> tokens;
   int n_computed = 0;                     // Tokens whose keys and values are there.
   std::vector<int32_t> pages;             // Own ones, for at least the computed tokens.
@@ -32,6 +35,7 @@ struct Sequence {
   int lane = no_lane;                     // Where it is bound; its unfinished tail lies there alone.
 
   int n_blocks(int n_own_tokens) const { return int(attended_pages.size()) + blocks_for(n_own_tokens); }
+  int n_open_blocks(int n_own_tokens) const { return n_blocks(n_own_tokens) - n_masked; }
 };
 
 /// The sequences of a runner, and who shares which page. Knows of lanes only that a sequence may be in
@@ -47,6 +51,15 @@ class Sequences {
   /// A new, empty sequence. Fails with kInvalidArgument when an attended one has tokens that wait,
   /// with kDisposed when one is closed.
   Result<SequenceKey> create(int base_position, std::span<const SequenceKey> attended);
+
+  /// Lets a sequence that attends nothing attend these. Fails as create(). REQUIRES: not bound.
+  Status attend(SequenceKey key, std::span<const SequenceKey> attended);
+
+  /// Flags of the attended blocks, [attended blocks] or empty for none: bit 0 masked, bit 1 pinned. Windows that
+  /// reach into a masked block go with it, for they would tell of it. REQUIRES: not bound.
+  void mark(Sequence& sequence, std::span<const uint8_t> flags);
+  static constexpr uint8_t masked_flag = 1;
+  static constexpr uint8_t pinned_flag = 2;
 
   /// A copy that shares all pages. REQUIRES: the sequence is not bound.
   Result<SequenceKey> fork(SequenceKey key);
@@ -72,6 +85,8 @@ class Sequences {
 
  private:
   void release(SequenceKey key);
+  Status check_attendable(std::span<const SequenceKey> attended);
+  void list_attended(Sequence& sequence);
 
   PagePool& pool_;
   std::unordered_map<SequenceKey, Sequence> entries_;
