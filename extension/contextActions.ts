@@ -1,11 +1,13 @@
-import { ConfigurationTarget, Uri, l10n, window, workspace, type WorkspaceFolder } from "vscode";
-import { pathInside } from "./asking/subjects";
+import { ConfigurationTarget, Uri, l10n, window, workspace, type TextEditor, type WorkspaceFolder } from "vscode";
+import type { Place } from "../engine/protocol";
+import { symbolAround } from "./asking/prepare";
+import { pathInside, wholeLines } from "./asking/subjects";
 import type { Engine } from "./client";
 import { goneRow } from "./commands";
 import type { PlaceNode } from "./contextView";
 import { Failure, failureFrom, plainFailure } from "./errors";
 import type { Indexing } from "./indexing";
-import { pinsMax, type Pins } from "./pins";
+import { pinsMax, wholeOf, type Pins } from "./pins";
 import { folders, rootOf } from "./roots";
 
 export interface ContextActionsOptions {
@@ -14,12 +16,10 @@ export interface ContextActionsOptions {
   readonly indexing: Indexing;
 }
 
-/** A file or folder of a repository. */
-interface Chosen {
+/** A file, a folder, or lines of a file of a repository. */
+interface Chosen extends Place {
   readonly folder: WorkspaceFolder;
   readonly root: string;
-  /** Relative to the root; a folder's ends with a slash. */
-  readonly path: string;
 }
 
 /** What can be done to a file or folder of the context. Called from the tree, the explorer, or for the file that is open. */
@@ -31,23 +31,46 @@ export class ContextActions {
   }
 
   async pin(what: unknown): Promise<void> {
-    const { root, path } = await chosenPlace(what);
-    if (await this.#options.pins.add(root, path)) return;
-    throw new Failure(
-      "badRequest",
-      l10n.t("{0} files and folders are pinned, which is the most. Unpin one first.", pinsMax),
-    );
+    await this.#pin(await chosenPlace(what));
+  }
+
+  /** The selected lines; with nothing selected, those of the function or class that the cursor is in. */
+  async pinLines(): Promise<void> {
+    const editor = window.activeTextEditor;
+    const { folder, root, path } = await chosenPlace(editor?.document.uri);
+    const range = editor?.selection.isEmpty === false ? editor.selection : await symbolAround(editor);
+    if (editor === undefined || range === undefined) throw plainFailure("nothingNamed");
+    const { start, end } = wholeLines(editor.document, range);
+    await this.#pin({ folder, root, path, startLine: start.line + 1, endLine: end.line + 1 });
   }
 
   async unpin(what: unknown): Promise<void> {
-    const { root, path } = await chosenPlace(what);
-    await this.#options.pins.remove(root, path);
+    const { root, path, startLine, endLine } = await chosenPlace(what);
+    await this.#options.pins.remove(root, { path, startLine, endLine });
+  }
+
+  /** The pinned lines that the cursor or the selection is in. */
+  async unpinLines(): Promise<void> {
+    const { pins } = this.#options;
+    const editor = window.activeTextEditor;
+    const { root, path } = await chosenPlace(editor?.document.uri);
+    const pinned = linesAtCursor(editor, pins.linesOf(root, path));
+    if (pinned.length === 0) throw new Failure("badRequest", l10n.t("No lines are pinned here."));
+    for (const place of pinned) await pins.remove(root, place);
+  }
+
+  async #pin({ root, path, startLine, endLine }: Chosen): Promise<void> {
+    if (await this.#options.pins.add(root, { path, startLine, endLine })) return;
+    throw new Failure(
+      "badRequest",
+      l10n.t("{0} files, folders and pieces of files are pinned, which is the most. Unpin one first.", pinsMax),
+    );
   }
 
   /** Leaves it out from now on, by the workspace's settings. */
   async exclude(what: unknown): Promise<void> {
     const { folder, root, path } = await chosenPlace(what);
-    await this.#options.pins.remove(root, path);
+    await this.#options.pins.remove(root, wholeOf(path));
     await changeExcludes(folder, (globs) => [...globs.filter((glob) => glob !== globFor(path)), globFor(path)]);
     await this.#readAgain(folder, []);
   }
@@ -90,7 +113,8 @@ async function chosenPlace(what: unknown): Promise<Chosen> {
   if (what === goneRow) throw plainFailure("rowGone");
   if (isPlaceNode(what)) {
     const folder = folders().find((each) => rootOf(each) === what.root);
-    if (folder !== undefined) return { folder, root: what.root, path: what.path };
+    const { root, path, startLine = 0, endLine = 0 } = what;
+    if (folder !== undefined) return { folder, root, path, startLine, endLine };
   }
   const uri = what instanceof Uri ? what : window.activeTextEditor?.document.uri;
   const folder = uri === undefined ? undefined : workspace.getWorkspaceFolder(uri);
@@ -99,7 +123,13 @@ async function chosenPlace(what: unknown): Promise<Chosen> {
     throw plainFailure("nothingNamed");
   }
   const isFolder = ((await workspace.fs.stat(uri)).type & folderFlag) !== 0;
-  return { folder, root: rootOf(folder), path: isFolder ? `${inside}/` : inside };
+  return { folder, root: rootOf(folder), ...wholeOf(isFolder ? `${inside}/` : inside) };
+}
+
+function linesAtCursor(editor: TextEditor | undefined, pinned: readonly Place[]): readonly Place[] {
+  if (editor === undefined) return [];
+  const { start, end } = wholeLines(editor.document, editor.selection);
+  return pinned.filter((place) => place.startLine <= end.line + 1 && start.line + 1 <= place.endLine);
 }
 
 /** FileType.Directory; a link to a folder has the flag beside its own. */

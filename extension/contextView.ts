@@ -1,6 +1,7 @@
 import {
   EventEmitter,
   MarkdownString,
+  Range,
   ThemeIcon,
   TreeItem,
   TreeItemCollapsibleState,
@@ -22,17 +23,21 @@ import { bytesText, countText, filesText } from "./util/format";
 
 /** What a command of the tree is given. */
 export interface PlaceNode {
-  readonly kind: "folder" | "file";
+  readonly kind: "folder" | "file" | "lines";
   readonly root: string;
   /** Relative to the root; a folder's ends with a slash. */
   readonly path: string;
+  /** Of lines alone. */
+  readonly startLine?: number;
+  readonly endLine?: number;
 }
 
 type Node =
   | { readonly kind: "gauge"; readonly id: Gauge["id"]; readonly first: Gauge }
   | { readonly kind: "root"; readonly name: string; readonly view: ContextView; readonly children: readonly Node[] }
   | (PlaceNode & { readonly kind: "folder"; readonly node: Extract<ContextNode, { kind: "folder" }> })
-  | (PlaceNode & { readonly kind: "file"; readonly file: ContextFile });
+  | (PlaceNode & { readonly kind: "file"; readonly file: ContextFile })
+  | (PlaceNode & { readonly kind: "lines"; readonly startLine: number; readonly endLine: number });
 
 export interface ContextTreeOptions {
   readonly engine: Engine;
@@ -50,7 +55,8 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
   readonly #gaugeNodes = new Map<Gauge["id"], Extract<Node, { kind: "gauge" }>>();
   /** Files and folders that it was given, by root and path. */
   readonly #places = new Map<string, Node>();
-  #pinned: ReadonlySet<string> = new Set();
+  /** What is pinned of each, as JSON. */
+  #pinned: ReadonlyMap<string, string> = new Map();
   /** What each gauge was last drawn with. */
   readonly #gauges = new Map<Gauge["id"], Gauge>();
   #lastSeen = "";
@@ -79,6 +85,10 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
       case "folder":
         return node.node.children.map((child) => this.#place(child, node.root, node.path));
       case "file":
+        return this.#options.pins
+          .linesOf(node.root, node.path)
+          .map((place): Node => ({ kind: "lines", root: node.root, ...place }));
+      case "lines":
       case "gauge":
         return [];
     }
@@ -94,7 +104,12 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
       case "folder":
         return folderItem(node.node, pins.has(node.root, node.path));
       case "file":
-        return fileItem(node.file, node.root, pins.has(node.root, node.path));
+        return fileItem(node.file, node.root, {
+          isPinned: pins.has(node.root, node.path),
+          hasPinnedLines: pins.linesOf(node.root, node.path).length > 0,
+        });
+      case "lines":
+        return linesItem(node);
     }
   }
 
@@ -160,21 +175,25 @@ export class ContextTreeView implements TreeDataProvider<Node>, Disposable {
     }
   }
 
-  /** Draws anew only the rows that were pinned or are not any more: a menu that is open on another one stays of use. */
+  /** Draws anew only the rows that something was pinned of, or is not any more: a menu that is open on another one stays of use. */
   #followPins(): void {
     const before = this.#pinned;
     this.#pinned = this.#pinnedPlaces();
-    for (const [key, node] of this.#places) if (before.has(key) !== this.#pinned.has(key)) this.#changed.fire(node);
+    for (const [key, node] of this.#places) if (before.get(key) !== this.#pinned.get(key)) this.#changed.fire(node);
   }
 
-  #pinnedPlaces(): ReadonlySet<string> {
+  #pinnedPlaces(): ReadonlyMap<string, string> {
     const { pins } = this.#options;
-    return new Set(folders().flatMap((folder) => placesOf(rootOf(folder), pins)));
+    const all = folders().flatMap((folder) => {
+      const root = rootOf(folder);
+      return pins.of(root).map(({ path }) => [root, path] as const);
+    });
+    return new Map(all.map(([root, path]) => [placeKey(root, path), pinnedText(pins, root, path)]));
   }
 }
 
-function placesOf(root: string, pins: Pins): readonly string[] {
-  return pins.of(root).map((path) => placeKey(root, path));
+function pinnedText(pins: Pins, root: string, path: string): string {
+  return JSON.stringify([pins.has(root, path), pins.linesOf(root, path)]);
 }
 
 function placeKey(root: string, path: string): string {
@@ -223,15 +242,34 @@ function folderItem(node: Extract<ContextNode, { kind: "folder" }>, isPinned: bo
   return item;
 }
 
-function fileItem(file: ContextFile, root: string, isPinned: boolean): TreeItem {
+function fileItem(
+  file: ContextFile,
+  root: string,
+  { isPinned, hasPinnedLines }: { readonly isPinned: boolean; readonly hasPinnedLines: boolean },
+): TreeItem {
   const uri = Uri.joinPath(Uri.file(root), file.path);
-  const item = new TreeItem(file.path.split("/").at(-1) ?? file.path, TreeItemCollapsibleState.None);
+  const open = hasPinnedLines ? TreeItemCollapsibleState.Expanded : TreeItemCollapsibleState.None;
+  const item = new TreeItem(file.path.split("/").at(-1) ?? file.path, open);
   const isLeftOut = file.state.kind === "leftOut";
   item.description = isPinned ? `${l10n.t("pinned")} · ${fileText(file)}` : fileText(file);
   item.tooltip = new MarkdownString(`${file.path}\n\n${fileText(file)}`);
   item.iconPath = new ThemeIcon(isPinned ? "pinned" : stateIcons[file.state.kind]);
   item.command = { title: l10n.t("Open"), command: "vscode.open", arguments: [uri] };
   item.contextValue = isLeftOut ? `nosa.leftOut.${file.state.reason}` : isPinned ? "nosa.file.pinned" : "nosa.file";
+  return item;
+}
+
+/** Lines of a file that are pinned. */
+function linesItem({ root, path, startLine, endLine }: Extract<Node, { kind: "lines" }>): TreeItem {
+  const label = startLine === endLine ? l10n.t("line {0}", startLine) : l10n.t("lines {0}-{1}", startLine, endLine);
+  const item = new TreeItem(label, TreeItemCollapsibleState.None);
+  item.description = l10n.t("pinned");
+  item.tooltip = `${path}:${startLine}-${endLine}`;
+  item.iconPath = new ThemeIcon("pinned");
+  const selection = new Range(startLine - 1, 0, endLine - 1, 0);
+  const uri = Uri.joinPath(Uri.file(root), path);
+  item.command = { title: l10n.t("Open"), command: "vscode.open", arguments: [uri, { selection }] };
+  item.contextValue = "nosa.lines";
   return item;
 }
 

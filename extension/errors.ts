@@ -12,6 +12,8 @@ export type FailureKind =
   | "nothingNamed"
   | "rowGone"
   | "noChanges"
+  | "nothingToCommit"
+  | "noRepository"
   | "gitFailed"
   | "cannotApply";
 
@@ -85,6 +87,8 @@ const adviceFor: Readonly<Record<FailureKind, Advice>> = {
   nothingNamed: { text: l10n.t("Select some code, open a file, or name what is meant."), action: null },
   rowGone: { text: l10n.t("The list has just changed: choose once more."), action: null },
   noChanges: { text: l10n.t("The working tree has no changes to review."), action: null },
+  nothingToCommit: { text: l10n.t("There is nothing to commit."), action: null },
+  noRepository: { text: l10n.t("No Git repository is open."), action: null },
   gitFailed: { text: l10n.t("Git could not say what changed."), action: showLog },
   cannotApply: { text: l10n.t("There is no place for this code: open the file it belongs to."), action: null },
 };

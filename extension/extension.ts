@@ -14,6 +14,7 @@ import { showsDifferenceOf } from "./completions/diffEditor";
 import { CompletionMiddleware } from "./completions/middleware";
 import { Pinned } from "./completions/pinned";
 import { Snooze } from "./completions/snooze";
+import { CommitMessage } from "./commitMessage";
 import { ContextActions } from "./contextActions";
 import { ContextMap } from "./contextMap/panel";
 import { ContextTreeView } from "./contextView";
@@ -22,6 +23,7 @@ import { Indexing } from "./indexing";
 import { LanguageModel } from "./languageModel";
 import { showMenu } from "./menu";
 import { Models } from "./models";
+import { PinnedLines } from "./pinnedLines";
 import { Pins } from "./pins";
 import { RepoTool } from "./repoTool";
 import { report } from "./report";
@@ -79,6 +81,7 @@ export function activate(context: ExtensionContext): void {
   const statusBar = new StatusBar({ engine, roots, completionsEnabled });
   const contextTree = new ContextTreeView({ engine, pins, contextTokensMax });
   const contextActions = new ContextActions({ engine, pins, indexing });
+  const commitMessage = new CommitMessage(engine);
   const contextMap = new ContextMap({ extensionUri, engine, attention, pins, contextTokensMax, report: tell });
   const pinned = new Pinned({
     engine,
@@ -91,6 +94,7 @@ export function activate(context: ExtensionContext): void {
     engine,
     pins,
     pinned,
+    new PinnedLines(pins, extensionUri),
     attention,
     proposals,
     conversation,
@@ -99,6 +103,7 @@ export function activate(context: ExtensionContext): void {
     statusBar,
     contextTree,
     contextMap,
+    commitMessage,
   );
 
   own.push(
@@ -147,6 +152,9 @@ export function activate(context: ExtensionContext): void {
         "nosa.showContextMap": () => contextMap.show(),
         "nosa.pin": (what) => contextActions.pin(what),
         "nosa.unpin": (what) => contextActions.unpin(what),
+        "nosa.pinLines": () => contextActions.pinLines(),
+        "nosa.unpinLines": () => contextActions.unpinLines(),
+        "nosa.commitMessage": (what) => commitMessage.write(what),
         "nosa.exclude": (what) => contextActions.exclude(what),
         "nosa.include": (what) => contextActions.include(what),
         "nosa.reread": (what) => contextActions.reread(what),

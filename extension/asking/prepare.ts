@@ -71,7 +71,7 @@ export async function prepare({ engine, pins }: Asking, input: Input): Promise<P
     folder,
     root,
     message: { role: "user", content },
-    pins: root === "" ? [] : [...pins.places(root), ...own, ...changed],
+    pins: root === "" ? [] : [...pins.of(root), ...own, ...changed],
     readPaths,
     attachments,
   };
@@ -138,7 +138,9 @@ function folderUris(): readonly Uri[] {
 }
 
 /** The innermost symbol with a body around the cursor, as the language's own service sees it. */
-async function symbolAround({ document, selection }: TextEditor): Promise<Range | undefined> {
+export async function symbolAround(editor: TextEditor | undefined): Promise<Range | undefined> {
+  if (editor === undefined) return undefined;
+  const { document, selection } = editor;
   const symbols = await commands.executeCommand<readonly DocumentSymbol[] | undefined>(
     "vscode.executeDocumentSymbolProvider",
     document.uri,

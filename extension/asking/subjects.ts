@@ -90,7 +90,7 @@ function fileAttachment(
 }
 
 /** A selection by hand rarely begins and ends with its lines. One that ends before a line's first character excludes it. */
-function wholeLines(document: TextDocument, range: Range): Range {
+export function wholeLines(document: TextDocument, range: Range): Range {
   const endsBefore = range.end.character === 0 && range.end.line > range.start.line;
   const last = Math.min(document.lineCount - 1, endsBefore ? range.end.line - 1 : range.end.line);
   return new Range(range.start.line, 0, last, document.lineAt(last).text.length);

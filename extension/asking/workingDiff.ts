@@ -13,15 +13,32 @@ export interface WorkingDiff {
 
 /** What the working tree of a repository changes against its last commit, staged or not. Throws what git says. */
 export async function workingDiff(root: string): Promise<WorkingDiff> {
-  const whole = await git(root, [
-    "diff",
-    "HEAD",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--no-color",
-    "--relative",
-    "--unified=3",
-  ]);
+  return diff(root, ["HEAD"]);
+}
+
+/** What a commit would hold: what is staged, or else all that changed, as the editor commits it. Throws what git says. */
+export async function commitDiff(root: string): Promise<WorkingDiff> {
+  const staged = await diff(root, ["--cached"]);
+  if (staged.text !== "") return staged;
+  const changed = await diff(root, []);
+  const listed = await git(root, ["ls-files", "--others", "--exclude-standard"]);
+  const added = listed.split("\n").filter((line) => line !== "");
+  const names = added.slice(0, addedMax).map((path) => `New file: ${path}`);
+  return { ...changed, text: [changed.text, ...names].filter((part) => part !== "").join("\n") };
+}
+
+/** Most new files that are named. */
+const addedMax = 40;
+
+/** First lines of the latest commits, newest first; none before the first commit. */
+export async function latestSubjects(root: string, count: number): Promise<readonly string[]> {
+  const text = await git(root, ["log", `--max-count=${count}`, "--no-merges", "--format=%s"]).catch(() => "");
+  return text.split("\n").filter((line) => line.trim() !== "");
+}
+
+async function diff(root: string, against: readonly string[]): Promise<WorkingDiff> {
+  const plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--relative", "--unified=3"];
+  const whole = await git(root, ["diff", ...against, ...plain]);
   const paths = [...whole.matchAll(/^\+\+\+ b\/([^\t\n]+)/gm)].map((match) => match[1] ?? "");
   return { ...cutAtFile(whole, diffCharactersMax), paths };
 }

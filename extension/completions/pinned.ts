@@ -32,7 +32,7 @@ export class Pinned implements Disposable {
     if (!this.#connected) return;
     const { engine, pins, roots, onError } = this.#options;
     for (const root of roots()) {
-      const places = pins.places(root);
+      const places = pins.of(root);
       const text = JSON.stringify(places);
       if ((this.#told.get(root) ?? "[]") === text) continue;
       this.#told.set(root, text);

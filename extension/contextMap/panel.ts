@@ -131,7 +131,7 @@ export class ContextMap implements Disposable {
     const root = rootOf(this.#folder);
     const view = await contextOf(engine, root);
     const attended = attention.of(root);
-    const files = mapFiles(view, attended, (path) => pins.has(root, path));
+    const files = mapFiles(view, attended, (path) => pins.has(root, path) || pins.linesOf(root, path).length > 0);
     this.#tell({ kind: "map", name: this.#folder.name, files, question: attended?.question ?? "" });
   }
 

@@ -360,6 +360,9 @@ function answerTo({ messages }: ChatParams, files: readonly ContextFile[]): stri
       "```",
     ].join("\n");
   }
+  if (question.startsWith("Write the commit message")) {
+    return "```\nAsk for a review of the settings\n\nNobody had looked at them.\n```";
+  }
   if (question.startsWith("Write tests")) {
     return '```ts\nimport { formatCents } from "../src/fees.js";\n\ntest("cents", () => formatCents(375));\n```';
   }

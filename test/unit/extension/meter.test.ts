@@ -2,7 +2,6 @@ import { describe, expect, it } from "vitest";
 import { budgetProblem } from "../../../extension/budgets";
 import { globFor } from "../../../extension/contextActions";
 import { gauges } from "../../../extension/meter";
-import { pinsMax, Pins } from "../../../extension/pins";
 import { recallText } from "../../../extension/repoTool";
 import { reportText } from "../../../extension/selfTest";
 import { contextStatus, engineStatus } from "../../support/engineStatus";
@@ -35,36 +34,6 @@ describe("a budget", () => {
       expect(budgetProblem("diskGigabytes", text)).toBe("A number, please.");
     expect(budgetProblem("contextTokensMax", "2000")).toBeUndefined();
     for (const text of ["100", "2000.5"]) expect(budgetProblem("contextTokensMax", text)).toBe("At least 1024 tokens.");
-  });
-});
-
-describe("pins", () => {
-  const memento = () => {
-    const kept = new Map<string, unknown>();
-    return {
-      kept,
-      get: (key: string): never => kept.get(key) as never,
-      update: (key: string, value: unknown) => Promise.resolve(void kept.set(key, value)),
-    };
-  };
-
-  it("are kept by repository, once each, up to a maximum", async () => {
-    const pins = new Pins(memento());
-    expect(await pins.add("/a", "x.ts")).toBe(true);
-    expect(await pins.add("/a", "x.ts")).toBe(true);
-    expect([pins.of("/a"), pins.of("/b")]).toEqual([["x.ts"], []]);
-    for (let index = 1; index < pinsMax; index += 1) expect(await pins.add("/a", `${index}.ts`)).toBe(true);
-    expect(await pins.add("/a", "too-many.ts")).toBe(false);
-    await pins.remove("/a", "x.ts");
-    expect(pins.has("/a", "x.ts")).toBe(false);
-  });
-
-  it("survive what another version has written", () => {
-    for (const value of [null, 3, [], { "/a": "x" }, { "/a": [1] }]) {
-      const store = memento();
-      store.kept.set("nosa.pins", value);
-      expect(new Pins(store).of("/a")).toEqual([]);
-    }
   });
 });
 

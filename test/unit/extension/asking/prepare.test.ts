@@ -2,7 +2,7 @@ import * as vscode from "vscode";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { innermost, pathsIn, prepare } from "../../../../extension/asking/prepare";
 import { plainFailure } from "../../../../extension/errors";
-import { Pins } from "../../../../extension/pins";
+import { Pins, wholeOf } from "../../../../extension/pins";
 import { ScriptedEngine } from "../../../support/scriptedEngine";
 
 const folder = { name: "shop", uri: vscode.Uri.file("/code/shop"), index: 0 };
@@ -80,14 +80,14 @@ describe("preparing a question", () => {
   });
 
   it("keeps in sight what is pinned for all questions", async () => {
-    await pins.add("/code/shop", "src/");
+    await pins.add("/code/shop", wholeOf("src/"));
     const prepared = await prepare({ engine, pins }, { ...plain, text: "Why?" });
     expect(prepared.pins).toEqual([{ path: "src/", startLine: 0, endLine: 0 }]);
   });
 
   it("asks about no repository until its workspace is trusted", async () => {
     vi.spyOn(vscode.workspace, "isTrusted", "get").mockReturnValue(false);
-    await pins.add("/code/shop", "src/");
+    await pins.add("/code/shop", wholeOf("src/"));
     const prepared = await prepare({ engine, pins }, { ...plain, text: "Why?" });
     expect(prepared).toMatchObject({ root: "", pins: [], folder: undefined });
     expect(engine.requests).toEqual([]);

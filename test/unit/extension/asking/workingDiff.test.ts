@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { cutAtFile, workingDiff } from "../../../../extension/asking/workingDiff";
+import { commitDiff, cutAtFile, latestSubjects, workingDiff } from "../../../../extension/asking/workingDiff";
 
 let folder: string;
 const git = (...args: readonly string[]): string => execFileSync("git", args, { cwd: folder, encoding: "utf8" });
@@ -31,6 +31,19 @@ describe("the working diff", () => {
     expect(diff.paths.toSorted()).toEqual(["new.ts", "ä b.ts"]);
     expect(diff.text).toContain("-two\n+three");
     expect(diff.text).toContain("+new");
+  });
+
+  it("of a commit holds what is staged, else what changed and the names of new files", async () => {
+    expect((await commitDiff(folder)).text).toBe("");
+    writeFileSync(path.join(folder, "ä b.ts"), "one\nthree\n");
+    writeFileSync(path.join(folder, "new.ts"), "new\n");
+    const { text, paths } = await commitDiff(folder);
+    expect(text).toMatch(/\+three\n+New file: new\.ts$/);
+    expect(paths).toEqual(["ä b.ts"]);
+    git("add", "new.ts");
+    const staged = await commitDiff(folder);
+    expect([staged.paths, staged.text.includes("+three")]).toEqual([["new.ts"], false]);
+    expect(await latestSubjects(folder, 5)).toEqual(["Begin"]);
   });
 
   it("runs no program that the repository's configuration names", async () => {

@@ -2,7 +2,7 @@ import { EventEmitter } from "vscode";
 import { describe, expect, it } from "vitest";
 import type { Engine } from "../../../../extension/client";
 import { Pinned } from "../../../../extension/completions/pinned";
-import { Pins } from "../../../../extension/pins";
+import { Pins, wholeOf } from "../../../../extension/pins";
 
 function setUp() {
   const kept = new Map<string, unknown>();
@@ -35,7 +35,7 @@ const place = (path: string) => ({ path, startLine: 0, endLine: 0 });
 describe("what is pinned", () => {
   it("is told to an engine when it connects, and to the next one again, but for roots with no pins", async () => {
     const { pins, told, move } = setUp();
-    await pins.add("/shop", "src/fees.ts");
+    await pins.add("/shop", wholeOf("src/fees.ts"));
     expect(told).toEqual([]);
     move("connected");
     const first = [{ root: "/shop", pins: [place("src/fees.ts")] }];
@@ -51,9 +51,9 @@ describe("what is pinned", () => {
   it("is told whenever it changes, and when the last pin is gone", async () => {
     const { pins, told, move } = setUp();
     move("connected");
-    await pins.add("/desk", "docs/");
-    await pins.add("/elsewhere", "x.ts");
-    await pins.remove("/desk", "docs/");
+    await pins.add("/desk", wholeOf("docs/"));
+    await pins.add("/elsewhere", wholeOf("x.ts"));
+    await pins.remove("/desk", wholeOf("docs/"));
     expect(told).toEqual([
       { root: "/desk", pins: [place("docs/")] },
       { root: "/desk", pins: [] },
@@ -63,7 +63,7 @@ describe("what is pinned", () => {
   it("is told once more after the engine refused it, and the refusal is reported", async () => {
     const { pins, told, errors, refusal, move, pinned } = setUp();
     refusal.message = "busy";
-    await pins.add("/shop", "a.ts");
+    await pins.add("/shop", wholeOf("a.ts"));
     move("connected");
     await expect.poll(() => errors).toHaveLength(1);
     refusal.message = "";
