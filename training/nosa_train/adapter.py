@@ -30,6 +30,13 @@ def attach(model: Decoder, rank: int, alpha: float, names: tuple[str, ...] = UPD
     return eviction, updates
 
 
+def parameters_of(model: Decoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(eviction parameters, update parameters) of an attached adapter."""
+    eviction = [p for layer in model.layers for p in (layer.eviction.A, layer.eviction.delta)]
+    projections = [layer.projection(name) for layer in model.layers for name in UPDATABLE]
+    return eviction, [p for projection in projections if projection.lora_A is not None for p in (projection.lora_A, projection.lora_B)]
+
+
 def set_enabled(model: Decoder, enabled: bool) -> None:
     """Turns the whole adapter on or off; off is the dense base model, bit for bit."""
     for layer in model.layers:

@@ -8,6 +8,7 @@ from one token to the next: only context blocks count, a tail's own blocks are p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -58,6 +59,12 @@ def settings(product: Layout) -> list[Setting]:
         Setting(True, product, (Reading("adapter, segments", "nosa"), Reading("adapter dense, segments"), *budgets)),
         Setting(True, sequence, (Reading("adapter, sequence", "nosa"), Reading("adapter dense, sequence"))),
     ]
+
+
+def quick(table: list[Setting]) -> list[Setting]:
+    wanted = ("dense, sequence", "dense, segments", "training-free, segments", "adapter, segments", "adapter dense, sequence")
+    kept = [Setting(s.adapted, s.layout, tuple(r for r in s.readings if r.name in wanted)) for s in table]
+    return [s for s in kept if s.readings]
 
 
 class ExpectedAttention:
@@ -204,6 +211,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=2048)
     parser.add_argument("--contexts", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--quick", action="store_true", help="only the readings that a run is judged by")
     args = parser.parse_args()
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -219,9 +227,11 @@ def main() -> None:
 
     scorer = calibrate(model, load_samples(args.calibration)[:6], product, encode, marks, device)
     evaluator = Evaluator(model, encode, lambda token: tokenizer.id_to_token(token) or "", marks, device, scorer)
-    table = settings(product)
-    work = [(case, "") for case in load_cases(args.cases)[: args.contexts]]
-    work += [(case, f"{path.stem} ") for path in args.perplexity for case in load_cases(path)[: args.contexts]]
+    table = quick(settings(product)) if args.quick else settings(product)
+    sets = [[(case, "") for case in load_cases(args.cases)[: args.contexts]]]
+    sets += [[(case, f"{path.stem} ") for case in load_cases(path)[: args.contexts]] for path in args.perplexity]
+    # One of each set in turn: a run that ends early has read some of all.
+    work = [each for turn in itertools.zip_longest(*sets) for each in turn if each is not None]
     done = 0
     for case, label in work:
         if time.monotonic() - started > args.seconds:

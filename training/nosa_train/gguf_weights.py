@@ -5,13 +5,15 @@ The dense model that everything is compared with is this de-quantised file: no h
 
 from __future__ import annotations
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -88,16 +90,18 @@ def load_weights(path: Path, dtype: torch.dtype = torch.float32) -> tuple[ModelC
     reader = GGUFReader(path)
     config = read_config(reader)
     interleaved = reader.fields["general.architecture"].contents() == "llama"
-    tensors: dict[str, Tensor] = {}
-    for entry in reader.tensors:
-        if entry.name == "rope_freqs.weight":
-            continue
+
+    def floats(entry: ReaderTensor) -> Tensor:
         values = dequantize(entry.data, entry.tensor_type)
         if interleaved and ".attn_q." in entry.name:
             values = _half_split_rows(values, config.heads)
         elif interleaved and ".attn_k." in entry.name:
             values = _half_split_rows(values, config.kv_heads)
-        tensors[_checkpoint_name(entry.name)] = torch.from_numpy(np.array(values, dtype=np.float32)).to(dtype)
+        return torch.from_numpy(np.array(values, dtype=np.float32)).to(dtype)
+
+    entries = [entry for entry in reader.tensors if entry.name != "rope_freqs.weight"]
+    with ThreadPoolExecutor(4) as pool:
+        tensors = dict(zip((_checkpoint_name(entry.name) for entry in entries), pool.map(floats, entries), strict=True))
     tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
     return config, tensors
 
@@ -108,7 +112,9 @@ def cached_weights(path: Path, dtype: torch.dtype) -> tuple[ModelConfig, dict[st
     aside = path.with_name(f"{path.stem}.{str(dtype).split('.')[-1]}.{stat.st_size}.{int(stat.st_mtime)}.pt")
     if not aside.exists():
         config, tensors = load_weights(path, dtype)
-        torch.save(tensors, aside)
+        part = aside.with_suffix(f".{os.getpid()}.part")
+        torch.save(tensors, part)
+        part.rename(aside)
         return config, tensors
     return read_config(GGUFReader(path)), torch.load(aside, weights_only=True)
 

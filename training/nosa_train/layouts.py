@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 Encode = Callable[[str], list[int]]
 
 SYSTEM_LINE = "You are a coding assistant. You have read the whole repository below and answer from it."
+# The product's own: a tail's system turn stands behind the repository.
+TAIL_SYSTEM_LINE = "You are Nosa, a coding assistant. You have read the whole repository above: answer from its files and name the paths you rely on."
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def chat_tail_text(kind: str, question: str, answer_start: str) -> str:
     opening = {
         "system": "<|im_end|>\n<|im_start|>user\n",
         "user": "\n",
-        "raw": f"<|im_start|>system\n{SYSTEM_LINE}<|im_end|>\n<|im_start|>user\n",
+        "raw": f"<|im_start|>system\n{TAIL_SYSTEM_LINE}<|im_end|>\n<|im_start|>user\n",
     }[kind]
     return f"{opening}{question}<|im_end|>\n<|im_start|>assistant\n{answer_start}"
 

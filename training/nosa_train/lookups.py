@@ -71,7 +71,7 @@ def definitions(file: SourceFile) -> list[Definition]:
     return found
 
 
-def _unique(files: Sequence[SourceFile]) -> list[Definition]:
+def unique_definitions(files: Sequence[SourceFile]) -> list[Definition]:
     by_name: dict[str, list[Definition]] = defaultdict(list)
     for file in files:
         for definition in definitions(file):
@@ -83,7 +83,7 @@ def _unique(files: Sequence[SourceFile]) -> list[Definition]:
 def make_lookups(files: Sequence[SourceFile], count: int, seed: int) -> list[Lookup]:
     """Up to `count` questions, the three kinds in turn, each about another definition where there are enough."""
     rng = random.Random(seed)
-    pool = _unique(files)
+    pool = unique_definitions(files)
     rng.shuffle(pool)
     queues: dict[str, list[Lookup]] = {"where": [], "signature": [], "returns": []}
     for d in pool:
@@ -118,7 +118,7 @@ def make_infills(files: Sequence[SourceFile], count: int, seed: int, per_file: i
                  prefix_chars: int = 3000, suffix_chars: int = 1200) -> list[Infill]:  # fmt: skip
     """Lines that call or name something of another file. A name that the rest of the file shows less often comes first."""
     rng = random.Random(seed)
-    home = {d.name: d.path for d in _unique(files)}
+    home = {d.name: d.path for d in unique_definitions(files)}
     by_file: list[tuple[str, list[tuple[int, Infill]]]] = []
     for file in files:
         lines = file.text.split("\n")

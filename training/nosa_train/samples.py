@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
+import lzma
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +19,8 @@ from pathlib import Path
 from . import repos
 from .cases import ContextCase, windows
 from .layouts import Document, Encode, Layout, Marks, build_segments, chat_tail_text, encode_document, fim_tail_text
-from .lookups import Infill, Lookup, make_infills, make_lookups
+from .lookups import Infill, Lookup, make_infills
+from .questions import make_questions
 from .repos import Repository, SourceFile
 from .sparse import AlignedRow
 
@@ -88,27 +91,41 @@ def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, liv
 
 def make_samples(repositories: Sequence[Repository], count: Callable[[str], int], wanted: int, seed: int,
                  sizes: Sequence[tuple[int, int]]) -> Iterator[ContextCase]:  # fmt: skip
-    """Cases of the sizes in turn, from all repositories in turn, a repository's windows in random order."""
+    """Cases of the sizes in turn, of each size from all repositories in turn, a repository's windows in random order."""
     rng = random.Random(seed)
-    pools: list[list[tuple[str, int, tuple[SourceFile, ...]]]] = []
-    for number, repository in enumerate(repositories):
-        low, high = sizes[number % len(sizes)]
-        some = Repository(**{**repository.__dict__, "files": _slice(repository.files, PACKAGE_CHARACTERS, rng)})
-        pool = [(repository.key, tokens, files) for tokens, files in windows(some, count, low, high)]
-        rng.shuffle(pool)
-        pools.append(pool)
-    made = 0
-    while made < wanted and any(pools):
-        for pool in pools:
-            if not pool or made >= wanted:
-                continue
-            key, tokens, files = pool.pop()
-            infills = make_infills(files, 4, seed + made, per_file=2)
-            live = {i.path for i in infills}
-            lookups = [q for q in make_lookups(files, 8, seed + made) if q.path not in live][:4]
-            if len(infills) >= 2 and len(lookups) >= 2 and len(live) < len(files):
+    some = [Repository(**{**r.__dict__, "files": _slice(r.files, PACKAGE_CHARACTERS, rng)}) for r in repositories]
+    of_sizes = [itertools.cycle([p for r in some if (p := _pool(r, count, low, high, rng))]) for low, high in sizes]
+    made, missed = 0, 0
+    while made < wanted and missed < 4 * len(some) * len(sizes):
+        for pools in of_sizes:
+            pool = next(pools, [])
+            case = _sample(*pool.pop(), rng) if pool else None
+            missed = missed + 1 if case is None else 0
+            if case is not None and made < wanted:
                 made += 1
-                yield ContextCase(key, tokens, files, tuple(lookups), tuple(infills))
+                yield case
+
+
+def _pool(repository: Repository, count: Callable[[str], int], low: int, high: int, rng: random.Random) -> list[tuple[str, int, tuple[SourceFile, ...]]]:
+    pool = [(repository.key, tokens, files) for tokens, files in windows(repository, count, low, high)]
+    rng.shuffle(pool)
+    return pool
+
+
+def _sample(key: str, tokens: int, files: tuple[SourceFile, ...], rng: random.Random) -> ContextCase | None:
+    """Three files being written, a hole in each as wide around as a product's, and questions about the rest."""
+    seed = rng.randrange(1 << 30)
+    around = {"prefix_chars": rng.choice([900, 1600, 2600]), "suffix_chars": rng.choice([120, 400, 900])}
+    infills = make_infills(files, 3, seed, per_file=1, **around)
+    live = {i.path for i in infills}
+    rest = [f for f in files if f.path not in live]
+    questions = [q for q in make_questions(rest, 8, seed) if q.path not in live]
+    return ContextCase(key, tokens, files, tuple(questions), tuple(infills)) if len(infills) >= 2 and len(questions) >= 3 else None
+
+
+def ask_again(case: ContextCase, seed: int) -> ContextCase | None:
+    """The same files with other holes and questions."""
+    return _sample(case.repository, case.tokens, case.files, random.Random(seed))
 
 
 def _slice(files: Sequence[SourceFile], characters: int, rng: random.Random) -> tuple[SourceFile, ...]:
@@ -123,14 +140,19 @@ def _slice(files: Sequence[SourceFile], characters: int, rng: random.Random) -> 
     return tuple(chosen)
 
 
+def _packed(path: Path):
+    """xz finds what repeats further back than gzip can see: holes repeat their file."""
+    return lzma.open if path.suffix == ".xz" else gzip.open
+
+
 def save_samples(path: Path, cases: Sequence[ContextCase]) -> None:
-    with gzip.open(path, "wt", encoding="utf-8") as out:
+    with _packed(path)(path, "wt", encoding="utf-8") as out:
         for case in cases:
             out.write(json.dumps(asdict(case)) + "\n")
 
 
 def load_samples(path: Path) -> list[ContextCase]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with _packed(path)(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [
         ContextCase(row["repository"], row["tokens"], tuple(SourceFile(**f) for f in row["files"]),
@@ -144,7 +166,7 @@ def main() -> None:
     parser.add_argument("--repos", type=Path, required=True, help="a split written by nosa_train.repos")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=1600)
-    parser.add_argument("--sizes", default="6000:10000,10000:15000,14000:20000", help="low:high tokens of contexts, in turn")
+    parser.add_argument("--sizes", default="6500:9500,13000:17500,25000:33000", help="low:high tokens of contexts, in turn")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     sizes = [tuple(int(n) for n in pair.split(":")) for pair in args.sizes.split(",")]

@@ -3,10 +3,13 @@
 Each step reads one repository context twice. The teacher is the frozen base model, dense, in sequence layout. The student has
 eviction heads and low-rank updates, reads the context in the product's layout, and its tails attend sparsely. Losses, on tails:
   KL      teacher || student at every tail token
+  text    cross-entropy on files being written, as a language model is trained (small weight)
   answer  cross-entropy on the answers of look-ups and holes (small weight)
   align   relative squared error of every layer's attention output
-  rank    1 - correlation, over windows, of the eviction score with the log of the attention that the window really gets; the
-          bias alone teaches which tokens to weigh more, this one teaches which to keep
+  rank    listwise: the eviction scores' ranking of blocks against the attention that they get and how often queries fetch them
+  find    listwise: the block scores that queries at answers pick by, over this repository's blocks and those of others, against
+          the attention that all keys would get
+  moves   expected number of blocks that a query picks and that the query before it had not chosen
 Time-boxed: the learning rate follows the share of --seconds that has passed, over restarts too.
 """
 
@@ -16,15 +19,16 @@ import argparse
 import itertools
 import json
 import math
+import multiprocessing
 import os
-import queue
 import random
-import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -33,112 +37,148 @@ from torch import Tensor
 from . import adapter
 from .cases import ContextCase
 from .gguf_weights import cached_weights, load_tokenizer
+from .joint import Chosen, JointRow, Watch, learn, plan, teach
 from .layouts import QWEN, SMOLLM, Encode, Layout, Marks, header_text
 from .model import Decoder
-from .samples import TailRow, aligned_context, load_samples, split_case, tail_row
-from .sparse import PAD, Budget, SparseContext, window_means
+from .samples import aligned_context, ask_again, load_samples, split_case, tail_row
+from .sparse import BLOCK, PAD, Budget
+
+STEADY_QUERIES, LOOK_QUERIES = 192, 128
 
 
 @dataclass(frozen=True)
 class Step:
+    """One sample as arrays, made in another process: the interpreter that launches kernels has no time for tokens."""
+
     repository: str
-    student: tuple[Tensor, Tensor, Tensor]  # ids, positions, parts of the context
-    teacher: tuple[Tensor, Tensor, Tensor]
-    tails: TailRow
-    tail_ids: Tensor
-    tail_offsets: Tensor
-    tail_parts: Tensor
-    student_start: int
-    teacher_start: int
+    student: tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, positions, parts of context and tails
+    student_context: int
+    teacher: tuple[np.ndarray, np.ndarray, np.ndarray]
+    teacher_context: int
+    answers: list[tuple[int, int]]  # [first, end) of each tail's answer among the tails' tokens
+    kinds: list[str]
+
+    def rows(self, device: str) -> tuple[JointRow, JointRow]:
+        def row(arrays: tuple[np.ndarray, ...], context: int) -> JointRow:
+            return JointRow(*(torch.from_numpy(a).to(device, non_blocking=True) for a in arrays), context)
+
+        return row(self.student, self.student_context), row(self.teacher, self.teacher_context)
+
+    def look(self, rng: random.Random) -> list[int]:
+        """Queries that write an answer: of files being written a few, of questions and holes all."""
+        asked: list[int] = []
+        for (first, end), kind in zip(self.answers, self.kinds, strict=True):
+            places = range(first - 1, end - 1)
+            asked += rng.sample(places, 8) if kind == "continue" and len(places) > 8 else list(places)
+        return sorted(rng.sample(asked, min(LOOK_QUERIES, len(asked))))
+
+    def steady(self, rng: random.Random) -> slice:
+        """Neighbouring queries of the first file being written, for which steady picks are asked for."""
+        first, end = self.answers[0]
+        if self.kinds[0] != "continue" or end - first < 64:
+            return slice(first, first + 2)
+        start = rng.randrange(first, max(first + 1, end - STEADY_QUERIES))
+        return slice(start, min(end, start + STEADY_QUERIES))
 
 
 @dataclass(frozen=True)
 class Weights:
+    text: float = 0.25
     answer: float = 0.2
     align: float = 0.2
-    rank: float = 0.05
+    rank: float = 0.1
+    moves: float = 0.02
+    find: float = 0.05
 
 
-def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, live_tokens: int, device: str) -> Step:
+class Others:
+    """Compressed keys of the repositories read last, so that a block is looked for among as many as a large repository has."""
+
+    def __init__(self, contexts: int = 6):
+        self.kept: deque[tuple[str, list[Tensor], Tensor]] = deque(maxlen=contexts)
+
+    def add(self, repository: str, chosen: Sequence[Chosen], ok: Tensor) -> None:
+        self.kept.append((repository, [c.windows.to(torch.bfloat16) for c in chosen], F.pad(ok, (0, 1))))
+
+    def watch(self, repository: str, steady: slice, look: Tensor) -> Watch:
+        others = [each for each in self.kept if each[0] != repository]
+        if not others:
+            return Watch(steady, look, [], look)
+        layers = [torch.cat([keys[i] for _, keys, _ in others]).float() for i in range(len(others[0][1]))]
+        return Watch(steady, look, layers, torch.cat([ok for _, _, ok in others]))
+
+
+def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, live_tokens: int) -> Step:
     documents, tails = split_case(case, encode, marks, layout.header, live_tokens)
+    tails = [t for t in tails if len(t.prompt) + len(t.answer) <= Budget().window * BLOCK]  # own blocks are then never chosen among
     header = encode(header_text(layout.header, case.repository, marks))
-    student, student_start = aligned_context(layout, header, documents)
-    teacher, teacher_start = aligned_context(Layout("sequence", layout.header), header, documents)
     row = tail_row(tails)
 
-    def tensors(r) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(torch.tensor(x, device=device) for x in (r.ids, r.positions, r.parts))
+    def joined(of: Layout) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+        context, start = aligned_context(of, header, documents)
+        positions = context.positions + [start + p for p in row.row.positions]
+        arrays = (context.ids + row.row.ids, positions, context.parts + row.row.parts)
+        ids, places, parts = (np.array(a, dtype=np.int64) for a in arrays)
+        return (ids, places, parts), len(context.ids)
 
-    ids, offsets, parts = tensors(row.row)
-    return Step(case.repository, tensors(student), tensors(teacher), row, ids, offsets, parts, student_start, teacher_start)
+    return Step(case.repository, *joined(layout), *joined(Layout("sequence", layout.header)), row.answers, row.kinds)
 
 
-def chunked_loss(hidden: Tensor, head: Tensor, teacher_hidden: Tensor, rows: Tensor, wanted: Tensor, is_answer: Tensor,
-                 answer_weight: float, chunk: int = 1024) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """Mean KL over `rows` plus the weighted answer loss, without ever holding all logits; backward reaches `hidden` once."""
-    leaf = hidden.detach().requires_grad_()
-    total, kl_sum, ce_sum = 0.0, 0.0, 0.0
-    answers = int(is_answer.sum())
-    for part, target, asked in zip(rows.split(chunk), wanted.split(chunk), is_answer.split(chunk), strict=True):
+def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, wanted: Tensor, written: Tensor, asked: Tensor,
+                weights: Weights, chunk: int = 2048) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Mean KL over `rows`, plus cross-entropy on what was written and what was asked, without ever holding all logits.
+
+    written and asked [rows] are each loss's share of a token, summing to 1 or 0. The gradient reaches `hidden` in one piece.
+    """
+    leaf = hidden.detach()
+    gradient = torch.zeros_like(leaf)
+    sums = torch.zeros(3, device=leaf.device)
+    for part, target, of_text, of_answer in zip(rows.split(chunk), wanted.split(chunk), written.split(chunk), asked.split(chunk), strict=True):
         with torch.no_grad():
-            goal = F.linear(teacher_hidden[part], head).float().log_softmax(-1)
-        ours = F.linear(leaf[part], head).float().log_softmax(-1)
-        kl = F.kl_div(ours, goal, reduction="sum", log_target=True) / len(rows)
-        ce = -(ours.gather(-1, target[:, None])[:, 0] * asked).sum() / max(1, answers)
-        loss = kl + answer_weight * ce
-        loss.backward()
-        total, kl_sum, ce_sum = total + float(loss.detach()), kl_sum + float(kl.detach()), ce_sum + float(ce.detach())
-    assert leaf.grad is not None
-    surrogate = (hidden * leaf.grad).sum()
-    return surrogate - surrogate.detach() + total, {"kl": kl_sum, "answer": ce_sum}
+            goal = F.linear(taught[part], head).float().log_softmax(-1)
+            ours = F.linear(leaf[part], head).float().log_softmax(-1)
+            right = ours.gather(-1, target[:, None])[:, 0]
+            likely = goal.exp()
+            kl = (likely * (goal - ours)).sum() / len(rows)
+            sums += torch.stack((kl, -(right * of_text).sum(), -(right * of_answer).sum()))
+            share = weights.text * of_text + weights.answer * of_answer
+            slope = ours.exp() * (1 / len(rows) + share[:, None]) - likely / len(rows)
+            slope.scatter_add_(-1, target[:, None], -share[:, None])
+            gradient[part] = (slope.to(head.dtype) @ head).to(gradient.dtype)
+    value = sums[0] + weights.text * sums[1] + weights.answer * sums[2]
+    surrogate = (hidden.float() * gradient.float()).sum()
+    return surrogate - surrogate.detach() + value, {"kl": sums[0], "text": sums[1], "answer": sums[2]}
 
 
-def step_loss(model: Decoder, step: Step, policy: str, budget: Budget, weights: Weights, use_flex: bool) -> tuple[Tensor, dict[str, float]]:
-    group = model.config.group
-    real = step.tail_parts != PAD
-    with torch.no_grad():
-        adapter.set_enabled(model, False)
-        taught = SparseContext(step.teacher[2], group, use_flex)
-        model.hidden(step.teacher[0], step.teacher[1], taught.prefill())
-        goal = model.hidden(step.tail_ids, step.tail_offsets + step.teacher_start, taught.tails(step.tail_parts))
-        adapter.set_enabled(model, True)
-    context = SparseContext(step.student[2], group, use_flex)
-    model.hidden(step.student[0], step.student[1], context.prefill())
-    hidden = model.hidden(step.tail_ids, step.tail_offsets + step.student_start, context.tails(step.tail_parts, policy, budget))
+def step_loss(model: Decoder, sharpness: Tensor, step: Step, policy: str, budget: Budget, weights: Weights, rng: random.Random,
+              others: Others, device: str) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    use_flex, config = device != "cpu", model.config
+    student, teacher = step.rows(device)
+    taught = teach(model, plan(teacher, config.kv_heads, config.group, use_flex))
+    watch = others.watch(step.repository, step.steady(rng), torch.tensor(step.look(rng), device=device))
+    planned = plan(student, config.kv_heads, config.group, use_flex)
+    ours = learn(model, planned, policy, budget, sharpness, watch, use_flex)
 
-    is_answer = torch.zeros(len(step.tail_ids), dtype=torch.bool, device=hidden.device)
-    for (first, end), kind in zip(step.tails.answers, step.tails.kinds, strict=True):
-        if kind != "continue":
-            is_answer[first - 1 : end - 1] = True
-    rows = real.nonzero()[:, 0]
-    wanted = step.tail_ids.roll(-1)
-    loss, parts = chunked_loss(hidden, model.head, goal, rows, wanted[rows], is_answer[rows], weights.answer)
+    tails = student.tails
+    written, asked = np.zeros(len(tails), dtype=np.float32), np.zeros(len(tails), dtype=np.float32)
+    for (first, end), kind in zip(step.answers, step.kinds, strict=True):
+        (written if kind == "continue" else asked)[max(0, first - 1) : end - 1] = 1.0
+    written, asked = (torch.from_numpy(a / max(1.0, a.sum())).to(device, non_blocking=True) for a in (written, asked))
+    rows = torch.from_numpy(np.flatnonzero(step.student[2][step.student_context :] != PAD)).to(device, non_blocking=True)
+    wanted = student.ids[student.context :].roll(-1)
+    loss, parts = text_losses(ours.hidden, model.head, taught.hidden, rows, wanted[rows], written[rows], asked[rows], weights)
 
     align = torch.stack([
-        (ours[real].float() - theirs[real].float()).square().mean() / theirs[real].float().square().mean()
-        for ours, theirs in zip(context.outputs, taught.outputs, strict=True)
+        (a[rows].float() - b[rows].float()).square().mean() / b[rows].float().square().mean() for a, b in zip(ours.outputs, taught.outputs, strict=True)
     ]).mean()  # fmt: skip
-    loss = loss + weights.align * align
-    parts["align"] = float(align.detach())
-    if context.shares:
-        rank = rank_loss(context)
-        loss = loss + weights.rank * rank
-        parts["rank"] = float(rank.detach())
+    loss, parts["align"] = loss + weights.align * align, align.detach()
+    if ours.chosen:
+        rank, moves, find = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("rank", "moves", "find"))
+        loss = loss + weights.rank * rank + weights.moves * moves + weights.find * find
+        misses, caught = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("misses", "caught"))
+        parts |= {"rank": rank.detach(), "moves": moves.detach(), "find": find.detach(), "misses": misses, "caught": caught}
+        others.add(step.repository, ours.chosen, planned.window_ok)
     return loss, parts
-
-
-def rank_loss(context: SparseContext) -> Tensor:
-    """1 - correlation of eviction scores with log attention shares, over the context's windows; mean of layers and heads."""
-    chunks = context.parts.view(-1, 16)
-    whole = (chunks == chunks[:, :1]).all(1) & (chunks[:, 0] >= 0)
-    ok = whole[:-1] & whole[1:] & (chunks[:-1, 0] == chunks[1:, 0])
-    losses = []
-    for scores, share in zip(context.scores, context.shares, strict=True):
-        ours = window_means(scores)[ok].T
-        goal = (share[:, : len(ok)][:, ok] + 1e-7).log()
-        ours, goal = ours - ours.mean(1, keepdim=True), goal - goal.mean(1, keepdim=True)
-        losses.append(1 - F.cosine_similarity(ours, goal, dim=1).mean())
-    return torch.stack(losses).mean()
 
 
 def schedule(progress: float) -> float:
@@ -146,31 +186,73 @@ def schedule(progress: float) -> float:
     return min(1.0, progress / 0.03) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def draw_policy(progress: float, rng: random.Random) -> tuple[str, Budget]:
-    """Dense with bias while warming up; then sparse at several budgets, one step in five still dense."""
-    if progress < 0.06 or rng.random() < 0.2:
+def draw_policy(progress: float, warm_up: float, rng: random.Random) -> tuple[str, Budget]:
+    """Dense with bias while warming up; then sparse at several budgets, one step in six still dense."""
+    if progress < warm_up or rng.random() < 1 / 6:
         return "full", Budget()
-    return "nosa", Budget(total=rng.choice([64, 64, 64, 48, 96, 40]))
+    return "nosa", Budget(total=rng.choice([64, 64, 64, 64, 48, 96, 40]))
 
 
 def draw_layout(product: Layout, rng: random.Random) -> Layout:
     return product if rng.random() < 0.85 else Layout("sequence", product.header)
 
 
-def prefetch(steps: Iterator[Step], depth: int = 4) -> Iterator[Step]:
-    ready: queue.Queue[Step | BaseException] = queue.Queue(depth)
+@dataclass(frozen=True)
+class Source:
+    """What a process needs to make steps; each takes every `stride`-th sample from `first` on."""
 
-    def work() -> None:
-        try:
-            for step in steps:
-                ready.put(step)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-            ready.put(error)
+    samples: Path
+    model: Path
+    product: Layout
+    live_tokens: int
+    seed: int
+    world: int
+    first: int
+    stride: int
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        item = ready.get()
-        if isinstance(item, BaseException):
+
+def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCase]:
+    """Mixed, but neighbours that several GPUs take at the same time are of like size."""
+    by_size = sorted(cases, key=lambda c: c.tokens)
+    teams = [by_size[i : i + world] for i in range(0, len(by_size) - world + 1, world)]
+    random.Random(seed).shuffle(teams)
+    return [case for team in teams for case in team]
+
+
+def make_steps(source: Source) -> Iterator[Step]:
+    tokenizer = load_tokenizer(source.model)
+    marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
+    choices = random.Random(source.seed * 1000 + source.first)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    cases = in_order(load_samples(source.samples), source.world, source.seed)
+    for number in itertools.count(source.first, source.stride):
+        case = cases[number % len(cases)]
+        if number >= len(cases):  # the same files again, but other ones are written and other things asked
+            case = ask_again(case, number) or case
+        yield build_step(case, draw_layout(source.product, choices), encode, marks, source.live_tokens)
+
+
+def _produce(source: Source, ready: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)
+    try:
+        for step in make_steps(source):
+            ready.put(step)
+    except Exception as error:  # handed to the consumer, who raises it
+        ready.put(error)
+
+
+def prefetch(sources: Sequence[Source], depth: int = 4) -> Iterator[Step]:
+    """Steps of all sources in turn, each made by a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queues = [context.Queue(depth) for _ in sources]
+    for source, ready in zip(sources, queues, strict=True):
+        context.Process(target=_produce, args=(source, ready), daemon=True).start()
+    for ready in itertools.cycle(queues):
+        item = ready.get(timeout=300)
+        if isinstance(item, Exception):
             raise item
         yield item
 
@@ -182,11 +264,19 @@ class Progress:
 
 
 class Trainer:
-    def __init__(self, model: Decoder, rank: int, alpha: float, lr: float, eviction_lr: float, state: Path):
+    def __init__(self, model: Decoder, rank: int, alpha: float, lr: float, eviction_lr: float, state: Path, start: Path | None):
         self.model, self.rank, self.alpha, self.state = model, rank, alpha, state
-        eviction, updates = adapter.attach(model, rank, alpha)
-        self.parameters = eviction + updates
-        self.optimizer = torch.optim.AdamW([{"params": updates, "lr": lr}, {"params": eviction, "lr": eviction_lr}], betas=(0.9, 0.98), weight_decay=0.0)
+        if start is not None:
+            metadata = adapter.load(model, start)
+            if (int(metadata["rank"]), float(metadata["alpha"])) != (rank, alpha):
+                raise ValueError(f"{start} has rank {metadata['rank']} and alpha {metadata['alpha']}")
+        else:
+            adapter.attach(model, rank, alpha)
+        eviction, updates = adapter.parameters_of(model)
+        self.sharpness = torch.nn.Parameter(torch.ones((2, model.config.layers, model.config.kv_heads), device=model.embedding.device))
+        self.parameters = [*eviction, *updates, self.sharpness]
+        groups = [{"params": updates, "lr": lr}, {"params": eviction, "lr": eviction_lr}, {"params": [self.sharpness], "lr": 0.02}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, foreach=True)
         self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
         self.progress = Progress()
         if state.exists():
@@ -201,19 +291,24 @@ class Trainer:
         torch.save({"parameters": [p.data for p in self.parameters], "optimizer": self.optimizer.state_dict(), "progress": self.progress.__dict__}, aside)
         aside.rename(self.state)
 
-    def update(self, fraction: float) -> float:
+    def update(self, fraction: float, parts: dict[str, Tensor]) -> dict[str, float]:
+        """One step of the optimizer; returns the losses and the gradient's norm, the only values that are waited for."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         if dist.is_initialized():
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad, dist.ReduceOp.AVG)
+            flat = torch.cat([p.grad.flatten() for p in self.parameters])
+            dist.all_reduce(flat, dist.ReduceOp.AVG)
+            for parameter, piece in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+                parameter.grad.copy_(piece.view_as(parameter))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * schedule(fraction)
-        if torch.isfinite(norm):
+        values = dict(zip([*parts, "norm"], torch.stack([*parts.values(), norm]).tolist(), strict=True))
+        if math.isfinite(values["norm"]):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return values
 
 
 def main() -> None:
@@ -222,78 +317,98 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True, help="checkpoint that a restart goes on from")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter and the loss log")
+    parser.add_argument("--from-adapter", type=Path, help="an adapter of the same rank to begin from")
     parser.add_argument("--seconds", type=float, default=840, help="training time over all restarts")
-    parser.add_argument("--this-run", type=float, default=1e9, help="stop this process after so many seconds, to be restarted")
+    parser.add_argument("--this-run", type=float, default=1e9, help="stop this process so many seconds after its start, to be restarted")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--eviction-lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--eviction-lr", type=float, default=1e-3)
     parser.add_argument("--size", type=int, default=8192, help="S")
     parser.add_argument("--group", type=int, default=2048, help="small neighbours of a folder share a segment up to so many tokens")
     parser.add_argument("--live-tokens", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10**9)
     args = parser.parse_args()
+    begun = time.monotonic()
+    torch.set_num_threads(2)
 
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         dist.init_process_group("nccl")
         torch.cuda.set_device(rank)
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    use_flex = device != "cpu"
-    config, tensors = cached_weights(args.model, torch.bfloat16 if use_flex else torch.float32)
+    torch._dynamo.config.recompile_limit = 64
+    torch.backends.cuda.matmul.allow_tf32 = True
+    product = Layout("segments", "raw", args.size, args.group)
+    done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
+    makers = 2
+    steps = prefetch([Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, makers * world) for i in range(makers)])
+    config, tensors = cached_weights(args.model, torch.bfloat16 if device != "cpu" else torch.float32)
     torch.manual_seed(args.seed)
     model = Decoder(config, {name: t.to(device) for name, t in tensors.items()})
-    tokenizer = load_tokenizer(args.model)
-    marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
-    trainer = Trainer(model, args.rank, args.alpha, args.lr, args.eviction_lr, args.state)
-    cases = load_samples(args.samples)
-    product = Layout("segments", "raw", args.size, args.group)
+    trainer = Trainer(model, args.rank, args.alpha, args.lr, args.eviction_lr, args.state, args.from_adapter)
     base_sha = adapter.file_sha256(args.model)
-    # Every process takes its own share of the samples; a restart goes on after the last one that was read.
-    order = itertools.islice(itertools.cycle(cases), trainer.progress.step * world + rank, None, world)
-    rng = random.Random(args.seed * 1000 + rank + 17 * trainer.progress.step)
-    choices = random.Random(rng.random())
-
-    def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
-
-    steps = prefetch(build_step(case, draw_layout(product, choices), encode, marks, args.live_tokens, device) for case in order)
+    rng = random.Random(args.seed * 1000 + done)  # the same on every process: all draw the same policy
     args.out.mkdir(parents=True, exist_ok=True)
     log = (args.out / "losses.jsonl").open("a") if rank == 0 else None
+    notes = {"header": product.header, "segment_positions": str(args.size), "segment_group": str(args.group)}
 
     def publish() -> None:
         if rank == 0:
             trainer.save()
-            adapter.export(model, args.out / "adapter.safetensors", base_sha, args.rank, args.alpha, {"steps": str(trainer.progress.step)})
+            adapter.export(model, args.out / "adapter.safetensors", base_sha, args.rank, args.alpha, {"steps": str(trainer.progress.step), **notes})
 
-    begun, published = time.monotonic(), time.monotonic()
-    print(f"from step {trainer.progress.step} ({trainer.progress.seconds:.0f} s); {len(cases)} samples; {world} process(es)", flush=True)
-    while trainer.progress.seconds < args.seconds and time.monotonic() - begun < args.this_run and trainer.progress.step < args.steps:
+    published = time.monotonic()
+    print(f"from step {trainer.progress.step} ({trainer.progress.seconds:.0f} s); {world} process(es); {published - begun:.0f} s to get ready", flush=True)
+    warm_up = 0.06 if args.from_adapter is None else 0.0
+    own_rng, others = random.Random(rank), Others()
+    while (fraction := _fraction(trainer.progress, args, begun, device)) < 1:
         mark = time.monotonic()
         step = next(steps)
-        fraction = trainer.progress.seconds / args.seconds
-        policy, budget = draw_policy(fraction, rng)
-        loss, parts = step_loss(model, step, policy, budget, Weights(), use_flex)
-        loss.backward()
-        norm = trainer.update(fraction)
+        waited = time.monotonic() - mark
+        policy, budget = draw_policy(fraction, warm_up, rng)
+        try:
+            loss, parts = step_loss(model, trainer.sharpness, step, policy, budget, Weights(), own_rng, others, device)
+            loss.backward()
+        except torch.OutOfMemoryError:
+            if world > 1:
+                raise  # the others wait for this one's gradients
+            print(f"too large: {step.repository}, {len(step.student[0])} tokens", flush=True)
+            trainer.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            continue
+        values = trainer.update(fraction, parts)
         now = time.monotonic()
         trainer.progress.step += 1
         trainer.progress.seconds += now - mark
-        row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "policy": policy, "total": budget.total,
-               "context": int((step.student[2] != PAD).sum()), "tails": int((step.tail_parts != PAD).sum()), "norm": round(norm, 3),
-               "ms": round(1000 * (now - mark)), **{k: round(v, 4) for k, v in parts.items()}}  # fmt: skip
         if log is not None:
+            tails = int((step.student[2][step.student_context :] != PAD).sum())
+            row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "policy": policy, "total": budget.total,
+                   "context": int((step.student[2][: step.student_context] != PAD).sum()), "tails": tails, "ms": round(1000 * (now - mark)),
+                   "waited": round(1000 * waited), **{k: round(v, 4) for k, v in values.items()}}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()
-            if trainer.progress.step % 20 == 1:
+            if trainer.progress.step % 20 == 1 or trainer.progress.step < 6:
                 print(json.dumps(row), flush=True)
         if now - published > 90:
             publish()
             published = time.monotonic()
     publish()
-    if use_flex:
+    if device != "cpu":
         print(f"stopped at step {trainer.progress.step}; peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
+
+
+def _fraction(progress: Progress, args: argparse.Namespace, begun: float, device: str) -> float:
+    """How much of the training is behind, the same on all processes; 1 is the end."""
+    fraction = max(progress.seconds / args.seconds, progress.step / args.steps)
+    if time.monotonic() - begun >= args.this_run:
+        fraction = 1.0
+    if not dist.is_initialized():
+        return fraction
+    shared = torch.tensor(fraction, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return float(shared)
 
 
 if __name__ == "__main__":
