@@ -22,12 +22,13 @@ export async function run(figures, options) {
   const answers = [];
   const raw = { asked: 0, answers };
   for (const { name, files, questions: all } of lookupSet(sizeOf(options), Number(options.attribution ?? 90))) {
-    const questions = all.filter((_, at) => at % shard.of === shard.at);
-    if (questions.length === 0) continue;
+    const own = all.filter((_, at) => at % shard.of === shard.at);
+    if (own.length === 0) continue;
     const context = await openContext(model, { name, files });
+    const questions = own.map((each) => ({ ...each, selection: context.selectionAsked(each.question) }));
     const neutral = await measureNeutral(context, selections.nosa);
     const asker = await Asker.open(context, questions, { selection: selections.nosa });
-    for (const [index, { definition }] of questions.entries()) {
+    for (const [index, { definition, selection }] of questions.entries()) {
       keep(raw);
       raw.asked += 1;
       const answer = await asker.ask(index, { masses: true });
@@ -39,8 +40,8 @@ export async function run(figures, options) {
       });
       const cited = blocksOf(context.plans, ranges);
       const others = otherBlocks(context.plans, cited, index);
-      const withoutCited = await asker.ask(index, { selection: masking(cited) });
-      const withoutOthers = await asker.ask(index, { selection: masking(others) });
+      const withoutCited = await asker.ask(index, { selection: masking(selection, cited) });
+      const withoutOthers = await asker.ask(index, { selection: masking(selection, others) });
       answers.push({
         name: definition.name,
         place: `${definition.path}:${definition.line}`,
@@ -151,9 +152,9 @@ function otherBlocks(plans, cited, seed) {
   });
 }
 
-function masking(blocks) {
+function masking(selection, blocks) {
   return {
-    ...selections.nosa,
+    ...selection,
     masked: blocks.map(({ sequence, block }) => ({ sequence, from: block, to: block + 1 })),
   };
 }

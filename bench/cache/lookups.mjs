@@ -4,7 +4,8 @@
 // the questions that both answered, with 95 % bootstrap intervals.
 //
 //   --sizes A,B     of the repositories (32k,128k)
-//   --methods A,B   (nosa,infllmv2,full,snippets,none) beside them "nosa:128" or "infllmv2:256" for so many blocks
+//   --methods A,B   (nosa,nosa:64,infllmv2,full,snippets,none) "nosa" is what chat does: its budget, and the blocks that hold what a question names; with
+//                   a number of blocks, "nosa:64" or "infllmv2:256", selection finds them alone. "infllmv2" is "infllmv2:64"
 //   --questions N   for each method at each size (200), but for these:
 //   --infllmv2 N    (80)   --full N   (60)   --full-128k N   (24)   --snippets N   (6)
 //   --shard I/N     this process's share of the questions, from 0 on (0/1)
@@ -18,7 +19,7 @@ import { Snippets, snippetTokens } from "../lookups/snippets.mjs";
 
 const snippetTokensMax = 8_192;
 const goalOfFull = 60;
-const allMethods = ["nosa", "infllmv2", "full", "snippets", "none"];
+const allMethods = ["nosa", "nosa:64", "infllmv2", "full", "snippets", "none"];
 /** They see no more of the repository than its name. */
 const withoutContext = ["snippets", "none"];
 
@@ -104,7 +105,8 @@ async function openAskers(model, { name, files }, questions, { methods, share })
   if (seeing.length > 0) {
     const context = await open("segments");
     for (const method of seeing) {
-      askers.set(method, await Asker.open(context, questions, { selection: selectionOf(method) }));
+      const asked = method === "nosa" ? withNames(context, questions) : questions;
+      askers.set(method, await Asker.open(context, asked, { selection: selectionOf(method) }));
     }
   }
   const blind = methods.filter((method) => withoutContext.includes(method));
@@ -126,6 +128,11 @@ async function openAskers(model, { name, files }, questions, { methods, share })
       for (const each of [...askers.values(), ...contexts]) await each.dispose();
     },
   };
+}
+
+/** Questions with the blocks that the product has them see. */
+function withNames(context, questions) {
+  return questions.map((each) => ({ ...each, selection: context.selectionAsked(each.question) }));
 }
 
 /** For NativeSequence.select; undefined for all blocks. */

@@ -90,6 +90,7 @@ export async function openContext(
       async tail() {
         return { sequence: await whole.fork(), before: all };
       },
+      selectionAsked: () => undefined,
       dispose: () => whole.dispose(),
     };
   }
@@ -110,6 +111,7 @@ export async function openContext(
       const sequence = await model.native.createSequence({ basePosition, attends: [head, ...segments] });
       return { sequence, before: new Uint32Array() };
     },
+    selectionAsked: productSelection(model, plans),
     async dispose() {
       for (const sequence of [...segments, head]) await sequence.dispose();
     },
@@ -151,6 +153,20 @@ export async function finish(sequence) {
     const { done } = await sequence.prefill({ tokensMax: 4096 });
     if (done) return;
   }
+}
+
+/** What the product's chat tells a tail of a question: its budget, and the blocks that hold what the question names. */
+function productSelection(model, plans) {
+  const segments = plans.map(({ contentKey: key, blockLines }) => ({ key, blockLines }));
+  let texts;
+  return (question) => {
+    texts ??= plans.map(({ contentKey: key, tokens }) => ({
+      key,
+      text: new product.SegmentText(tokens, model.text.tokenBytes, model.info.blockTokens),
+    }));
+    const named = product.blocksNamed(product.namesAskedFor([{ role: "user", content: question }]), texts);
+    return product.selectionFor(segments, { ...product.noFocus, named });
+  };
 }
 
 /** The adapter that the product would load, as options of the addon. */

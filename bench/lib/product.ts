@@ -2,7 +2,10 @@
 export { liveLines } from "../../engine/completions/live";
 export { connectToEngine } from "../../engine/connect";
 export { segmentKey } from "../../engine/contexts/context";
-export { selectionFor } from "../../engine/contexts/selection";
+export { namesAskedFor } from "../../engine/chat/names";
+export { blocksNamed } from "../../engine/contexts/named";
+export { SegmentText } from "../../engine/contexts/segmentText";
+export { noFocus, selectionFor } from "../../engine/contexts/selection";
 export { MassSum } from "../../engine/generation/masses";
 export { neutralQuestions } from "../../engine/generation/neutralAttention";
 export { references } from "../../engine/generation/references";

@@ -5,7 +5,10 @@ import { finish, greedy } from "../lib/context.mjs";
 const spareSteps = 4;
 const chatTokensMax = 12_288;
 
-/** Asks `questions` ([{question, start, answer, before?}]) over `context`; each is a fork of one tail that holds what all of them begin with. */
+/**
+ * Asks `questions` ([{question, start, answer, before?, selection?}]) over `context`; each is a fork of one tail that holds what all of them begin with.
+ * A question's own selection goes before that of all.
+ */
 export class Asker {
   #model;
   #base;
@@ -50,9 +53,9 @@ export class Asker {
    */
   async ask(index, { selection, masses = false } = {}) {
     const model = this.#model;
-    const { tokens, right, answer } = this.#prompts[index];
+    const { tokens, right, answer, selection: own } = this.#prompts[index];
     const sequence = await this.#base.fork();
-    if (selection !== undefined) await sequence.select(selection);
+    if ((selection ?? own) !== undefined) await sequence.select(selection ?? own);
     await sequence.setTokens(tokens);
     const steps = right.length + spareSteps;
     const drawn = await sequence.decode({ steps, sampling: greedy, stopIds: model.text.answerStopIds, masses });
@@ -70,10 +73,10 @@ export class Asker {
   }
 }
 
-async function promptOf(model, { question, start, answer, before = [] }, contextTokens) {
+async function promptOf(model, { question, start, answer, before = [], selection }, contextTokens) {
   const chat = await model.text.chat({ messages: [{ role: "user", content: question }], tokensMax: chatTokensMax });
   const [lead, right] = [await model.encode(start), await model.encode(answer)];
-  return { tokens: Uint32Array.from([...contextTokens, ...before, ...chat.tokens, ...lead]), right, answer };
+  return { tokens: Uint32Array.from([...contextTokens, ...before, ...chat.tokens, ...lead]), right, answer, selection };
 }
 
 /** Length of what all begin with; at least one token of each is not counted. */

@@ -16,6 +16,7 @@ import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
 import { Attribution } from "./attribution";
 import { Conversations } from "./conversations";
+import { namesAskedFor } from "./names";
 
 export interface ChatOptions {
   readonly sessions: Sessions;
@@ -120,11 +121,13 @@ export class Chat {
       onDelta({ kind: "stage", stage: "restoring" });
       await abortable(context.restore(), signal);
     }
+    await abortable(loadChatBase(session, context), signal);
+    // Reading ahead brings damage to light, too.
     if (context.needsRepair) {
       onDelta({ kind: "stage", stage: "reading" });
       await this.#options.repair(root, request.settings, signal);
+      await abortable(loadChatBase(session, context), signal);
     }
-    await abortable(loadChatBase(session, context), signal);
     const restoredAt = performance.now();
     const conversations = this.#conversationsOf(session, context);
     const scope = params.scope ?? [];
@@ -139,7 +142,8 @@ export class Chat {
     });
     onDelta({ kind: "stage", stage: "reading" });
 
-    const focus: Focus = { pins: params.pins ?? [], scope, hidden: turn.hidden };
+    const named = await context.named(namesAskedFor(params.messages));
+    const focus: Focus = { pins: params.pins ?? [], scope, hidden: turn.hidden, named };
     const tail = await context.tail(context.chatTails, tokens, focus, turn.attends);
     const job: Job = { kind: "chat", signal };
     let generated: Generated | undefined;

@@ -9,6 +9,7 @@
 
 import { limits } from "../config";
 import type { RepositoryContext } from "../contexts/repositoryContext";
+import { noFocus } from "../contexts/selection";
 import { Cancelled } from "../errors";
 import { generate, type Attended, type Generated } from "../generation/generate";
 import type { SamplingOptions } from "../native/addon";
@@ -266,7 +267,7 @@ export class Completions {
     const { root, settings, pins } = request;
     const { tokens } = prompt;
     const hidden = liveLines(context.loadedSegments, { ...request, ...prompt });
-    const tail = await context.tail(context.completionTails, tokens, { pins, scope: [], hidden });
+    const tail = await context.tail(context.completionTails, tokens, { ...noFocus, pins, hidden });
     const startedAt = performance.now();
     let text = "";
     let generated: Generated | undefined;

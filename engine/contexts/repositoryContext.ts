@@ -9,11 +9,14 @@ import { limits } from "../config";
 import { codeOf, EngineError } from "../errors";
 import { prefillAll } from "../generation/prefill";
 import type { Log } from "../log";
-import type { NativeSequence } from "../native/addon";
+import type { NativeSequence, TokenBytes } from "../native/addon";
 import type { Job, JobKind, Scheduler } from "../scheduler/scheduler";
+import { Breather } from "../util/breather";
 import { ChangeLog, type FileChange } from "./changes";
 import { segmentKey, tailKey, type ContextRecord, type Identity, type SegmentRecord } from "./context";
+import { blocksNamed, type AskedName, type NamedBlocks } from "./named";
 import { SavedKv } from "./savedKv";
+import { SegmentText } from "./segmentText";
 import { noFocus, selectionFor, selectionName, type Focus } from "./selection";
 import type { ContextStore } from "./store";
 import { free, TailPool, type Tail } from "./tails";
@@ -26,7 +29,13 @@ export interface ContextOptions {
   readonly log: Log;
   /** What a token takes in a file. */
   readonly bytesPerToken: number;
+  /** What tokens write, and how many of them make a block: to find names in what was read. */
+  readonly tokenBytes: TokenBytes;
+  readonly blockTokens: number;
 }
+
+/** Segments whose tokens are asked for with one command. */
+const textsAtOnce = 16;
 
 /** What a new tail attends to. */
 interface View {
@@ -48,6 +57,8 @@ export class RepositoryContext {
   readonly #store: ContextStore;
   readonly #saved: SavedKv;
   readonly #loaded = new Map<string, NativeSequence>();
+  /** What loaded segments say, once somebody asked. */
+  readonly #texts = new Map<string, SegmentText>();
   /** Keys whose file turned out to be unusable, until they are read again. */
   readonly #damaged = new Set<string>();
   readonly #stop = new AbortController();
@@ -194,6 +205,17 @@ export class RepositoryContext {
     return this.#focused(pool, tail, tail.attends === wanted ? focus : { ...focus, hidden: [] });
   }
 
+  /** Where what is loaded says what these names are. Segments that somebody lets go of meanwhile are left out. */
+  async named(names: readonly AskedName[]): Promise<readonly NamedBlocks[]> {
+    if (names.length === 0) return [];
+    await this.#readTexts();
+    const segments = this.loadedSegments.flatMap(({ key }) => {
+      const text = this.#texts.get(key);
+      return text === undefined ? [] : [{ key, text }];
+    });
+    return blocksNamed(names, segments);
+  }
+
   /** Forgets KV that is to be computed anew. */
   async discard(keys: readonly string[]): Promise<void> {
     for (const key of keys) {
@@ -261,6 +283,7 @@ export class RepositoryContext {
   }
 
   async #prepareChats(job: Job, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
+    await this.#readTexts();
     const view = this.#currentView();
     if (view.segments.length === 0 || this.chatTails.hasBase(view.attends)) return;
     const keys = view.segments.map(({ key }) => key);
@@ -304,6 +327,23 @@ export class RepositoryContext {
       await this.#store.put(this.#record);
     }
     return true;
+  }
+
+  /** A part of getting chats ready, so that a question finds it done. What cannot be had is found by nobody. */
+  async #readTexts(): Promise<void> {
+    const { tokenBytes, blockTokens } = this.#options;
+    const breather = new Breather();
+    const missing = [...this.#loaded].filter(([key]) => !this.#texts.has(key));
+    for (let from = 0; from < missing.length; from += textsAtOnce) {
+      const some = missing.slice(from, from + textsAtOnce);
+      const held = await this.#scheduler.upkeep(() => tokensOf(some.map(([, sequence]) => sequence)));
+      for (const [at, [key, sequence]] of some.entries()) {
+        const tokens = held[at];
+        if (tokens === undefined || this.#loaded.get(key) !== sequence) continue;
+        this.#texts.set(key, new SegmentText(tokens, tokenBytes, blockTokens));
+        if (breather.due) await breather.breathe();
+      }
+    }
   }
 
   async #newTail(view: View, attends: string): Promise<Tail> {
@@ -376,6 +416,7 @@ export class RepositoryContext {
     const sequence = this.#loaded.get(key);
     if (sequence === undefined) return;
     this.#loaded.delete(key);
+    this.#texts.delete(key);
     free(this.#scheduler, sequence);
   }
 
@@ -402,4 +443,11 @@ export class RepositoryContext {
 /** A tail behind the whole repository has words of all of it in its KV: it cannot serve a question about a part. */
 function withScope(attends: string, { scope }: Focus): string {
   return scope.length === 0 ? attends : `${attends} of ${JSON.stringify(scope)}`;
+}
+
+/** Undefined for one that was freed meanwhile. */
+async function tokensOf(sequences: readonly NativeSequence[]): Promise<readonly (Uint32Array | undefined)[]> {
+  const all: (Uint32Array | undefined)[] = [];
+  for (const sequence of sequences) all.push(await sequence.tokens().catch(() => undefined));
+  return all;
 }

@@ -7,6 +7,7 @@
 import type { BlockRange, SelectionOptions } from "../native/addon";
 import type { Place } from "../protocol";
 import type { BlockSpan } from "../repository/segments";
+import type { NamedBlocks } from "./named";
 
 export const selectionBudget = {
   policy: "nosa",
@@ -30,11 +31,14 @@ export interface Focus {
   readonly scope: readonly Place[];
   /** Never attended to: the tail holds a newer state of these. */
   readonly hidden: readonly Place[];
+  /** Attended to by every query as well: what the question names. */
+  readonly named: readonly NamedBlocks[];
 }
 
-export const noFocus: Focus = { pins: [], scope: [], hidden: [] };
+export const noFocus: Focus = { pins: [], scope: [], hidden: [], named: [] };
 
 export interface SelectableSegment {
+  readonly key: string;
   readonly blockLines: readonly (readonly BlockSpan[])[];
 }
 
@@ -48,7 +52,13 @@ export function selectionFor(segments: readonly SelectableSegment[], focus: Focu
     segments,
     (spans) => (scope.length > 0 && !spans.some(inScope)) || (hidden.length > 0 && spans.some(isHidden)),
   );
-  const pinned = firstBlocks(pins.length === 0 ? [] : rangesOf(segments, (spans) => spans.some(isPinned)));
+  const isNamed = matcherOfBlocks(focus.named);
+  const pinned = [
+    ...(focus.named.length === 0 ? [] : rangesOf(segments, (_, key, block) => isNamed(key, block))),
+    ...firstBlocks(
+      pins.length === 0 ? [] : rangesOf(segments, (spans, key, block) => spans.some(isPinned) && !isNamed(key, block)),
+    ),
+  ];
   const pinnedBlocks = pinned.reduce((sum, { from, to }) => sum + to - from, 0);
   return { ...selectionBudget, totalBlocks: selectionBudget.totalBlocks + pinnedBlocks, masked, pinned };
 }
@@ -63,16 +73,23 @@ function matcher(places: readonly Place[]): (span: BlockSpan) => boolean {
     ranges.some((range) => range.path === path && range.startLine <= endLine && range.endLine >= startLine);
 }
 
+function matcherOfBlocks(named: readonly NamedBlocks[]): (key: string, block: number) => boolean {
+  const keys = new Set(named.map(({ key }) => key));
+  return (key, block) =>
+    keys.has(key) && named.some((each) => each.key === key && each.from <= block && block < each.to);
+}
+
 function rangesOf(
   segments: readonly SelectableSegment[],
-  chosen: (spans: readonly BlockSpan[]) => boolean,
+  wanted: (spans: readonly BlockSpan[], key: string, block: number) => boolean,
 ): BlockRange[] {
   const ranges: BlockRange[] = [];
-  for (const [index, { blockLines }] of segments.entries()) {
+  for (const [index, { key, blockLines }] of segments.entries()) {
+    const chosen = (block: number): boolean => wanted(blockLines[block] ?? [], key, block);
     for (let from = 0; from < blockLines.length; from++) {
-      if (!chosen(blockLines[from] ?? [])) continue;
+      if (!chosen(from)) continue;
       let to = from + 1;
-      while (to < blockLines.length && chosen(blockLines[to] ?? [])) to++;
+      while (to < blockLines.length && chosen(to)) to++;
       ranges.push({ sequence: index + 1, from, to });
       from = to;
     }

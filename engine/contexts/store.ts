@@ -45,6 +45,7 @@ export class ContextStore {
   readonly #recordBytes = new Map<string, number>();
   /** By root: when it was last used. */
   readonly #usedAtMs = new Map<string, number>();
+  #lastPut: Promise<void> = Promise.resolve();
   /** Roots that are open, by how many contexts. */
   readonly #held = new Map<string, number>();
   readonly #owner: StoreOwner;
@@ -138,7 +139,14 @@ export class ContextStore {
     return this.records().filter((record) => record.root === root);
   }
 
-  async put(record: ContextRecord): Promise<void> {
+  put(record: ContextRecord): Promise<void> {
+    // One after the other: who came last is what stands there, and no two share a file aside.
+    const written = this.#lastPut.then(() => this.#put(record));
+    this.#lastPut = written.catch(() => undefined);
+    return written;
+  }
+
+  async #put(record: ContextRecord): Promise<void> {
     const name = recordName(record.root, record.fingerprint);
     const file = path.join(this.#recordsFolder, name);
     const text = JSON.stringify(record);

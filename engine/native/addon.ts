@@ -345,6 +345,8 @@ export interface NativeSequence {
   select(options: SelectionOptions): Promise<void>;
   /** Says what the sequence should hold. Keeps KV of the longest common prefix; the rest waits for `prefill`. */
   setTokens(tokens: Uint32Array): Promise<{ readonly kept: number }>;
+  /** What it holds, those that wait for `prefill` among them. */
+  tokens(): Promise<Uint32Array>;
   /**
    * Reads ahead from disk what the next query will attend to whatever it asks, as far as memory goes: the first of the
    * ranking that no query changes, what is pinned, sink and window. Changes no result. When interrupted the rest is left.

@@ -144,6 +144,8 @@ export class Session {
         segmentPositions: this.segmentPositions,
         policy: "full",
       },
+      tokenBytes: this.text.tokenBytes,
+      blockTokens: this.info.blockTokens,
       bytesPerToken: this.info.kvBytesPerToken + this.info.sideCarBytesPerToken,
       scheduler: this.scheduler,
       store: this.#options.store,

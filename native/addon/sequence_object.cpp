@@ -1,5 +1,6 @@
 #include "addon/sequence_object.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -45,6 +46,7 @@ Napi::Function SequenceObject::define(Napi::Env env) {
   return DefineClass(env, "NativeSequence",
                      {InstanceMethod<&SequenceObject::select>("select"),
                       InstanceMethod<&SequenceObject::set_tokens>("setTokens"),
+                      InstanceMethod<&SequenceObject::tokens>("tokens"),
                       InstanceMethod<&SequenceObject::prefetch>("prefetch"),
                       InstanceMethod<&SequenceObject::prefill>("prefill"),
                       InstanceMethod<&SequenceObject::decode>("decode"),
@@ -124,6 +126,18 @@ Napi::Value SequenceObject::set_tokens(const Napi::CallbackInfo& info) {
         return sequence.set_tokens(tokens);
       },
       [](Napi::Env env, int kept) { return one_number(env, "kept", kept); });
+}
+
+Napi::Value SequenceObject::tokens(const Napi::CallbackInfo&) {
+  return run<std::vector<uint32_t>>(
+      [](Sequence& sequence, const StopFlag&) -> Result<std::vector<uint32_t>> {
+        return std::vector<uint32_t>(sequence.tokens().begin(), sequence.tokens().end());
+      },
+      [](Napi::Env env, const std::vector<uint32_t>& tokens) -> Napi::Value {
+        Napi::Uint32Array ids = Napi::Uint32Array::New(env, tokens.size());
+        std::copy(tokens.begin(), tokens.end(), ids.Data());
+        return ids;
+      });
 }
 
 Napi::Value SequenceObject::prefetch(const Napi::CallbackInfo&) {

@@ -30,6 +30,7 @@ class SequenceObject : public Napi::ObjectWrap<SequenceObject> {
  private:
   Napi::Value select(const Napi::CallbackInfo& info);
   Napi::Value set_tokens(const Napi::CallbackInfo& info);
+  Napi::Value tokens(const Napi::CallbackInfo& info);
   Napi::Value prefetch(const Napi::CallbackInfo& info);
   Napi::Value prefill(const Napi::CallbackInfo& info);
   Napi::Value decode(const Napi::CallbackInfo& info);

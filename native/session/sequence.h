@@ -43,7 +43,8 @@ struct DecodeRequest {
   bool masses = false;
   bool selections = false;  ///< Gives the blocks that each step chose.
   /// Guesses tokens ahead and computes several at once. The steps are the same to the bit; it only
-  /// takes less time. Not done with `forced`, `masses` or `selections`.
+  /// takes less time. Not done with `forced`, `masses` or `selections`, nor on a GPU, where a step of
+  /// one token has other bits than one of several.
   bool drafts = false;
   /// What is drawn follows it, or null; shared, as a command may outlive whoever asked for it. Not together
   /// with `forced`. Within a call the repetition penalty rests: JSON and paths repeat themselves.
@@ -134,6 +135,8 @@ class Sequence {
   int base_position() const { return base_position_; }
   const std::vector<const Sequence*>& attended() const { return attended_; }
   int n_tokens() const { return int(tokens_.size()); }
+  /// [n_tokens()]; those that wait to be computed are among them.
+  std::span<const uint32_t> tokens() const { return tokens_; }
   int n_computed() const { return n_computed_; }
   const BlockTable& blocks() const { return blocks_; }
   size_t side_car_bytes() const { return side_car_.bytes(); }
@@ -202,13 +205,25 @@ class Sequence {
   PassTarget target();
   int n_context_blocks() const { return selector_->n_context_blocks(); }
 
-  Status start_pass(int first, int n_tokens, bool masses);
+  /// What a pass is wanted to tell beside its last token's output.
+  struct Wanted {
+    bool masses = false;
+    bool selections = false;
+    bool all_hidden = false;
+  };
+
+  int pass_end(int first);
+  Status start_pass(int first, int n_tokens, const Wanted& wanted);
   Result<bool> advance(const StopFlag& stop);
+  Result<bool> advance_on_device(const StopFlag& stop);
+  Status leave_device();
+  bool logits(const float* hidden, int n_rows, float* out, const StopFlag& stop);
+  int logits_rows_per_step() const;
   void drop_pass();
   void forget_score() { score_.reset(); }
 
-  Result<bool> catch_up(const StopFlag& stop, MassSum* masses);
-  Result<bool> next_logits(const StopFlag& stop, MassSum* masses);
+  Result<bool> catch_up(const StopFlag& stop, MassSum* masses, bool selections);
+  Result<bool> next_logits(const StopFlag& stop, MassSum* masses, bool selections);
   DecodeStep draw(const DecodeRequest& request, size_t step_idx, size_t n_tokens);
   void append(const DecodeRequest& request, DecodeOutcome& outcome, DecodeStep step);
   Result<bool> decode_drafted(const DecodeRequest& request, int n_left, const StopFlag& stop,
@@ -242,6 +257,7 @@ class Sequence {
   int n_computed_ = 0;
   BlockTable blocks_;
   SideCar side_car_;
+  std::unique_ptr<DeviceKv> device_;  // Its copy on the GPU; null where there is none.
   std::optional<ForwardPass> pass_;  // Parked, or done and not yet looked at by score().
   DraftLength draft_length_;
   std::optional<GrammarState> grammar_state_;  // Of the decode command that runs: behind the last token drawn.

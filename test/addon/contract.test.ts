@@ -46,6 +46,24 @@ describe.each(models)("the $name model", ({ name, open }) => {
     expect(await sequence.prefill({ tokensMax: 1 })).toMatchObject({ computed: 40, done: true, interrupted: false });
   });
 
+  it("says what it holds, computed or not, and what a fork and a loaded copy hold", async () => {
+    expect(await sequence.tokens()).toEqual(new Uint32Array());
+    const tokens = ids(150).map((id) => id % 200);
+    await sequence.setTokens(tokens);
+    expect(await sequence.tokens()).toEqual(tokens);
+    await sequence.prefill({ tokensMax: 1000 });
+    const file = path.join(scratch, `${name}-tokens.kv`);
+    await sequence.save({ path: file, key: "tokens" });
+    const loaded = await model.createSequence({ basePosition: 0, attends: [] });
+    await loaded.load({ path: file, key: "tokens" });
+    const fork = await loaded.fork();
+    await fork.setTokens(tokens.slice(0, 70));
+    expect(await loaded.tokens()).toEqual(tokens);
+    expect(await fork.tokens()).toEqual(tokens.slice(0, 70));
+    await fork.dispose();
+    await loaded.dispose();
+  });
+
   it("computes what waits before it decodes, and ends at a stop id that it does not keep", async () => {
     const tokens = ids(30).map((id) => id % 200);
     await sequence.setTokens(tokens);

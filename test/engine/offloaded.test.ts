@@ -69,6 +69,20 @@ describe("selection", () => {
     expect(memory.diskBytes).toBeGreaterThan(0);
   });
 
+  it("attends to what a question names on top of its budget, after a restart too", async () => {
+    const { harness, client, root } = await indexed();
+    const attended = async (from: EngineTestClient, question: string): Promise<number> =>
+      (await from.ask(root, question)).usage.attendedBlocks;
+    const usual = await attended(client, "The capital of the sample is ");
+    const named = await attended(client, "export const alphaSecretNumber = ");
+    expect(named).toBeGreaterThan(usual);
+    // Found by nobody, or everywhere.
+    expect(await attended(client, "secretOfNobody = ")).toBe(usual);
+    await harness.stop();
+    const again = await EngineHarness.start({ folder: harness.folder, segmentTokensMax: 1_024 });
+    expect(await attended(await again.connect(), "export const alphaSecretNumber = ")).toBe(named);
+  });
+
   it("attends to everything where there is no more than the budget", async () => {
     const harness = await EngineHarness.start();
     const client = await harness.connect();

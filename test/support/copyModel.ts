@@ -235,6 +235,10 @@ class CopySequence implements NativeSequence {
     });
   }
 
+  tokens(): Promise<Uint32Array> {
+    return this.#command(async () => this.#tokens.slice());
+  }
+
   prefetch(): Promise<{ readonly blocks: number; readonly interrupted: boolean }> {
     return this.#command(async () => {
       this.#model.workshop.prefetches += 1;

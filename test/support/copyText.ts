@@ -13,6 +13,13 @@ const completionCue = 12;
 /** As a chat template's system turn: the same in front of every conversation. */
 const chatBeginning = `system: ${"you copy what you have read. ".repeat(8)}\n`;
 
+/** Marks write nothing, the other tokens a byte each. */
+const firstByte = bytesToTokens("\0")[0] ?? 0;
+const tokenBytes = {
+  bytes: Uint8Array.from({ length: 256 }, (_, byte) => byte),
+  offsets: Uint32Array.from({ length: firstByte + 257 }, (_, id) => Math.max(0, id - firstByte)),
+};
+
 export function copyText(): ModelText {
   const newlines = new Uint8Array(259);
   const endsLine = new Uint8Array(259);
@@ -22,7 +29,7 @@ export function copyText(): ModelText {
     bannedIds: [],
     answerStopIds: [stopId],
     completionStopIds: [stopId],
-    tokenBytes: { bytes: new Uint8Array(), offsets: new Uint32Array(1) },
+    tokenBytes,
     header: async (repository) => bytesToTokens(`repository ${repository}\n`),
     file: async (path, text) => ({
       path,

@@ -47,6 +47,17 @@ describe("ContextStore", () => {
     expect(again.bytes).toBe(store.bytes);
   });
 
+  it("keeps what was described last when descriptions come faster than they are written", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    const keys = Array.from({ length: 20 }, (_, at) => `k${at}`);
+    await Promise.all(keys.map((key) => store.put(record("/r", [key]))));
+    expect(store.recordsOf("/r").map(({ segments }) => segments[0]?.key)).toEqual(["k19"]);
+    expect(
+      (await ContextStore.open(folder, silentLog)).recordsOf("/r").map(({ segments }) => segments[0]?.key),
+    ).toEqual(["k19"]);
+  });
+
   it("knows a repository by root and model together", async () => {
     const store = await ContextStore.open(temporaryFolder(), silentLog);
     await store.put(record("/r", ["k1"], "f1"));
