@@ -223,7 +223,7 @@ async function compileForArm() {
 async function compileForCuda() {
   const { toolkit, why } = await ensureCudaToolkit();
   if (toolkit === undefined) return { passed: 0, failed: 0, skipped: 1, note: why };
-  const what = ["nosa_cuda_library", "cuda_backend", "memory_plan", "same_tokens", "gpu_bench"];
+  const what = ["nosa_cuda_library", "cuda_backend", "memory_plan", "same_tokens", "session_test", "gpu_bench"];
   const folder = await compileCuda({ name: "cuda", toolkit, targets: ["90-real"], what });
   const hasGpu = (await versionOf("nvidia-smi", ["-L"])) !== undefined;
   const programs = [

@@ -244,6 +244,8 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     result.Set("prefetchedUsed", double(use.prefetched_used));
     result.Set("blocksSpilled", double(use.blocks_spilled));
     result.Set("blocksWrittenBehind", double(use.blocks_written_behind));
+    result.Set("device", use.device);
+    result.Set("gpuProblem", use.gpu_problem);
     return result;
   };
   return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define NOSA_CUDA_ABI 1
+#define NOSA_CUDA_ABI 2
 
 /// What a look at the GPU found.
 typedef struct NosaCudaProbe {
@@ -50,6 +50,121 @@ int32_t nosa_cuda_products_add(NosaCudaProducts* products, const void* data, int
 /// All targets of one x [n_tokens, cols]; 1, or 0 when it fails.
 int32_t nosa_cuda_products_run(NosaCudaProducts* products, const NosaCudaTarget* targets, int32_t n_targets, const float* x,
                                int32_t n_tokens, char* error, size_t error_bytes);
+
+/// A network on the GPU, and copies of sequences; see runner.h, whose methods these are. Calls that can fail give 1, or 0
+/// and say why. Not thread-safe.
+typedef struct NosaCudaRunner NosaCudaRunner;
+
+enum {
+  NOSA_CUDA_FULL = 1,      // No memory of some kind is left.
+  NOSA_CUDA_NOT_HERE = 2,  // Valid, but the GPU does not do it.
+  NOSA_CUDA_FAILED = 3     // The GPU or its driver failed: everything else will too.
+};
+
+typedef struct NosaCudaError {
+  int32_t code;
+  char text[512];
+} NosaCudaError;
+
+typedef struct NosaCudaTensor {
+  const void* data;
+  int32_t dtype;  // the number of core/dtype.h
+  int64_t rows;
+  int64_t cols;
+} NosaCudaTensor;
+
+typedef struct NosaCudaLinear {
+  NosaCudaTensor weight;
+  const float* bias;  // [rows] or null
+} NosaCudaLinear;
+
+/// See model_source.h.
+typedef struct NosaCudaLayer {
+  const float* attn_norm;
+  const float* ffn_norm;
+  NosaCudaLinear q, k, v, out, gate, up, down;
+  const float* eviction_a;
+  const float* eviction_delta;
+  const float* eviction_delta_bias;
+} NosaCudaLayer;
+
+typedef struct NosaCudaNetwork {
+  int32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, n_rotated;
+  int32_t rope_neighbours;
+  float rms_eps;
+  float rope_magnitude;
+  const float* inv_freq;
+  NosaCudaTensor embedding;
+  const float* output_norm;
+  NosaCudaTensor output;
+  const NosaCudaLayer* layers;
+} NosaCudaNetwork;
+
+/// What a runner took, and what it can do.
+typedef struct NosaCudaPlan {
+  uint64_t device_bytes;
+  uint64_t host_bytes;       // page-locked
+  int32_t n_pages;           // blocks of 64 tokens of all sequences
+  int32_t n_blocks_max;      // that one sequence sees
+  int32_t chunk_tokens;      // of one advance
+  int32_t step_tokens;       // of one advance whose tokens choose their blocks
+  int32_t head_rows;         // rows of scores that are computed together
+} NosaCudaPlan;
+
+typedef struct NosaCudaSelection {
+  int32_t policy;  // the number of kv/selection.h
+  int32_t total_blocks, query_blocks, sink_blocks, window_blocks;
+  const uint8_t* flags;  // [n_flags] by attended block: 1 masked, 2 pinned; or null
+  int32_t n_flags;
+} NosaCudaSelection;
+
+typedef struct NosaCudaBlock {
+  int32_t n_tokens;              // 1 .. 64
+  const uint8_t* const* extents;  // [n_layers * n_kv_heads]
+  const uint16_t* compressed;    // f16 [n_layers * n_kv_heads, 4, head_dim]
+  const float* token_scores;     // [n_layers * n_kv_heads, 64]
+  const float* window_scores;    // [n_layers * n_kv_heads, 4]
+} NosaCudaBlock;
+
+typedef struct NosaCudaAdvance {
+  uint64_t key;
+  const uint32_t* tokens;  // [n_tokens]
+  int32_t n_tokens;
+  int32_t n_hidden;        // of the last so many
+  int32_t detail;          // 1: what the last token attended to
+} NosaCudaAdvance;
+
+/// Good until the next call.
+typedef struct NosaCudaAdvanced {
+  const float* hidden;      // [n_hidden, n_embd]
+  const int32_t* n_blocks;  // with detail: [n_layers * n_kv_heads]
+  const int32_t* blocks;    // [n_layers * n_kv_heads, n_selected_max]
+  const float* mass;        // likewise
+  int32_t n_selected_max;
+} NosaCudaAdvanced;
+
+typedef struct NosaCudaRunnerFunctions {
+  /// Null when it fails. `host_bytes_max` is of page-locked memory. The network is only read meanwhile.
+  NosaCudaRunner* (*open)(const NosaCudaNetwork* network, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error);
+  void (*close)(NosaCudaRunner* runner);
+  /// A sequence's number, or 0.
+  uint64_t (*create)(NosaCudaRunner* runner, int32_t base_position, NosaCudaError* error);
+  uint64_t (*fork)(NosaCudaRunner* runner, uint64_t key, NosaCudaError* error);
+  void (*drop)(NosaCudaRunner* runner, uint64_t key);
+  int32_t (*attend)(NosaCudaRunner* runner, uint64_t key, const uint64_t* others, int32_t n_others, NosaCudaError* error);
+  int32_t (*select)(NosaCudaRunner* runner, uint64_t key, const NosaCudaSelection* selection, NosaCudaError* error);
+  int32_t (*put)(NosaCudaRunner* runner, uint64_t key, const NosaCudaBlock* block, NosaCudaError* error);
+  int32_t (*cut)(NosaCudaRunner* runner, uint64_t key, int32_t n_tokens, NosaCudaError* error);
+  int32_t (*advance)(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error);
+  /// Rows [first_row, first_row + n_rows) of a block, which the last advance computed, into `extents`
+  /// [n_layers * n_kv_heads]; scores [n_layers * n_kv_heads, n_rows].
+  int32_t (*read)(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, uint8_t* const* extents,
+                  float* scores, NosaCudaError* error);
+  /// hidden [n_rows, n_embd] to logits [n_rows, n_vocab].
+  int32_t (*head)(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float* logits, NosaCudaError* error);
+} NosaCudaRunnerFunctions;
+
+const NosaCudaRunnerFunctions* nosa_cuda_runner_functions(void);
 
 #ifdef __cplusplus
 }  // extern "C"

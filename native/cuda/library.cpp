@@ -43,11 +43,13 @@ Result<std::unique_ptr<CudaLibrary>> CudaLibrary::open(const std::string& path) 
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(find(library->handle_, name));
     return function != nullptr;
   };
+  decltype(&nosa_cuda_runner_functions) runner_functions = nullptr;
   if (!get(f.probe, "nosa_cuda_probe") || !get(f.products_open, "nosa_cuda_products_open") ||
       !get(f.products_close, "nosa_cuda_products_close") || !get(f.products_add, "nosa_cuda_products_add") ||
-      !get(f.products_run, "nosa_cuda_products_run")) {
+      !get(f.products_run, "nosa_cuda_products_run") || !get(runner_functions, "nosa_cuda_runner_functions")) {
     return Status::unsupported(path + " is not the CUDA part of this version.");
   }
+  f.runner = runner_functions();
   return library;
 }
 

@@ -24,6 +24,7 @@ class CudaLibrary {
     decltype(&nosa_cuda_products_close) products_close = nullptr;
     decltype(&nosa_cuda_products_add) products_add = nullptr;
     decltype(&nosa_cuda_products_run) products_run = nullptr;
+    const NosaCudaRunnerFunctions* runner = nullptr;
   };
   const Functions& functions() const { return functions_; }
 

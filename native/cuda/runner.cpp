@@ -430,15 +430,15 @@ Status Runner::put_block(SequenceKey key, const BlockSource& block) {
   if (!found.ok()) return found.status();
   Sequence& sequence = **found;
   CHECK(sequence.n_computed % kBlockTokens == 0 && sequence.n_computed == int(sequence.tokens.size()));
-  CHECK(!block.tokens.empty() && block.tokens.size() <= size_t(kBlockTokens));
+  CHECK(block.n_tokens >= 1 && block.n_tokens <= kBlockTokens);
   NOSA_TRY(unbind_lane(sequence));
-  NOSA_TRY(make_room(sequence, sequence.n_computed + int(block.tokens.size())));
+  NOSA_TRY(make_room(sequence, sequence.n_computed + block.n_tokens));
   // Nothing may still write to a page that had another life.
   NOSA_TRY(synchronise());
   const int page = sequence.pages[size_t(sequence.n_computed / kBlockTokens)];
   NOSA_TRY(pool_->write(page, block.extents, block.compressed, block.token_scores, block.window_scores, stream_));
-  sequence.tokens.insert(sequence.tokens.end(), block.tokens.begin(), block.tokens.end());
-  sequence.n_computed = int(sequence.tokens.size());
+  sequence.n_computed += block.n_tokens;
+  sequence.tokens.resize(size_t(sequence.n_computed));  // Which tokens they are does not matter any more.
   return {};
 }
 
@@ -488,12 +488,15 @@ Status Runner::advance(const AdvanceRequest& request) {
     hidden_ = *std::move(larger);
   }
   sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
-  if (by_steps) {
-    NOSA_TRY(advance_by_steps(sequence, request, end));
-  } else {
+  const auto compute = [&]() -> Status {
+    if (by_steps) return advance_by_steps(sequence, request, end);
     NOSA_TRY(compute_chunk(sequence, n));
     NOSA_TRY(stage_hidden(prefill_->device_hidden() + size_t(n - request.n_hidden) * n_embd, request.n_hidden, 0));
-    NOSA_TRY(synchronise());
+    return synchronise();
+  };
+  if (Status status = compute(); !status.ok()) {
+    sequence.tokens.resize(size_t(sequence.n_computed));
+    return status;
   }
   n_hidden_ = size_t(request.n_hidden) * n_embd;
   return {};

@@ -30,7 +30,7 @@ struct DecodeCommand {
 
 /// One block of a sequence as host memory has it; see PagePool::write().
 struct BlockSource {
-  std::span<const uint32_t> tokens;  // 1 .. 64
+  int n_tokens = 0;  // 1 .. 64
   const std::byte* const* extents = nullptr;
   const uint16_t* compressed = nullptr;
   const float* token_scores = nullptr;

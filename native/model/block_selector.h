@@ -32,11 +32,14 @@ struct SelectionOptions {
   bool operator==(const SelectionOptions&) const = default;
 };
 
+class DeviceKv;
+
 /// A sealed sequence whose every token may be seen.
 struct AttendedKv {
   const BlockTable* blocks = nullptr;
   const SideCar* side_car = nullptr;
   int n_tokens = 0;
+  DeviceKv* device = nullptr;  ///< Its copy on the GPU, or null where there is none to be had.
 };
 
 /// What queries chose, in two parts that together are each one's selection: blocks that no query of
@@ -96,6 +99,12 @@ class BlockSelector {
   /// Whether a block of the attended sequences is left out.
   bool masked(int32_t block_idx) const { return masked_[size_t(block_idx)] != 0; }
   bool masks_any() const { return n_open_ < n_context_; }
+
+  /// Blocks of the attended sequences that are not left out.
+  int n_open_blocks() const { return n_open_; }
+
+  /// Whether every query takes a block of the attended sequences.
+  bool pinned(int32_t block_idx) const { return std::binary_search(pinned_.begin(), pinned_.end(), block_idx); }
 
   /// Whether a query at own index `own_idx` has more blocks to choose from than it may take.
   bool chooses(int own_idx) const;

@@ -1,18 +1,70 @@
 #include "model/device_source.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "core/dequantize.h"
+#include "core/half.h"
 #include "model/eviction_scores.h"
 #include "model/rope.h"
 
 namespace nosa {
 
-Result<std::unique_ptr<DeviceSource>> DeviceSource::create(const Weights& weights, const ModelConfig& config) {
+Result<std::unique_ptr<DeviceSource>> DeviceSource::create(const Weights& weights, const ModelConfig& config, const Adapter* adapter,
+                                                           int n_threads) {
   std::unique_ptr<DeviceSource> source(new DeviceSource());
-  if (Status status = source->load(weights, config); !status.ok()) return status;
+  if (Status status = source->load(weights, config, adapter); !status.ok()) return status;
+  if (adapter == nullptr) return source;
+  const Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::create({.n_threads = n_threads});
+  if (!pool.ok()) return pool.status();
+  for (int layer = 0; layer < config.n_layers; ++layer) source->update(layer, *adapter, **pool);
   return source;
+}
+
+// Products that share an input are of one kind on the GPU, so an update of one makes floats of all.
+void DeviceSource::update(int layer, const Adapter& adapter, ThreadPool& pool) {
+  cuda::LayerSource& of = source_.layers[size_t(layer)];
+  struct Part {
+    Projection projection;
+    cuda::LinearSource& linear;
+  };
+  const std::vector<Part> groups[] = {
+      {{Projection::kQ, of.q}, {Projection::kK, of.k}, {Projection::kV, of.v}},
+      {{Projection::kOut, of.out}},
+      {{Projection::kGate, of.gate}, {Projection::kUp, of.up}},
+      {{Projection::kDown, of.down}}};
+  for (const std::vector<Part>& group : groups) {
+    const auto updated = [&](const Part& part) { return adapter.update(layer, part.projection) != nullptr; };
+    if (std::ranges::none_of(group, updated)) continue;
+    for (const Part& part : group) add(part.linear, adapter.update(layer, part.projection), pool);
+  }
+}
+
+// Makes a matrix of 16-bit floats of a weight, with its update if there is one.
+void DeviceSource::add(cuda::LinearSource& linear, const LowRankUpdate* update, ThreadPool& pool) {
+  constexpr int64_t rows_at_once = 16;
+  const WeightView weight = linear.weight;
+  const size_t n_cols = size_t(weight.cols);
+  std::vector<float> factor;  // [rank, n_cols]
+  if (update != nullptr) {
+    factor.resize(size_t(update->rank) * n_cols);
+    for (size_t i = 0; i < factor.size(); ++i) factor[i] = update->scale * bf16_to_f32(update->a[i]);
+  }
+  std::vector<uint16_t>& to = updated_.emplace_back(size_t(weight.rows) * n_cols);
+  pool.parallel_for((weight.rows + rows_at_once - 1) / rows_at_once, [&](int64_t item, int) {
+    std::vector<float> row(n_cols);
+    for (int64_t r = item * rows_at_once; r < std::min(weight.rows, (item + 1) * rows_at_once); ++r) {
+      dequantize_row(weight.dtype, weight.row(r), weight.cols, row.data());
+      for (int i = 0; update != nullptr && i < update->rank; ++i) {
+        const float share = bf16_to_f32(update->b[size_t(i) * size_t(weight.rows) + size_t(r)]);
+        const float* a = factor.data() + size_t(i) * n_cols;
+        for (size_t c = 0; c < n_cols; ++c) row[c] += share * a[c];
+      }
+      for (size_t c = 0; c < n_cols; ++c) to[size_t(r) * n_cols + c] = f32_to_f16(row[c]);
+    }
+  });
+  linear.weight = {reinterpret_cast<const std::byte*>(to.data()), DType::kF16, weight.rows, weight.cols};
 }
 
 Result<const float*> DeviceSource::vector(const Weights& weights, const std::string& name, int rows, int cols) {
@@ -36,7 +88,28 @@ Result<cuda::LinearSource> DeviceSource::linear(const Weights& weights, const st
   return linear;
 }
 
-Status DeviceSource::load(const Weights& weights, const ModelConfig& config) {
+// The eviction heads of one layer. REQUIRES: they are there.
+Status DeviceSource::load_heads(const Weights& weights, int layer, const ModelConfig& config) {
+  const std::string blk = "blk." + std::to_string(layer) + ".";
+  cuda::LayerSource& to = source_.layers[size_t(layer)];
+  struct Part {
+    const float*& to;
+    const char* name;
+    int n_rows, n_cols;
+  };
+  const int n_kv_heads = config.n_kv_heads;
+  for (const Part& part : {Part{to.eviction_a, "nosa_a", 1, n_kv_heads},
+                           Part{to.eviction_delta, "nosa_delta.weight", n_kv_heads, n_kv_heads * config.head_dim},
+                           Part{to.eviction_delta_bias, "nosa_delta.bias", 1, n_kv_heads}}) {
+    if (&part.to == &to.eviction_delta_bias && !weights.has(blk + part.name)) continue;
+    const Result<const float*> values = vector(weights, blk + part.name, part.n_rows, part.n_cols);
+    if (!values.ok()) return values.status();
+    part.to = *values;
+  }
+  return {};
+}
+
+Status DeviceSource::load(const Weights& weights, const ModelConfig& config, const Adapter* adapter) {
   cuda::ModelShape& shape = source_.shape;
   shape.n_layers = config.n_layers;
   shape.n_embd = config.n_embd;
@@ -74,20 +147,14 @@ Status DeviceSource::load(const Weights& weights, const ModelConfig& config) {
 
   const int n_q = shape.q_width();
   const int n_kv = shape.kv_width();
-  const int n_kv_heads = config.n_kv_heads;
-  const bool has_heads = EvictionScores::present_in(weights);
+  const Weights& heads = adapter != nullptr ? adapter->weights() : weights;
+  const bool has_heads = EvictionScores::present_in(heads);
   for (int i = 0; i < config.n_layers; ++i) {
     cuda::LayerSource& layer = source_.layers.emplace_back();
     const std::string blk = "blk." + std::to_string(i) + ".";
     Status status = floats(layer.attn_norm, blk + "attn_norm.weight", 1, config.n_embd);
     if (status.ok()) status = floats(layer.ffn_norm, blk + "ffn_norm.weight", 1, config.n_embd);
-    if (status.ok() && has_heads) {
-      status = floats(layer.eviction_a, blk + "nosa_a", 1, n_kv_heads);
-      if (status.ok()) status = floats(layer.eviction_delta, blk + "nosa_delta.weight", n_kv_heads, n_kv);
-      if (status.ok() && weights.has(blk + "nosa_delta.bias")) {
-        status = floats(layer.eviction_delta_bias, blk + "nosa_delta.bias", 1, n_kv_heads);
-      }
-    }
+    if (status.ok() && has_heads) status = load_heads(heads, i, config);
     if (!status.ok()) return status;
     struct Part {
       cuda::LinearSource& to;

@@ -56,12 +56,15 @@ Result<std::unique_ptr<PassBuffers>> PassBuffers::create(const ModelConfig& conf
 
 ForwardPass::ForwardPass(const PassPlan& plan, std::unique_ptr<PassBuffers> buffers)
     : plan_(plan), buffers_(std::move(buffers)) {
-  CHECK(plan.n_tokens >= 1 && plan.n_tokens <= kChunkTokens && plan.first >= 0);
+  CHECK(plan.n_tokens >= 1 && (on_device() || plan.n_tokens <= kChunkTokens) && plan.first >= 0);
 }
 
 const float* ForwardPass::hidden(int token_idx, int n_embd) const {
   CHECK(done() && token_idx >= 0 && token_idx < plan_.n_tokens);
-  return buffers_->x + size_t(token_idx) * n_embd;
+  if (!on_device()) return buffers_->x + size_t(token_idx) * n_embd;
+  const int first = plan_.n_tokens - int(rows_.size()) / n_embd;
+  CHECK(token_idx >= first);
+  return rows_.data() + size_t(token_idx - first) * n_embd;
 }
 
 std::vector<float> ForwardPass::attended_masses(const ModelConfig& config,

@@ -46,13 +46,16 @@ struct PassTarget {
   SideCar* side_car = nullptr;       ///< Of its own tokens.
   std::span<const AttendedKv> attended;
   BlockSelector* selector = nullptr;  ///< Over `attended`.
+  DeviceKv* device = nullptr;         ///< As in AttendedKv.
 };
 
 struct PassPlan {
   int first = 0;       ///< Index of the first token within the sequence.
-  int n_tokens = 0;    ///< 1 .. kChunkTokens
+  int n_tokens = 0;    ///< 1 .. kChunkTokens; on the GPU 1 .. DeviceNetwork::pass_tokens()
   int store_from = 0;  ///< Keys and values of tokens before this index are there already.
   bool masses = false; ///< Adds up the attention mass of the last token by attended block.
+  bool selections = false;  ///< Which blocks the last token attends to is wanted.
+  bool all_hidden = false;  ///< hidden() of every token is wanted, not of the last alone.
 };
 
 /// One run of consecutive tokens on its way through the layers. It can stop between any two steps
@@ -60,14 +63,15 @@ struct PassPlan {
 /// blocks of its sequence.
 class ForwardPass {
  public:
-  /// REQUIRES: `plan.n_tokens` in 1 .. kChunkTokens.
+  /// Without buffers the pass is for the GPU, which does it in one go. REQUIRES: `plan.n_tokens` as PassPlan says.
   ForwardPass(const PassPlan& plan, std::unique_ptr<PassBuffers> buffers);
 
   const PassPlan& plan() const { return plan_; }
   int end() const { return plan_.first + plan_.n_tokens; }
   bool done() const { return stage_ == Stage::kDone; }
+  bool on_device() const { return buffers_ == nullptr; }
 
-  /// Output of the last layer for token `token_idx` of the pass, [n_embd]. REQUIRES: done().
+  /// Output of the last layer for token `token_idx` of the pass, [n_embd]. REQUIRES: done(); wanted by the plan.
   const float* hidden(int token_idx, int n_embd) const;
 
   /// Attention mass of the last token by block of all attended sequences, in order, averaged over
@@ -75,7 +79,7 @@ class ForwardPass {
   std::vector<float> attended_masses(const ModelConfig& config, int n_attended_blocks) const;
 
   /// Blocks that the last token attended to, [n_layers, n_kv_heads] ascending lists in the selector's
-  /// order; an empty list stands for all. REQUIRES: done().
+  /// order; an empty list stands for all. REQUIRES: done() and `plan.selections`.
   const std::vector<std::vector<int32_t>>& selections() const { return selections_; }
 
   /// Blocks that the last token attended to, summed over layers and KV heads. REQUIRES: done().
@@ -85,6 +89,7 @@ class ForwardPass {
   std::unique_ptr<PassBuffers> take_buffers() { return std::move(buffers_); }
 
  private:
+  friend class DeviceNetwork;
   friend class Llama;
 
   enum class Stage { kEmbed, kQkv, kAttend, kAttnOut, kGateUp, kDown, kDone };
@@ -95,6 +100,7 @@ class ForwardPass {
   int layer_ = 0;
   Stage stage_ = Stage::kEmbed;
   int next_ = 0;               // First token of the pass that the stage has not done.
+  std::vector<float> rows_;    // On the GPU: what hidden() gives for the last tokens.
   std::vector<float> masses_;  // [n_kv_heads, n_attended_blocks + n_own_blocks], over layers.
   std::vector<std::vector<int32_t>> selections_;
   size_t n_attended_ = 0;

@@ -50,6 +50,7 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
     model->adapter_ = *std::move(adapter);
   }
 
+  model->open_device(options);
   if (Status status = model->open_backend(options); !status.ok()) return status;
 
   Result<std::unique_ptr<Llama>> llama =
@@ -62,7 +63,19 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
   return model;
 }
 
-// The GPU where there is one and it was asked for, else the cores.
+// The whole network on the GPU, if it was asked for and takes it.
+void Model::open_device(const ModelOptions& options) {
+  if (options.cuda_library.empty() || options.precision == Precision::kF32) return;
+  Result<std::unique_ptr<DeviceNetwork>> device = DeviceNetwork::create(options.cuda_library, *weights_, adapter_.get(), config_,
+                                                                        kv_shape_, options.n_threads);
+  if (device.ok()) {
+    device_network_ = *std::move(device);
+  } else {
+    gpu_problem_ = device.status().message();
+  }
+}
+
+// The cores; where the GPU does not take the whole network, it may still take products.
 Status Model::open_backend(const ModelOptions& options) {
   const bool exact = options.precision == Precision::kF32;
   cpu::CpuBackend::Options backend_options;
@@ -72,7 +85,7 @@ Status Model::open_backend(const ModelOptions& options) {
   Result<std::unique_ptr<cpu::CpuBackend>> opened = cpu::CpuBackend::create(backend_options);
   if (!opened.ok()) return opened.status();
   std::unique_ptr<cpu::CpuBackend> cpu = *std::move(opened);
-  if (!options.cuda_library.empty() && !exact) {
+  if (!options.cuda_library.empty() && !exact && device_network_ == nullptr) {
     std::vector<WeightView> matrices;
     for (const auto& [name, view] : weights_->tensors()) {
       if (view.rows >= matrix_rows_min) matrices.push_back(view);
@@ -80,6 +93,7 @@ Status Model::open_backend(const ModelOptions& options) {
     Result<std::unique_ptr<CudaBackend>> gpu = CudaBackend::create(options.cuda_library, matrices, cpu);
     if (gpu.ok()) {
       backend_ = *std::move(gpu);
+      gpu_problem_.clear();
       return {};
     }
     gpu_problem_ = gpu.status().message();

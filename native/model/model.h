@@ -11,6 +11,7 @@
 #include "kv/block.h"
 #include "model/adapter.h"
 #include "model/config.h"
+#include "model/device_network.h"
 #include "model/llama.h"
 
 namespace nosa {
@@ -53,10 +54,22 @@ class Model {
   const ModelConfig& config() const { return config_; }
   const KvShape& kv_shape() const { return kv_shape_; }
   const std::string& fingerprint() const { return fingerprint_; }
-  std::string device() const { return std::string(backend_->name()); }
+  /// What computes.
+  std::string device() const { return std::string(gpu() != nullptr ? device_network_->name() : backend_->name()); }
 
-  /// Why the GPU is not used although its library was given; empty when it is, or was not.
-  const std::string& gpu_problem() const { return gpu_problem_; }
+  /// Why the GPU is not used, or not any more, although its library was given; empty when it is, or was not.
+  const std::string& gpu_problem() const {
+    return device_network_ != nullptr && !device_network_->usable() ? device_network_->problem() : gpu_problem_;
+  }
+
+  /// The network on the GPU, or null: where there is none, and once it has failed.
+  DeviceNetwork* gpu() const {
+    return device_network_ != nullptr && device_network_->usable() ? device_network_.get() : nullptr;
+  }
+
+  /// What there is to hold copies of sequences, whether it still can or not; or null.
+  DeviceNetwork* device_network() const { return device_network_.get(); }
+
   SelectionSource selection_source() const {
     if (adapter_ != nullptr) return SelectionSource::kAdapter;
     return llama_->adds_scores() ? SelectionSource::kNative : SelectionSource::kTrainingFree;
@@ -74,6 +87,7 @@ class Model {
                                                        const Model& model);
 
   Status open_backend(const ModelOptions& options);
+  void open_device(const ModelOptions& options);
 
   // In the order of their lives: the network borrows from the backend, the weights and the adapter.
   std::unique_ptr<Weights> weights_;
@@ -84,6 +98,7 @@ class Model {
   KvShape kv_shape_;
   std::string fingerprint_;
   std::unique_ptr<Llama> llama_;
+  std::unique_ptr<DeviceNetwork> device_network_;
 };
 
 }  // namespace nosa

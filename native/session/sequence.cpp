@@ -36,8 +36,10 @@ Sequence::Sequence(SequenceShared& shared, int base_position,
       blocks_(shared.store, shared.model.kv_shape()),
       side_car_(shared.model.kv_shape()) {
   for (const Sequence* sequence : attended_) {
-    attended_kv_.push_back({&sequence->blocks_, &sequence->side_car_, sequence->n_tokens()});
+    attended_kv_.push_back({&sequence->blocks_, &sequence->side_car_, sequence->n_tokens(), sequence->device_.get()});
   }
+  DeviceNetwork* device = shared.model.device_network();
+  if (device != nullptr) device_ = std::make_unique<DeviceKv>(device, base_position);
   selector_ = std::make_unique<BlockSelector>(shared.model.kv_shape(), SelectionOptions(), attended_kv_);
 }
 
@@ -66,6 +68,7 @@ Result<int> Sequence::set_tokens(std::span<const uint32_t> tokens) {
   if (n_common < n_tokens() || tokens.size() > tokens_.size()) forget_score();
   n_computed_ = std::min(n_computed_, n_common);
   if (last_.token_idx >= n_common) last_.token_idx = -1;
+  if (device_ != nullptr) device_->truncate(n_common);
   const int n_kept = pass_ ? pass_->end() : n_computed_;
   blocks_.truncate(blocks_for(n_kept));
   side_car_.truncate(n_kept);
@@ -89,6 +92,15 @@ Status Sequence::select(const SelectionOptions& options) {
 Result<PrefetchOutcome> Sequence::prefetch(const StopFlag& stop) {
   constexpr size_t n_at_once = 256;  // Megabytes, so that a stop is heard in time.
   PrefetchOutcome outcome;
+  if (DeviceNetwork* device = shared_.model.gpu(); device != nullptr) {
+    // The GPU gets all of it, through memory.
+    const uint64_t n_loaded = shared_.store.n_loaded();
+    const Result<DeviceNetwork::Outcome> brought = device->load_attended(target(), stop);
+    if (!brought.ok()) return brought.status();
+    outcome.blocks = shared_.store.n_loaded() - n_loaded;
+    outcome.interrupted = *brought == DeviceNetwork::Outcome::kInterrupted;
+    if (*brought != DeviceNetwork::Outcome::kNotHere) return outcome;
+  }
   if (shared_.disk == nullptr) return outcome;
   const std::vector<BlockId> missing = missing_base_blocks();
   shared_.store.begin_step();
@@ -140,9 +152,8 @@ Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
   bool interrupted = false;
   while (n_computed_ < n_tokens() && n_left > 0) {
     if (!pass_ || pass_->done()) {
-      const int grid_end = (n_computed_ / kChunkTokens + 1) * kChunkTokens;
-      const int n = std::min({grid_end - n_computed_, n_tokens() - n_computed_, n_left});
-      if (Status status = start_pass(n_computed_, n, false); !status.ok()) return status;
+      const int n = std::min({pass_end(n_computed_) - n_computed_, n_tokens() - n_computed_, n_left});
+      if (Status status = start_pass(n_computed_, n, {}); !status.ok()) return status;
     }
     const int n_before = n_computed_;
     const Result<bool> finished = advance(stop);
@@ -181,8 +192,8 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
   const uint64_t n_loaded = shared_.store.n_loaded();
   DecodeOutcome outcome;
   MassSum masses;
-  const bool drafts =
-      request.drafts && !request.forced && !request.masses && !request.selections;
+  const bool drafts = request.drafts && !request.forced && !request.masses && !request.selections &&
+                      shared_.model.gpu() == nullptr;
   while (outcome.steps.size() < n_steps && !outcome.stopped) {
     if (drafts) {
       const int n_left = int(n_steps - outcome.steps.size());
@@ -191,7 +202,7 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
       if (outcome.interrupted) break;
       if (*drafted) continue;
     }
-    const Result<bool> ready = next_logits(stop, request.masses ? &masses : nullptr);
+    const Result<bool> ready = next_logits(stop, request.masses ? &masses : nullptr, request.selections);
     if (!ready.ok()) return ready.status();
     if (!*ready) {
       outcome.interrupted = true;
@@ -224,14 +235,14 @@ Result<ScoreOutcome> Sequence::score(int from, const StopFlag& stop) {
     if (pass_ && pass_->done() && (row < pass_->plan().first || row >= pass_->end())) drop_pass();
     if (!pass_) {
       const int first = std::min(row, n_computed_);
-      const int grid_end = (first / kChunkTokens + 1) * kChunkTokens;
-      const int n = std::min(grid_end, n_tokens()) - first;
-      if (Status status = start_pass(first, n, false); !status.ok()) return status;
+      const int n = std::min(pass_end(first), n_tokens()) - first;
+      if (Status status = start_pass(first, n, {.all_hidden = true}); !status.ok()) return status;
     }
     const Result<bool> finished = advance(stop);
     if (!finished.ok()) return finished.status();
+    if (!*finished) return ScoreOutcome{logprobs, true};
     const bool covered = row >= pass_->plan().first && row < pass_->end();
-    if (!*finished || (covered && !harvest_scores(stop))) return ScoreOutcome{logprobs, true};
+    if (covered && !harvest_scores(stop)) return ScoreOutcome{logprobs, true};
     drop_pass();
   }
   const Result<PrefillOutcome> rest = prefill(n_tokens(), stop);
@@ -254,6 +265,7 @@ std::unique_ptr<Sequence> Sequence::fork() const {
   copy->selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), selector_->options(),
                                                     copy->attended_kv_);
   copy->last_ = last_;
+  if (device_ != nullptr) copy->device_->fork_from(*device_);
   return copy;
 }
 
@@ -445,6 +457,7 @@ void Sequence::clear() {
   tokens_.clear();
   n_computed_ = 0;
   last_.token_idx = -1;
+  if (device_ != nullptr) device_->truncate(0);
   blocks_.truncate(0);
   side_car_.truncate(0);
   selector_->truncate(0);
@@ -475,13 +488,23 @@ Status Sequence::follow_grammar(const DecodeRequest& request) {
 }
 
 PassTarget Sequence::target() {
-  return {tokens_, base_position_, &blocks_, &side_car_, attended_kv_, selector_.get()};
+  return {tokens_, base_position_, &blocks_, &side_car_, attended_kv_, selector_.get(), device_.get()};
+}
+
+// Where a pass over the token `first` and those behind it ends at the latest.
+int Sequence::pass_end(int first) {
+  if (const DeviceNetwork* device = shared_.model.gpu(); device != nullptr) return first + device->pass_tokens(target(), first);
+  return (first / kChunkTokens + 1) * kChunkTokens;
 }
 
 // REQUIRES: no half-done pass.
-Status Sequence::start_pass(int first, int n_tokens, bool masses) {
+Status Sequence::start_pass(int first, int n_tokens, const Wanted& wanted) {
   drop_pass();
-  const PassPlan plan{first, n_tokens, n_computed_, masses};
+  const PassPlan plan{first, n_tokens, n_computed_, wanted.masses, wanted.selections, wanted.all_hidden};
+  if (shared_.model.gpu() != nullptr) {
+    pass_.emplace(plan, nullptr);
+    return {};
+  }
   if (Status status = blocks_.grow(blocks_for(first + n_tokens)); !status.ok()) return status;
   Result<std::unique_ptr<PassBuffers>> buffers = shared_.take_buffers();
   if (!buffers.ok()) return buffers.status();
@@ -489,11 +512,17 @@ Status Sequence::start_pass(int first, int n_tokens, bool masses) {
   return {};
 }
 
-// Takes the pass on; true when it is done, and then its tokens count as computed.
+// Takes the pass on; true when it is done, and then its tokens count as computed. One on the GPU is done or there is none.
 Result<bool> Sequence::advance(const StopFlag& stop) {
   if (pass_->done()) return true;
-  Status status = shared_.model.network().advance(*pass_, target(), stop);
-  if (!status.ok()) return status;
+  if (pass_->on_device()) {
+    const Result<bool> goes_on = advance_on_device(stop);
+    if (!goes_on.ok() || !*goes_on) return goes_on;
+  }
+  if (!pass_->done()) {
+    Status status = shared_.model.network().advance(*pass_, target(), stop);
+    if (!status.ok()) return status;
+  }
   if (!pass_->done()) return false;
   n_computed_ = std::max(n_computed_, pass_->end());
   const int n_embd = shared_.model.config().n_embd;
@@ -505,21 +534,65 @@ Result<bool> Sequence::advance(const StopFlag& stop) {
   return true;
 }
 
+// False when interrupted. True when the pass is done, or when the cores have to go on with it.
+Result<bool> Sequence::advance_on_device(const StopFlag& stop) {
+  DeviceNetwork* device = shared_.model.gpu();
+  Result<DeviceNetwork::Outcome> outcome = DeviceNetwork::Outcome::kNotHere;
+  if (device != nullptr) outcome = device->compute(*pass_, target(), stop);
+  if (outcome.ok() && *outcome == DeviceNetwork::Outcome::kDone) return true;
+  if (outcome.ok() && *outcome == DeviceNetwork::Outcome::kNotHere) {
+    if (Status status = leave_device(); !status.ok()) return status;
+    return true;
+  }
+  // Nothing of it is half done.
+  pass_.reset();
+  if (!outcome.ok()) return outcome.status();
+  return false;
+}
+
+// Begins the pass anew for the cores, which take fewer tokens at a time.
+Status Sequence::leave_device() {
+  PassPlan plan = pass_->plan();
+  pass_.reset();
+  const int end = std::min(plan.first + plan.n_tokens, (plan.first / kChunkTokens + 1) * kChunkTokens);
+  plan.masses = plan.masses && end == plan.first + plan.n_tokens;
+  plan.n_tokens = end - plan.first;
+  if (Status status = blocks_.grow(blocks_for(end)); !status.ok()) return status;
+  Result<std::unique_ptr<PassBuffers>> buffers = shared_.take_buffers();
+  if (!buffers.ok()) return buffers.status();
+  pass_.emplace(plan, *std::move(buffers));
+  return {};
+}
+
+// As Llama::logits(), wherever it can be done.
+bool Sequence::logits(const float* hidden, int n_rows, float* out, const StopFlag& stop) {
+  DeviceNetwork* device = shared_.model.gpu();
+  if (device != nullptr && device->logits(hidden, n_rows, out)) return true;
+  return shared_.model.network().logits(hidden, n_rows, out, stop);
+}
+
+int Sequence::logits_rows_per_step() const {
+  const DeviceNetwork* device = shared_.model.gpu();
+  return device != nullptr ? device->logits_rows_per_step() : shared_.model.network().logits_rows_per_step();
+}
+
 void Sequence::drop_pass() {
   if (!pass_) return;
-  shared_.put_buffers(pass_->take_buffers());
+  if (!pass_->on_device()) shared_.put_buffers(pass_->take_buffers());
   pass_.reset();
 }
 
 // Computes what waits, and the hidden row of the last token; true when both are there.
-Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses) {
+Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses, bool selections) {
   while (n_computed_ < n_tokens() || last_.token_idx != n_tokens() - 1) {
     if (!pass_ || pass_->done()) {
       const int first = std::min(n_computed_, n_tokens() - 1);
-      const int grid_end = (first / kChunkTokens + 1) * kChunkTokens;
-      const int n = std::min(grid_end, n_tokens()) - first;
+      int n = std::min(pass_end(first), n_tokens()) - first;
+      const bool tells = masses != nullptr || selections;
+      // On the GPU a token that is to tell of itself goes alone.
+      if (tells && n > 1 && first + n == n_tokens() && shared_.model.gpu() != nullptr) n -= 1;
       const bool is_last = first + n == n_tokens();
-      Status status = start_pass(first, n, masses != nullptr && is_last);
+      Status status = start_pass(first, n, {.masses = masses != nullptr && is_last, .selections = selections && is_last});
       if (!status.ok()) return status;
     }
     const Result<bool> finished = advance(stop);
@@ -537,14 +610,12 @@ Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses) {
 }
 
 // Puts the scores of the token after the last one into the sampler; false when interrupted.
-Result<bool> Sequence::next_logits(const StopFlag& stop, MassSum* masses) {
-  const Result<bool> ready = catch_up(stop, masses);
+Result<bool> Sequence::next_logits(const StopFlag& stop, MassSum* masses, bool selections) {
+  const Result<bool> ready = catch_up(stop, masses, selections);
   if (!ready.ok() || !*ready) return ready;
   const size_t n_vocab = size_t(shared_.model.config().n_vocab);
   if (shared_.logits.size() < n_vocab) shared_.logits.resize(n_vocab);
-  if (!shared_.model.network().logits(last_.hidden.data(), 1, shared_.logits.data(), stop)) {
-    return false;
-  }
+  if (!logits(last_.hidden.data(), 1, shared_.logits.data(), stop)) return false;
   shared_.sampler.set_logits({shared_.logits.data(), n_vocab});
   return true;
 }
@@ -581,7 +652,7 @@ Result<bool> Sequence::decode_drafted(const DecodeRequest& request, int n_left,
   const int n_real = n_tokens();
   forget_score();
   tokens_.insert(tokens_.end(), guesses.begin(), guesses.end());
-  Status status = start_pass(n_real - 1, 1 + int(guesses.size()), false);
+  Status status = start_pass(n_real - 1, 1 + int(guesses.size()), {.all_hidden = true});
   if (status.ok()) {
     const Result<bool> finished = advance(stop);
     status = finished.ok() ? Status() : finished.status();
@@ -605,15 +676,14 @@ Result<bool> Sequence::decode_drafted(const DecodeRequest& request, int n_left,
 // False when interrupted; then no step was taken.
 Result<bool> Sequence::judge(const DecodeRequest& request, int n_drafted, const StopFlag& stop,
                              DecodeOutcome& outcome) {
-  Llama& network = shared_.model.network();
   const ModelConfig& config = shared_.model.config();
   const size_t n_vocab = size_t(config.n_vocab);
   const int n_rows = n_drafted + 1;
   if (shared_.logits.size() < n_vocab * n_rows) shared_.logits.resize(n_vocab * n_rows);
   for (int row = 0; row < n_rows;) {
-    const int n = std::min(n_rows - row, network.logits_rows_per_step());
-    float* logits = shared_.logits.data() + n_vocab * row;
-    if (!network.logits(pass_->hidden(row, config.n_embd), n, logits, stop)) return false;
+    const int n = std::min(n_rows - row, logits_rows_per_step());
+    float* scores = shared_.logits.data() + n_vocab * row;
+    if (!logits(pass_->hidden(row, config.n_embd), n, scores, stop)) return false;
     row += n;
   }
   const int n_real = n_tokens() - n_drafted;
@@ -687,17 +757,16 @@ std::vector<BlockMass> Sequence::best_masses(const MassSum& masses) const {
 
 // Scores from the rows of the finished pass, a few at a time; false when interrupted.
 bool Sequence::harvest_scores(const StopFlag& stop) {
-  Llama& network = shared_.model.network();
   const ModelConfig& config = shared_.model.config();
   const size_t n_vocab = size_t(config.n_vocab);
   std::vector<float>& logprobs = score_->logprobs;
   const int rows_end = std::min(pass_->end(), n_tokens() - 1);
   for (int row = score_->from + int(logprobs.size()) - 1; row < rows_end;) {
     const int n_rows =
-        std::min({rows_end - row, network.logits_rows_per_step(), score_rows_max});
+        std::min({rows_end - row, logits_rows_per_step(), score_rows_max});
     if (shared_.logits.size() < n_vocab * n_rows) shared_.logits.resize(n_vocab * n_rows);
     const float* hidden = pass_->hidden(row - pass_->plan().first, config.n_embd);
-    if (!network.logits(hidden, n_rows, shared_.logits.data(), stop)) return false;
+    if (!logits(hidden, n_rows, shared_.logits.data(), stop)) return false;
     for (int i = 0; i < n_rows; ++i) {
       const std::span<const float> logits(shared_.logits.data() + n_vocab * i, n_vocab);
       const uint32_t next = tokens_[size_t(row) + i + 1];

@@ -96,6 +96,8 @@ MemoryUse Session::memory() const {
   use.prefetched_used = store_->n_prefetched_used();
   use.blocks_spilled = store_->n_put_out();
   use.blocks_written_behind = store_->n_written_behind();
+  use.device = model_->device();
+  use.gpu_problem = model_->gpu_problem();
   return use;
 }
 

@@ -43,6 +43,8 @@ struct MemoryUse {
   uint64_t prefetched_used = 0;    ///< Of these, attended to before they left memory.
   uint64_t blocks_spilled = 0;         ///< Written to disk because a place in memory was needed.
   uint64_t blocks_written_behind = 0;  ///< And ahead of that.
+  std::string device;       ///< What computes now,
+  std::string gpu_problem;  ///< and why it is not the GPU, see Model::gpu_problem().
 };
 
 /// A loaded model and everything computed with it: the block store and the sequences. A sequence
@@ -80,7 +82,10 @@ class Session {
   Status limit_memory(size_t bytes_max);
 
   /// Beside KV and weights: what computing takes, all of it from the first request on.
-  size_t work_bytes() const { return SequenceShared::work_bytes(model_->config()); }
+  size_t work_bytes() const {
+    const DeviceNetwork* device = model_->device_network();
+    return SequenceShared::work_bytes(model_->config()) + (device == nullptr ? 0 : device->host_bytes());
+  }
 
   /// Aborts unless the books balance: blocks held by sequences against those of the store.
   void check_integrity() const;

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "cuda/library.h"
+#include "formats/weights.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "model/device_kv.h"
+#include "model/forward_pass.h"
+#include "model/stop_flag.h"
+
+namespace nosa {
+
+/// The network of class Llama, computed on a GPU.
+///
+/// The block store in host memory keeps what it has without a GPU: each pass computed here is copied back, in the same
+/// bytes as the processor's cores would store, so that saving, forking and selecting work alike, and the cores can take over
+/// at any pass. What the GPU needs to attend to is copied to pages of its own (page-locked host memory, see cuda/runner.h)
+/// the first time, and stays until room is needed.
+///
+/// Numbers are those of the cores within the rounding of 16-bit operands; a token computed in a chunk and one computed
+/// alone differ likewise.
+///
+/// Not thread-safe: used by the native worker thread only.
+class DeviceNetwork {
+ public:
+  /// Fails as CudaLibrary::open() and DeviceSource::create(), with kUnsupported when the GPU cannot be used or does not take
+  /// the model, with kOutOfMemory when it does not fit.
+  static Result<std::unique_ptr<DeviceNetwork>> create(const std::string& library_path, const Weights& weights,
+                                                       const Adapter* adapter, const ModelConfig& config, const KvShape& kv_shape,
+                                                       int n_threads);
+  ~DeviceNetwork();
+  DeviceNetwork(const DeviceNetwork&) = delete;
+  DeviceNetwork& operator=(const DeviceNetwork&) = delete;
+
+  /// False once the GPU has failed; problem() says why then.
+  bool usable() const { return runner_ != nullptr; }
+  const std::string& problem() const { return problem_; }
+
+  const std::string& name() const { return name_; }
+
+  /// Page-locked host memory that it took.
+  size_t host_bytes() const { return size_t(plan_.host_bytes); }
+  size_t device_bytes() const { return size_t(plan_.device_bytes); }
+
+  /// Tokens from `first` on that one pass takes at most: some milliseconds' worth, and all of one kind.
+  int pass_tokens(const PassTarget& target, int first) const;
+
+  enum class Outcome {
+    kDone,
+    kInterrupted,  ///< While blocks were copied to the GPU; the same call goes on.
+    kNotHere,      ///< The cores must do it: it does not fit, the GPU does not do it, or it failed.
+  };
+
+  /// Computes a pass that has no buffers. Unless it is done, nothing has changed but what is copied.
+  /// Fails as the block store does.
+  Result<Outcome> compute(ForwardPass& pass, const PassTarget& target, const StopFlag& stop);
+
+  /// As Llama::logits(), at once; false when the GPU does not do it.
+  bool logits(const float* hidden, int n_tokens, float* out);
+  int logits_rows_per_step() const { return plan_.head_rows; }
+
+  /// Brings what a sequence attends to the GPU ahead of its first pass. As compute().
+  Result<Outcome> load_attended(const PassTarget& target, const StopFlag& stop);
+
+ private:
+  friend class DeviceKv;
+
+  DeviceNetwork(std::unique_ptr<CudaLibrary> library, const KvShape& kv_shape, int n_embd)
+      : library_(std::move(library)), kv_shape_(kv_shape), n_embd_(n_embd) {}
+
+  const NosaCudaRunnerFunctions& calls() const { return *library_->functions().runner; }
+  void give_up(const std::string& why);
+  Outcome failed(const NosaCudaError& error);
+
+  Result<Outcome> prepare(const PassTarget& target, int n_own, const StopFlag& stop);
+  Result<Outcome> bring(DeviceKv& kv, const BlockTable& blocks, const SideCar& side_car, int n_tokens, const StopFlag& stop);
+  Result<Outcome> bring_block(DeviceKv& kv, const BlockTable& blocks, const SideCar& side_car, int block, int n_tokens);
+  Outcome attend(DeviceKv& kv, const PassTarget& target);
+  Outcome select(DeviceKv& kv, const BlockSelector& selector);
+  Outcome cut(DeviceKv& kv, int n_tokens);
+  bool make_room();
+  void drop(DeviceKv& kv);
+  void forget(DeviceKv& kv);
+
+  Result<Outcome> run(uint64_t key, ForwardPass& pass, const PassTarget& target);
+  Status take_rows(uint64_t key, const ForwardPass& pass, const PassTarget& target, Outcome& outcome);
+  Status take_block(uint64_t key, const PassTarget& target, int block, int first_row, int n_rows, Outcome& outcome);
+  void take_detail(const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target) const;
+
+  std::unique_ptr<CudaLibrary> library_;
+  KvShape kv_shape_;
+  int n_embd_;
+  std::string name_;
+  std::string problem_;
+  NosaCudaRunner* runner_ = nullptr;  // Null once given up.
+  NosaCudaPlan plan_ = {};
+  std::vector<DeviceKv*> there_;  // Those that have something on the GPU.
+  uint64_t clock_ = 0;
+  uint64_t in_use_since_ = 0;  // What was used since then must stay.
+  double token_seconds_ = 0.0;  // Of a chunk, as last measured; 0 when none was.
+
+  // Scratch, by stream.
+  std::vector<BlockId> ids_;
+  std::vector<const uint8_t*> extents_;
+  std::vector<uint8_t*> writable_;
+  std::vector<uint16_t> compressed_;
+  std::vector<float> token_scores_;
+  std::vector<float> window_scores_;
+};
+
+}  // namespace nosa
