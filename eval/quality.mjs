@@ -250,6 +250,14 @@ const kindsOf = {
   lookups: lookupKinds,
 };
 const references = ["dense, sequence", "dense, segments"];
+const adapterRow = "nosa adapter, segments";
+const trainingFreeRow = "nosa training-free, segments";
+/** What the adapter must beat, and by which figure. */
+const beaten = {
+  lookups: ["no repository", "snippets"],
+  nextLine: ["no repository"],
+  perplexity: [trainingFreeRow],
+};
 
 /** One row a size, reading and kind, with paired differences to both dense readings. */
 function summarise(results) {
@@ -263,7 +271,8 @@ function summarise(results) {
         const ours = answersIn(own, name, members);
         if (ours.size === 0) continue;
         const row = { size, reading: name, kind, cases: ours.size, ...means([...ours.values()]) };
-        for (const other of references.filter((each) => each !== name)) {
+        const others = [...references, ...(name === adapterRow ? (beaten[kind] ?? []) : [])];
+        for (const other of others.filter((each) => each !== name)) {
           const theirs = answersIn(own, other, members);
           const pairs = [...ours].flatMap(([id, each]) => (theirs.has(id) ? [[each, theirs.get(id)]] : []));
           if (pairs.length > 0) row[`less ${other}`] = differences(pairs);
@@ -275,6 +284,8 @@ function summarise(results) {
       );
       if (moved.length === 0) continue;
       const mean = (of) => moved.reduce((sum, each) => sum + of(each), 0) / moved.length;
+      const inLayers = (key) => moved[0].layers.map((_, layer) => mean((each) => each.layers[layer][key]));
+      const rivals = name === adapterRow ? own.flatMap(({ answers }) => pairsOfMoves(answers)) : [];
       summary.push({
         size,
         reading: name,
@@ -283,11 +294,25 @@ function summarise(results) {
         overlap: mean((each) => each.overlap),
         misses64: mean((each) => each.misses64),
         misses128: mean((each) => each.misses128),
-        layers: moved[0].layers.map((_, layer) => mean((each) => each.layers[layer].overlap)),
+        layers: {
+          overlap: inLayers("overlap"),
+          misses64: inLayers("misses64"),
+          misses128: inLayers("misses128"),
+        },
+        ...(rivals.length === 0
+          ? {}
+          : { [`misses64 less ${trainingFreeRow}`]: bootstrap(rivals.map(([ours, theirs]) => ours - theirs)) }),
       });
     }
   }
   return summary;
+}
+
+/** Misses with 64 slots of the adapter's selections and of those without training, over the same file. */
+function pairsOfMoves(answers) {
+  const of = (name) => (answers[name] ?? []).find(({ kind, overlap }) => kind === "moves" && overlap > 0);
+  const [ours, theirs] = [of(adapterRow), of(trainingFreeRow)];
+  return ours === undefined || theirs === undefined ? [] : [[ours.misses64, theirs.misses64]];
 }
 
 /** Answers by what was asked, over all contexts. */
@@ -325,8 +350,6 @@ function differences(pairs) {
   };
 }
 
-const adapterRow = "nosa adapter, segments";
-
 function report(figures, results) {
   const summary = summarise(results);
   for (const { size, reading, kind, cases, ...row } of summary) {
@@ -336,6 +359,11 @@ function report(figures, results) {
       figures.add(`${where}, overlap (the paper: 0.944)`, row.overlap, "of 1");
       figures.add(`${where}, misses with 64 slots (the paper: 3.58)`, row.misses64, "blocks");
       figures.add(`${where}, misses with 128 slots (the paper: 0.71)`, row.misses128, "blocks");
+      const less = row[`misses64 less ${trainingFreeRow}`];
+      if (less !== undefined) {
+        const against = `${where}, misses with 64 slots, against ${trainingFreeRow} ${interval(less)}`;
+        figures.add(against, less.mean, "blocks", { goal: 0, better: "lower" });
+      }
       continue;
     }
     if (kind === "perplexity") figures.add(where, row.perplexity, "ppl");
@@ -351,11 +379,25 @@ function report(figures, results) {
   }
 }
 
-/** The adapter against the dense model over one sequence. */
+function interval({ low, high }, factor = 1) {
+  return `[${(factor * low).toFixed(2)}, ${(factor * high).toFixed(2)}]`;
+}
+
+/** The adapter against the dense model over one sequence, and against what it must beat. */
 function goals(figures, where, kind, row, other) {
+  for (const rival of beaten[kind] ?? []) {
+    const less = row[`less ${rival}`];
+    if (less === undefined) continue;
+    if (kind === "perplexity") {
+      const percent = 100 * (Math.exp(less.nll.mean) - 1);
+      figures.add(`${where} against ${rival} ${interval(less.nll, 100)}`, percent, "%", { goal: 0, better: "lower" });
+    } else {
+      const name = `${where}, right, against ${rival} (${less.cases}) ${interval(less.exact)}`;
+      figures.add(name, less.exact.mean, "points", { goal: 0 });
+    }
+  }
   const less = row[`less ${other}`];
   if (less === undefined) return;
-  const interval = ({ low, high }, factor = 1) => `[${(factor * low).toFixed(2)}, ${(factor * high).toFixed(2)}]`;
   if (kind === "perplexity") {
     const percent = 100 * (Math.exp(less.nll.mean) - 1);
     figures.add(`${where} against ${other} ${interval(less.nll, 100)}`, percent, "%", { goal: 1, better: "lower" });

@@ -6,6 +6,7 @@ import { parseOptions } from "../bench/lib/options.mjs";
 
 const evaluations = {
   fim: () => import("./fim.mjs"),
+  infilling: () => import("./infilling.mjs"),
   quality: () => import("./quality.mjs"),
 };
 
