@@ -1,6 +1,6 @@
 // A file of 300 lines edited in a 128 k context: how long until it is read again, that what is then kept is exactly what a fresh engine would keep,
 // and that answers follow the file.
-import { createHash } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { writeRepository } from "../lib/corpus.mjs";
@@ -9,14 +9,22 @@ import { filesOf, freshFolder, keptHome, repository } from "./repositories.mjs";
 
 const lines = 300;
 const file = "archive/limits.js";
-/** Constants of the file: the line each stands in, and its value before and after the edit. */
+/**
+ * Constants of the file: the line each stands in, and its value before and after the edit. Values are other ones in every run: what an earlier one read is
+ * kept, and the file would not be read again.
+ */
 const facts = [
-  { name: "ARCHIVE_SERVER_PORT", line: 20, old: 4471, new: 9163 },
-  { name: "ARCHIVE_ENTRIES_MAX", line: 75, old: 68250, new: 31740 },
-  { name: "ARCHIVE_RETRY_MILLIS", line: 130, old: 1375, new: 2840 },
-  { name: "ARCHIVE_CHUNK_BYTES", line: 190, old: 52736, new: 87552 },
-  { name: "ARCHIVE_LEASE_SECONDS", line: 255, old: 947, new: 618 },
-];
+  { name: "ARCHIVE_SERVER_PORT", line: 20, digits: 4 },
+  { name: "ARCHIVE_ENTRIES_MAX", line: 75, digits: 5 },
+  { name: "ARCHIVE_RETRY_MILLIS", line: 130, digits: 4 },
+  { name: "ARCHIVE_CHUNK_BYTES", line: 190, digits: 5 },
+  { name: "ARCHIVE_LEASE_SECONDS", line: 255, digits: 3 },
+].map(({ name, line, digits }) => {
+  const [least, most] = [10 ** (digits - 1), 10 ** digits];
+  const before = randomInt(least, most);
+  const moved = (before - least + randomInt(1, most - least)) % (most - least);
+  return { name, line, old: before, new: least + moved };
+});
 /** As of the look-ups (bench/lookups): a small model gets one of five wrong now and then with nothing edited. */
 const rightMin = 4;
 
