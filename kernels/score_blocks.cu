@@ -28,6 +28,9 @@ constexpr int kUnitBlocks = kWarps * kWarpBlocks;
 constexpr int kept_units(int n_head_tiles) { return 4 / n_head_tiles; }
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kCounterBytes = 16;
+/// Counters of so many rows come first in the scratch, whatever a launch has: launches of different
+/// sizes share it, and none may find another's sums where its counters are.
+constexpr int kRowsMax = 512;
 constexpr int kSplitsMax = 128;  // thread blocks of a (row, KV head)
 
 __host__ __device__ int units_for(int n_blocks) {
@@ -72,7 +75,7 @@ __device__ Shared shared_of(const ScoreBlocksParams& p, int row, int head, int n
   const int n_units = units_for(p.blocks.n_blocks_max);
   const size_t group = size_t(row) * p.n_kv_heads + head;
   const size_t n_groups = size_t(p.rows.n_seqs) * p.rows.n_queries * p.n_kv_heads;
-  std::byte* partials = p.scratch + n_groups * kCounterBytes;
+  std::byte* partials = p.scratch + size_t(kRowsMax) * p.n_kv_heads * kCounterBytes;
   std::byte* logits = partials + n_groups * partial_bytes(n_head_tiles);
   int* counters = reinterpret_cast<int*>(p.scratch + group * kCounterBytes);
   return {counters, counters + 1,
@@ -421,8 +424,9 @@ int head_tiles(int n_group) {
 size_t score_blocks_scratch_bytes(int n_rows, int n_heads, int n_kv_heads, int n_blocks_max) {
   const int n_units = units_for(n_blocks_max);
   const int n_head_tiles = head_tiles(n_heads / n_kv_heads);
-  return size_t(n_rows) * n_kv_heads *
-         (kCounterBytes + partial_bytes(n_head_tiles) + logit_bytes(n_units, n_head_tiles));
+  return size_t(kRowsMax) * n_kv_heads * kCounterBytes +
+         size_t(n_rows) * n_kv_heads *
+             (partial_bytes(n_head_tiles) + logit_bytes(n_units, n_head_tiles));
 }
 
 cudaError_t score_blocks(const ScoreBlocksParams& p, cudaStream_t stream) {
@@ -432,6 +436,7 @@ cudaError_t score_blocks(const ScoreBlocksParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (p.q_stride % 2 != 0 || p.blocks.n_blocks_max < 1) return cudaErrorInvalidValue;
+  if (p.rows.n_seqs * p.rows.n_queries > kRowsMax) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
   switch (p.head_dim) {
     case 64:

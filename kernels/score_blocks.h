@@ -13,7 +13,7 @@ namespace nosa::cuda {
 ///
 /// so that max(best[b].x, best[b - 1].y) is the highest window that overlaps block b: a sequence's
 /// last block never has a window 3. Own windows count when their last token is not after the query.
-/// Rows that see no more than `total_blocks` blocks have nothing to choose and are skipped.
+/// At most 512 rows. Rows that see no more than `total_blocks` blocks have nothing to choose and are skipped.
 struct ScoreBlocksParams {
   StepRows rows;
   LaneBlocks blocks;
@@ -21,8 +21,8 @@ struct ScoreBlocksParams {
   const float* q;  // row r at q + r q_stride: [n_heads, head_dim], rotated; 8-byte aligned
   size_t q_stride;
   float2* best;  // [n_rows, n_kv_heads, n_blocks_max]
-  std::byte*
-      scratch;  // score_blocks_scratch_bytes(), zeroed once before the first use; 16-byte aligned
+  std::byte* scratch;  // score_blocks_scratch_bytes() of the largest launch that uses it, zeroed
+                       // once before the first; 16-byte aligned
   float scale;
   int n_heads;
   int n_kv_heads;
