@@ -10,12 +10,14 @@
 //   --merge DIR      no measuring: makes one record of the shares that processes with --shard I/N left in DIR (look-ups and attribution)
 //   --results DIR    where each part leaves its figures as JSON (bench/results/cache)
 //
+// NOSA_BENCH_CUDA=PATH, the library libnosa_cuda.so, puts the sessions of parts without an engine on the GPU.
 // What takes long to make is kept in a cache folder outside the checkout (bench/lib/cacheFolder.mjs): llama.cpp's state and our own contexts.
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { shrink } from "./cache/repositories.mjs";
+import { cudaLibrary } from "./lib/context.mjs";
 import { corpusSources } from "./lib/corpus.mjs";
 import { stateTokens } from "./lib/llamaState.mjs";
 import { Figures } from "./lib/figures.mjs";
@@ -50,7 +52,8 @@ export async function run(figures, options) {
   if (options.small === true) shrink(16);
   const folder = path.resolve(String(options.results ?? results));
   mkdirSync(folder, { recursive: true });
-  const machine = `${os.cpus()[0].model}, ${threads} threads`;
+  const where = cudaLibrary === undefined ? "" : ", sessions without an engine on the GPU";
+  const machine = `${os.cpus()[0].model}, ${threads} threads${where}`;
   const code = corpusSources().map(({ name, version, license }) => `${name} ${version} (${license})`);
   const date = new Date().toISOString().slice(0, 10);
   console.log(`${machine}. Code: ${code.join(", ")}`);

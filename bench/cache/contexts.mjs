@@ -14,6 +14,7 @@ export async function run(figures, { model: id, threads, sizes = "32k,128k", sha
   const { at, of } = parseShard(String(shard));
   const model = await openModel(await modelFile(id), { threads });
   const start = performance.now();
+  console.log(`  ${model.device}`);
   const loads = Array.from({ length: of }, () => 0);
   let tokens = 0;
   for (const size of String(sizes).split(",")) {

@@ -10,6 +10,8 @@ import { product } from "./product.mjs";
 const dist = fileURLToPath(new URL("../../dist/", import.meta.url));
 const adapters = process.env.NOSA_BENCH_ADAPTERS ?? path.join(dist, "adapters");
 const addonPath = process.env.NOSA_BENCH_ADDON ?? path.join(dist, "nosa.node");
+/** Path of the CUDA part, where contexts are to be computed on a GPU: NOSA_BENCH_CUDA. */
+export const cudaLibrary = process.env.NOSA_BENCH_CUDA;
 const engineSegments = path.join(product.dataPaths(cacheFolder("home")).contexts, "segments");
 export const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
@@ -40,8 +42,12 @@ export async function openModel(file, { threads, segmentTokensMax, plain = false
     precision: "fast",
     kernels: "auto",
     ...adapter,
+    ...(cudaLibrary === undefined ? {} : { cudaLibrary }),
     ...options,
   });
+  const { device, gpuProblem = "" } = native.info;
+  // Figures of the cores must not pass for those of a GPU.
+  if (cudaLibrary !== undefined && gpuProblem !== "") throw new Error(`The GPU is not used: ${gpuProblem}`);
   const tokenizer = await product.Tokenizer.open(file, {
     addonPath,
     workerPath: path.join(dist, "tokenizerWorker.js"),
@@ -51,6 +57,7 @@ export async function openModel(file, { threads, segmentTokensMax, plain = false
     file,
     native,
     info: native.info,
+    device,
     text,
     tokenizer,
     segmentTokensMax: Math.min(segmentTokensMax ?? 8192, native.info.contextLength / 2),
