@@ -34,10 +34,12 @@ export async function run(figures, options) {
     raw.push({ size, answers });
     const counts = new Map(methods.map((method) => [method, countOf(method, size, options)]));
     const set = lookupSet(size, Math.max(...counts.values()));
+    const asked = set.reduce((sum, { questions }) => sum + questions.length, 0);
     for (const { name, files, questions } of set) {
       const own = questions.map((each, at) => ({ ...each, at })).filter(({ at }) => at % shard.of === shard.at);
       if (own.length === 0) continue;
-      const share = (method) => Math.ceil(counts.get(method) / set.length);
+      // Each method the same part of every repository's questions.
+      const share = (method) => Math.ceil((counts.get(method) * questions.length) / asked);
       const askers = await openAskers(model, { name, files }, own, { methods, share });
       // What is there when the time is over is to be the same questions of every method.
       for (const [index, { at, definition }] of own.entries()) {

@@ -2,26 +2,41 @@
 import { definitions, question } from "./definitions.mjs";
 import { filesOf, nameOf } from "../cache/repositories.mjs";
 
-/** Repositories of each size: what their name has behind the usual one, and which window of the code. */
+/**
+ * Repositories of each size: what their name has behind the usual one, and which window of the code. `spare` ones are asked what is left when the others hold
+ * no more definitions.
+ */
 const repositories = {
   "32k": [
     { more: "", window: 0 },
     { more: "-b", window: 1 },
     { more: "-c", window: 2 },
+    { more: "-d", window: 3, spare: true },
   ],
-  "128k": [{ more: "", window: 0 }],
+  "128k": [
+    { more: "", window: 0 },
+    { more: "-b", window: 1, spare: true },
+  ],
 };
 
-/** `[{name, files, questions}]`: `count` questions in all, the same number in each repository as far as there are so many, in an order that is always the same. */
+/**
+ * `[{name, files, questions}]`: `count` questions in all, the same number in each repository as far as there are so many, in an order that is always the same.
+ * Spare repositories may be asked none.
+ * @param {string} size
+ * @param {number} count
+ * @returns {{name: string, files: {path: string, text: string}[], questions: {definition: {name: string, path: string, line: number}, question: string, start: string, answer: string}[]}[]}
+ */
 export function lookupSet(size, count) {
   let left = count;
-  return repositories[size].map(({ more, window }, at, all) => {
+  let others = repositories[size].filter(({ spare }) => !spare).length;
+  return repositories[size].map(({ more, window }) => {
     const files = filesOf(size, window);
-    const wanted = Math.ceil(left / (all.length - at));
+    const wanted = Math.ceil(left / Math.max(1, others));
     const questions = shuffled(definitions(files))
       .slice(0, wanted)
       .map((definition) => ({ definition, ...question(definition) }));
     left -= questions.length;
+    others -= 1;
     return { name: nameOf(size) + more, files, questions };
   });
 }

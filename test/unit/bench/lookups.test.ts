@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { bootstrap } from "../../../bench/lib/figures.mjs";
 import { definitions, question } from "../../../bench/lookups/definitions.mjs";
+import { lookupSet } from "../../../bench/lookups/set.mjs";
 import { Snippets } from "../../../bench/lookups/snippets.mjs";
 
 const files = [
@@ -72,5 +73,24 @@ describe("bootstrap", () => {
     expect(high - low).toBeGreaterThan(0.3);
     expect(bootstrap(values)).toEqual({ mean, low, high });
     expect(bootstrap([3, 3, 3])).toEqual({ mean: 3, low: 3, high: 3 });
+  });
+});
+
+describe("the set of look-ups", () => {
+  const countsOf = (size: string, count: number): readonly number[] =>
+    lookupSet(size, count).map(({ questions }) => questions.length);
+
+  it("asks every repository the same number, and a spare one what is left", () => {
+    expect(countsOf("32k", 12)).toEqual([4, 4, 4, 0]);
+    expect(countsOf("128k", 12)).toEqual([12, 0]);
+    expect(countsOf("32k", 200).reduce((sum, each) => sum + each)).toBe(200);
+    expect(countsOf("128k", 200).reduce((sum, each) => sum + each)).toBe(200);
+    expect(countsOf("128k", 200)[1]).toBeGreaterThan(0);
+  });
+
+  it("asks the same first, however many are asked", () => {
+    const places = (count: number) =>
+      lookupSet("32k", count).map(({ questions }) => questions.slice(0, 2).map(({ definition }) => definition.name));
+    expect(places(9).slice(0, 3)).toEqual(places(60).slice(0, 3));
   });
 });
