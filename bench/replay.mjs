@@ -8,6 +8,7 @@
 //
 //   --cases N      how many, three of each change, from the first on (300)        --only A,B    ways (ours,file,llama)
 //   --model ID     a known model (the default one)     --threads N (the number of cores)
+//   --llama-gpu G  llama.cpp on a GPU, by a build of node-llama-cpp that is installed: cuda or vulkan
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
 //   --git DIR      the commits of this repository instead, newest first, three lines of each
 //   --shard I/N    only every N-th change from number I on, for processes with cache folders of their own; theirs put together are the whole's
@@ -56,7 +57,13 @@ export async function run(figures, options) {
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
-  const replay = new Replay({ file, threads, window, kept: new Kept(`${model} ${window}`) });
+  const replay = new Replay({
+    file,
+    threads,
+    window,
+    gpu: options["llama-gpu"] ?? false,
+    kept: new Kept(`${model} ${window}`),
+  });
   const done = [];
   try {
     for (const step of plan) {
@@ -159,8 +166,8 @@ class Replay {
   }
 
   async #withLlama({ base, changed }) {
-    const { file, threads } = this.#options;
-    this.#llama ??= await openLlamaVscode(file, { threads });
+    const { file, threads, gpu } = this.#options;
+    this.#llama ??= await openLlamaVscode(file, { threads, gpu });
     return {
       of: (each) => this.#llama.complete(each, ringOf(base, each.path, changed)),
       dispose: () => undefined,

@@ -12,9 +12,9 @@ const chunkLines = 64;
 const contextTokens = 32_768;
 const predictTokens = 128;
 
-/** Opens a model of the Qwen2.5-Coder family: its marks for files and holes are needed. */
-export async function openLlamaVscode(modelPath, { threads }) {
-  const llama = await getLlama({ gpu: false, build: "never", maxThreads: threads, logLevel: "error" });
+/** Opens a model of the Qwen2.5-Coder family: its marks for files and holes are needed. `gpu`: what computes, as getLlama() has it. */
+export async function openLlamaVscode(modelPath, { threads, gpu = false }) {
+  const llama = await getLlama({ gpu, build: "never", maxThreads: threads, logLevel: "error" });
   const model = await llama.loadModel({ modelPath });
   const context = await model.createContext({
     contextSize: contextTokens,
