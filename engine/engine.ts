@@ -105,7 +105,7 @@ export class Engine {
     return {
       engineVersion: this.#options.version,
       model: chosen === undefined ? null : { id: chosen.id, name: chosen.name, loaded: session !== undefined },
-      device: session?.info.device ?? "",
+      device: session?.device ?? "",
       deviceNote: session?.deviceNote ?? "",
       contexts,
       activity: this.#activity(),
@@ -217,6 +217,7 @@ export class Engine {
       diskBytes: this.#store.bytes,
       diskBytesMax: Number.isFinite(this.#store.bytesMax) ? this.#store.bytesMax : 0,
       diskBytesRead: use?.diskBytesRead ?? 0,
+      ...(use === undefined || use.deviceBytes === 0 ? {} : { deviceBytes: use.deviceBytes }),
     };
   }
 

@@ -320,7 +320,7 @@ export interface MemoryStatus {
   readonly diskBytesMax: number;
   /** KV fetched from disk since the model was loaded. */
   readonly diskBytesRead: number;
-  /** Of an accelerator: what was read lies there, and what may. Absent without one. */
+  /** Of an accelerator: what it holds, weights among it, and may hold. Absent without one. */
   readonly deviceBytes?: number;
   readonly deviceBytesMax?: number;
 }

@@ -66,14 +66,14 @@ export interface ModelInfo {
   readonly weightBytes: number;
   readonly kvBytesPerToken: number;
   readonly blockTokens: number;
-  /** Such as "CPU AVX-512 VNNI", or "NVIDIA H200 + CPU AVX-512 VNNI". */
+  /** Such as "CPU AVX-512 VNNI", "NVIDIA H200", or, where the GPU takes products alone, "NVIDIA H200 + CPU AVX-512 VNNI". */
   readonly device: string;
   /** Why the GPU is not used although `cudaLibrary` was given: a sentence, or "". */
   readonly gpuProblem?: string;
   readonly selection: SelectionSource;
   /** Memory that selection needs for each token in use, wherever its KV is: compressed keys and scores. */
   readonly sideCarBytesPerToken: number;
-  /** What computing takes beside KV and weights: activations and logits. Weights are mapped from their file. */
+  /** Memory that computing takes beside KV and weights: activations, logits, a GPU's copies. Weights are mapped from their file. */
   readonly workBytes: number;
   /** Changes when weights, adapter, KV type, RoPE or the KV layout do: part of the key under which KV is reused. Hex. */
   readonly fingerprint: string;
@@ -139,6 +139,11 @@ export interface MemoryUse {
   /** Blocks that no saved file holds, written to disk because their place was needed; and ahead of that, while computing. */
   readonly blocksSpilled: number;
   readonly blocksWrittenBehind: number;
+  /** What computes now, and why it is not the GPU: as in `ModelInfo`, but the GPU may have failed since. */
+  readonly device: string;
+  readonly gpuProblem: string;
+  /** What a GPU's memory holds: weights, and copies of KV. 0 without one. */
+  readonly deviceBytes: number;
 }
 
 /**

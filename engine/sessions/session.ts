@@ -18,7 +18,7 @@ export interface SessionOptions {
   readonly model: NativeModel;
   readonly text: ModelText;
   readonly plan: MemoryPlan;
-  /** Why no GPU computes, as a sentence; "" when one does. */
+  /** Why no GPU computes from the start, as a sentence; "" when one does. */
   readonly deviceNote: string;
   readonly store: ContextStore;
   readonly log: Log;
@@ -33,7 +33,6 @@ export class Session {
   readonly text: ModelText;
   readonly scheduler: Scheduler;
   readonly plan: MemoryPlan;
-  readonly deviceNote: string;
   /** S of this model. */
   readonly segmentPositions: number;
   readonly #options: SessionOptions;
@@ -52,7 +51,6 @@ export class Session {
     this.info = options.model.info;
     this.text = options.text;
     this.plan = options.plan;
-    this.deviceNote = options.deviceNote;
     this.scheduler = new Scheduler(options.model, { waitingMax: limits.requestsWaitingMax });
     this.segmentPositions = segmentPositions(options.resolved.segmentTokensMax, this.info);
   }
@@ -61,6 +59,17 @@ export class Session {
   get memoryUse(): MemoryUse | undefined {
     this.#askMemory();
     return this.#memoryUse;
+  }
+
+  /** What computes. A GPU that fails leaves it to the processor's cores. */
+  get device(): string {
+    return this.memoryUse?.device ?? this.info.device;
+  }
+
+  /** Why no GPU computes, as a sentence; "" when one does. */
+  get deviceNote(): string {
+    const problem = this.memoryUse?.gpuProblem ?? "";
+    return problem === "" ? this.#options.deviceNote : problem;
   }
 
   /** What holds an answer's calls to these tools; undefined where the model's vocabulary cannot be held to anything. */

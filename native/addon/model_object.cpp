@@ -246,6 +246,7 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     result.Set("blocksWrittenBehind", double(use.blocks_written_behind));
     result.Set("device", use.device);
     result.Set("gpuProblem", use.gpu_problem);
+    result.Set("deviceBytes", double(use.device_bytes));
     return result;
   };
   return run_on<MemoryUse>(core_->worker, AddonData::of(env), Value(), Turn::kNext, work, convert);

@@ -143,6 +143,15 @@ typedef struct NosaCudaAdvanced {
   int32_t n_selected_max;
 } NosaCudaAdvanced;
 
+/// Where rows of a block go; see RowsRead of runner.h.
+typedef struct NosaCudaRows {
+  uint8_t* const* extents;  // [n_layers * n_kv_heads]
+  float* scores;            // [n_layers * n_kv_heads, n_rows]
+  uint16_t* compressed;     // f16 [n_layers * n_kv_heads, windows that the rows complete, head_dim]
+  float* window_scores;     // [n_layers * n_kv_heads, likewise]
+  int32_t has_windows;      // set: 1 when these two were
+} NosaCudaRows;
+
 typedef struct NosaCudaRunnerFunctions {
   /// Null when it fails. `host_bytes_max` is of page-locked memory. The network is only read meanwhile.
   NosaCudaRunner* (*open)(const NosaCudaNetwork* network, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error);
@@ -156,10 +165,9 @@ typedef struct NosaCudaRunnerFunctions {
   int32_t (*put)(NosaCudaRunner* runner, uint64_t key, const NosaCudaBlock* block, NosaCudaError* error);
   int32_t (*cut)(NosaCudaRunner* runner, uint64_t key, int32_t n_tokens, NosaCudaError* error);
   int32_t (*advance)(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error);
-  /// Rows [first_row, first_row + n_rows) of a block, which the last advance computed, into `extents`
-  /// [n_layers * n_kv_heads]; scores [n_layers * n_kv_heads, n_rows].
-  int32_t (*read)(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, uint8_t* const* extents,
-                  float* scores, NosaCudaError* error);
+  /// Rows [first_row, first_row + n_rows) of a block, which the last advance computed.
+  int32_t (*read)(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, NosaCudaRows* to,
+                  NosaCudaError* error);
   /// hidden [n_rows, n_embd] to logits [n_rows, n_vocab].
   int32_t (*head)(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float* logits, NosaCudaError* error);
 } NosaCudaRunnerFunctions;

@@ -124,6 +124,22 @@ Status PagePool::write(int page, const std::byte* const* extents, const uint16_t
   return to_status(cudaStreamSynchronize(stream), what);
 }
 
+Status PagePool::read_side_car(int page, uint16_t* compressed, float* token_scores, float* window_scores, cudaStream_t stream) const {
+  struct Part {
+    void* to;
+    const DeviceBuffer& buffer;
+    size_t entry_bytes;
+  };
+  for (const Part& part : {Part{compressed, compressed_, compressed_bytes(shape_)}, Part{token_scores, token_scores_, token_score_bytes},
+                           Part{window_scores, window_scores_, window_score_bytes}}) {
+    NOSA_CUDA_TRY(cudaMemcpy2DAsync(part.to, part.entry_bytes, part.buffer.data() + size_t(page) * part.entry_bytes,
+                                    size_t(n_pages_) * part.entry_bytes, part.entry_bytes, size_t(shape_.n_streams()),
+                                    cudaMemcpyDeviceToHost, stream),
+                  "Reading a block's side-car");
+  }
+  return {};
+}
+
 Status PagePool::read(int page, std::vector<std::byte>& to, cudaStream_t stream) const {
   to.resize(page_bytes_);
   if (resident_) {

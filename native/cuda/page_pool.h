@@ -51,6 +51,9 @@ class PagePool {
   /// Extents of `page` as they are, `to` [n_layers * n_kv_heads] of extent_bytes() each, in the order of `stream`; waits.
   Status read(int page, std::vector<std::byte>& to, cudaStream_t stream) const;
 
+  /// Enqueues a copy of the side-car of `page` to host memory; each array as write() has it.
+  Status read_side_car(int page, uint16_t* compressed, float* token_scores, float* window_scores, cudaStream_t stream) const;
+
   /// The extents of a layer by page number, as kernels see them; in host memory unless resident.
   KvPool extents(int layer) const;
 

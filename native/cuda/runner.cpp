@@ -31,6 +31,9 @@ Status keep(Result<std::unique_ptr<T>> result, std::unique_ptr<T>& to) {
   return {};
 }
 
+/// Windows that are complete in `n_tokens` tokens.
+int complete_windows(int n_tokens) { return n_tokens < kWindowTokens ? 0 : (n_tokens - kWindowTokens) / kWindowStride + 1; }
+
 }  // namespace
 
 Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const RunnerOptions& options,
@@ -491,6 +494,7 @@ Status Runner::advance(const AdvanceRequest& request) {
   const auto compute = [&]() -> Status {
     if (by_steps) return advance_by_steps(sequence, request, end);
     NOSA_TRY(compute_chunk(sequence, n));
+    NOSA_TRY(stage_side_cars(sequence, first));
     NOSA_TRY(stage_hidden(prefill_->device_hidden() + size_t(n - request.n_hidden) * n_embd, request.n_hidden, 0));
     return synchronise();
   };
@@ -572,7 +576,35 @@ Status Runner::stage_hidden(const float* rows, int n_rows, int first_row) {
                    "Reading activations");
 }
 
-Status Runner::read_rows(SequenceKey key, int block, int first_row, int n_rows, std::byte* const* extents, float* scores) {
+/// Where the side-car of one block lies in the staging memory.
+struct SideCarStage {
+  size_t n_streams;
+  size_t head_dim;
+  std::byte* base;
+
+  static constexpr size_t n_windows = kBlockWindows;
+  size_t bytes() const { return n_streams * (n_windows * head_dim * sizeof(uint16_t) + (kBlockTokens + n_windows) * sizeof(float)); }
+  std::byte* at(size_t i) const { return base + i * bytes(); }
+  uint16_t* compressed(size_t i) const { return reinterpret_cast<uint16_t*>(at(i)); }
+  float* token_scores(size_t i) const { return reinterpret_cast<float*>(at(i) + n_streams * n_windows * head_dim * sizeof(uint16_t)); }
+  float* window_scores(size_t i) const { return token_scores(i) + n_streams * kBlockTokens; }
+};
+
+// The side-cars of the blocks from that of token `first` on, and of the one before, whose last window ends among them.
+Status Runner::stage_side_cars(const Sequence& sequence, int first) {
+  SideCarStage stage{size_t(shape().n_streams()), size_t(shape().head_dim), nullptr};
+  first_side_car_ = std::max(0, first / kBlockTokens - 1);
+  const size_t n = size_t(blocks_for(sequence.n_computed) - first_side_car_);
+  if (side_cars_.bytes() < n * stage.bytes()) NOSA_TRY(keep(PinnedBuffer::create(n * stage.bytes(), "side-cars of blocks"), side_cars_));
+  stage.base = side_cars_.host();
+  for (size_t i = 0; i < n; ++i) {
+    NOSA_TRY(pool_->read_side_car(sequence.pages[size_t(first_side_car_) + i], stage.compressed(i), stage.token_scores(i),
+                                  stage.window_scores(i), stream_));
+  }
+  return {};
+}
+
+Status Runner::read_rows(SequenceKey key, int block, int first_row, int n_rows, const RowsRead& to) {
   const Result<Sequence*> found = sequences_->get(key);
   if (!found.ok()) return found.status();
   const Sequence& sequence = **found;
@@ -580,42 +612,54 @@ Status Runner::read_rows(SequenceKey key, int block, int first_row, int n_rows, 
   const size_t row_bytes = size_t(shape().head_dim) * sizeof(uint16_t);
   const int first = block * kBlockTokens + first_row;
   CHECK(first_row >= 0 && n_rows >= 1 && first_row + n_rows <= kBlockTokens && first + n_rows <= sequence.n_computed);
-  if (staged_.key == key && first >= staged_.first && first + n_rows <= staged_.end) {
+  CHECK(staged_.key == key && first >= staged_.first);
+  *to.has_windows = first >= staged_.end;
+  if (first + n_rows <= staged_.end) {
     for (int t = 0; t < n_rows; ++t) {
       const size_t row = size_t(first - staged_.first + t) * n_streams;
       for (size_t s = 0; s < n_streams; ++s) {
         const std::byte* from = rows_.host() + (row + s) * 2 * row_bytes;
-        std::memcpy(extents[s] + size_t(first_row + t) * row_bytes, from, row_bytes);
-        std::memcpy(extents[s] + size_t(kBlockTokens + first_row + t) * row_bytes, from + row_bytes, row_bytes);
-        scores[s * size_t(n_rows) + size_t(t)] = scores_.as<float>()[row + s];
+        std::memcpy(to.extents[s] + size_t(first_row + t) * row_bytes, from, row_bytes);
+        std::memcpy(to.extents[s] + size_t(kBlockTokens + first_row + t) * row_bytes, from + row_bytes, row_bytes);
+        to.scores[s * size_t(n_rows) + size_t(t)] = scores_.as<float>()[row + s];
       }
     }
     return {};
   }
   CHECK(sequence.lane == Sequence::no_lane);
   const int page = sequence.pages[size_t(block)];
-  const SideCarView side_car = pool_->side_car(0);
-  NOSA_CUDA_TRY(cudaMemcpy2DAsync(scores, size_t(n_rows) * sizeof(float),
-                                  side_car.token_scores + size_t(page) * kBlockTokens + first_row,
-                                  size_t(side_car.n_pages) * kBlockTokens * sizeof(float), size_t(n_rows) * sizeof(float), n_streams,
-                                  cudaMemcpyDeviceToHost, stream_),
-                "Reading the scores of tokens");
   std::vector<std::byte> copy;
-  const std::byte* from = nullptr;
-  if (pool_->resident()) {
-    NOSA_TRY(pool_->read(page, copy, stream_));
-    from = copy.data();
-  } else {
-    NOSA_TRY(synchronise());
-    from = pool_->host(page);
-  }
+  if (pool_->resident()) NOSA_TRY(pool_->read(page, copy, stream_));
+  const std::byte* from = pool_->resident() ? copy.data() : pool_->host(page);
+  const SideCarStage stage{n_streams, size_t(shape().head_dim), side_cars_.host()};
+  const float* scores = stage.token_scores(size_t(block - first_side_car_));
   for (size_t s = 0; s < n_streams; ++s) {
     const std::byte* extent = from + s * pool_->extent_bytes();
     for (const size_t row : {size_t(first_row), size_t(kBlockTokens + first_row)}) {
-      std::memcpy(extents[s] + row * row_bytes, extent + row * row_bytes, size_t(n_rows) * row_bytes);
+      std::memcpy(to.extents[s] + row * row_bytes, extent + row * row_bytes, size_t(n_rows) * row_bytes);
+    }
+    std::memcpy(to.scores + s * size_t(n_rows), scores + s * kBlockTokens + first_row, size_t(n_rows) * sizeof(float));
+  }
+  copy_windows(first, first + n_rows, to);
+  return {};
+}
+
+// The windows that end with the own tokens [first_token, end_token).
+void Runner::copy_windows(int first_token, int end_token, const RowsRead& to) const {
+  const size_t n_streams = size_t(shape().n_streams());
+  const size_t head_dim = size_t(shape().head_dim);
+  const SideCarStage stage{n_streams, head_dim, side_cars_.host()};
+  const int first = complete_windows(first_token);
+  const size_t n = size_t(complete_windows(end_token) - first);
+  for (size_t w = 0; w < n; ++w) {
+    const size_t block = (size_t(first) + w) / kBlockWindows - size_t(first_side_car_);
+    const size_t at = (size_t(first) + w) % kBlockWindows;
+    for (size_t s = 0; s < n_streams; ++s) {
+      const uint16_t* key = stage.compressed(block) + (s * kBlockWindows + at) * head_dim;
+      std::memcpy(to.compressed + (s * n + w) * head_dim, key, head_dim * sizeof(uint16_t));
+      to.window_scores[s * n + w] = stage.window_scores(block)[s * kBlockWindows + at];
     }
   }
-  return {};
 }
 
 Status Runner::head(const float* hidden, int n_rows, float* logits) {

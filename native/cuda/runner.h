@@ -37,6 +37,17 @@ struct BlockSource {
   const float* window_scores = nullptr;
 };
 
+/// Where rows of a block go in host memory.
+struct RowsRead {
+  std::byte* const* extents = nullptr;  // [n_layers * n_kv_heads]
+  float* scores = nullptr;              // [n_layers * n_kv_heads, n rows] eviction scores
+  /// The windows that the rows complete, if `has_windows` says afterwards that they are told: those of tokens computed step
+  /// by step are not. [n_layers * n_kv_heads, n windows, head_dim] f16, and [.., n windows].
+  uint16_t* compressed = nullptr;
+  float* window_scores = nullptr;
+  bool* has_windows = nullptr;
+};
+
 /// Given tokens to go on with.
 struct AdvanceRequest {
   SequenceKey key{0};
@@ -120,9 +131,8 @@ class Runner {
   std::span<const float> hidden() const { return {hidden_.as<float>(), n_hidden_}; }
   const StepDetail& detail() const { return detail_; }
 
-  /// Rows [first_row, first_row + n_rows) of own block `block`, which the last advance() computed, into `extents`
-  /// [n_layers * n_kv_heads]; their eviction scores into `scores` [n_layers * n_kv_heads, n_rows].
-  Status read_rows(SequenceKey key, int block, int first_row, int n_rows, std::byte* const* extents, float* scores);
+  /// Rows [first_row, first_row + n_rows) of own block `block`, which the last advance() computed.
+  Status read_rows(SequenceKey key, int block, int first_row, int n_rows, const RowsRead& to);
 
   /// Scores of the tokens that follow rows of hidden(): hidden [n_rows, n_embd] to logits [n_rows, n_vocab].
   Status head(const float* hidden, int n_rows, float* logits);
@@ -163,6 +173,8 @@ class Runner {
   Status compute_chunk(Sequence& sequence, int n);
   Status advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end);
   Status stage_rows(const Sequence& sequence, int n);
+  Status stage_side_cars(const Sequence& sequence, int first);
+  void copy_windows(int first_token, int end_token, const RowsRead& to) const;
   Status stage_hidden(const float* rows, int n_rows, int first_row);
   std::vector<int32_t> preload(const Sequence& sequence) const;
 
@@ -198,6 +210,8 @@ class Runner {
     int end = 0;
   };
   Staged staged_;
+  PinnedBuffer side_cars_;    // Of the blocks that the last chunk touched, and of the one before them; see SideCarStage.
+  int first_side_car_ = 0;    // Which own block is the first.
   PinnedBuffer rows_;    // [step_tokens_max, n_streams, 2, head_dim] f16
   PinnedBuffer scores_;  // [step_tokens_max, n_streams]
   PinnedBuffer hidden_;  // [n, n_embd]

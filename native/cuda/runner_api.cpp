@@ -156,10 +156,14 @@ int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCuda
   return 1;
 }
 
-int32_t read(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, uint8_t* const* extents,
-             float* scores, NosaCudaError* error) {
-  return tell(runner->runner->read_rows(SequenceKey(key), block, first_row, n_rows, reinterpret_cast<std::byte* const*>(extents), scores),
-              error);
+int32_t read(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, NosaCudaRows* to,
+             NosaCudaError* error) {
+  bool has_windows = false;
+  const nosa::cuda::RowsRead into = {reinterpret_cast<std::byte* const*>(to->extents), to->scores, to->compressed, to->window_scores,
+                                     &has_windows};
+  const Status status = runner->runner->read_rows(SequenceKey(key), block, first_row, n_rows, into);
+  to->has_windows = has_windows ? 1 : 0;
+  return tell(status, error);
 }
 
 int32_t head(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float* logits, NosaCudaError* error) {

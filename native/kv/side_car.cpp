@@ -64,6 +64,34 @@ double SideCar::bytes_per_token(const KvShape& shape) {
 
 void SideCar::append(int layer, const BlockTable& table, int n_tokens,
                      std::span<const float> scores) {
+  const int first = windows_in(layers_[layer].n_tokens);
+  append_scores(layer, n_tokens, scores);
+  for (int head = 0; head < shape_.n_kv_heads; ++head) {
+    for (int window = first; window < windows_in(n_tokens); ++window) {
+      append_window(layer, head, table, window);
+    }
+  }
+}
+
+void SideCar::append(int layer, int n_tokens, std::span<const float> scores, const std::byte* keys,
+                     std::span<const float> window_scores) {
+  const size_t first = size_t(windows_in(layers_[layer].n_tokens));
+  const size_t end = size_t(windows_in(n_tokens));
+  const size_t n_new = end - first;
+  CHECK(window_scores.size() == n_new * size_t(shape_.n_kv_heads));
+  append_scores(layer, n_tokens, scores);
+  for (size_t i = 0; n_new > 0 && i < size_t(shape_.n_kv_heads); ++i) {
+    Head& head = layers_[layer].heads[i];
+    const auto mine = window_scores.subspan(i * n_new, n_new);
+    grow(head.window_scores, end);
+    std::ranges::copy(mine, head.window_scores.begin() + int64_t(first));
+    grow(head.compressed_keys, lines_for(end));
+    read_keys(keys + i * n_new * key_bytes(), first, end, head);
+  }
+}
+
+// Takes in the tokens up to `n_tokens`, but not the windows that they complete.
+void SideCar::append_scores(int layer, int n_tokens, std::span<const float> scores) {
   Layer& state = layers_[layer];
   const int n_new = n_tokens - state.n_tokens;
   CHECK(has_token_scores_ && n_new >= 0);
@@ -73,10 +101,6 @@ void SideCar::append(int layer, const BlockTable& table, int n_tokens,
     const auto mine = scores.subspan(size_t(head) * n_new, size_t(n_new));
     grow(tokens, size_t(blocks_for(n_tokens)) * kBlockTokens);
     std::copy(mine.begin(), mine.end(), tokens.begin() + state.n_tokens);
-    const int first = windows_in(state.n_tokens);
-    for (int window = first; window < windows_in(n_tokens); ++window) {
-      append_window(layer, head, table, window);
-    }
   }
   state.n_tokens = n_tokens;
 }

@@ -32,6 +32,12 @@ class SideCar {
   ///   scores  eviction scores of the new tokens, [n_kv_heads, n_new]
   void append(int layer, const BlockTable& table, int n_tokens, std::span<const float> scores);
 
+  /// The same with the windows that the tokens complete, where something else has computed them:
+  ///   keys           their compressed keys, [n_kv_heads, n new windows, head_dim] in the KV type
+  ///   window_scores  [n_kv_heads, n new windows]
+  void append(int layer, int n_tokens, std::span<const float> scores, const std::byte* keys,
+              std::span<const float> window_scores);
+
   /// Forgets all tokens from `n_tokens` on, in every layer.
   void truncate(int n_tokens);
 
@@ -86,6 +92,7 @@ class SideCar {
   size_t lines_for(size_t n_windows) const;
   void write_keys(const Head& head, size_t first, size_t end, std::vector<std::byte>& out) const;
   void read_keys(const std::byte* from, size_t first, size_t end, Head& head) const;
+  void append_scores(int layer, int n_tokens, std::span<const float> scores);
   void append_window(int layer, int kv_head, const BlockTable& table, int window);
 
   KvShape shape_;

@@ -386,6 +386,9 @@ Status DeviceNetwork::take_block(uint64_t key, const PassTarget& target, int blo
   blocks.store().begin_step();
   if (Status status = blocks.grow(block + 1); !status.ok()) return status;
   // A window reaches back to keys of the block before.
+  const int first = block * kBlockTokens + first_row;
+  const size_t n_windows = size_t(windows_in(first + n_rows) - windows_in(first));
+  const size_t head_dim = size_t(kv_shape_.head_dim);
   ids_.clear();
   writable_.clear();
   for (int layer = 0; layer < kv_shape_.n_layers; ++layer) {
@@ -396,17 +399,28 @@ Status DeviceNetwork::take_block(uint64_t key, const PassTarget& target, int blo
       if (block > 0) ids_.push_back(blocks.id(layer, head, block - 1));
     }
   }
-  if (Status status = blocks.store().make_resident(ids_); !status.ok()) return status;
   token_scores_.resize(writable_.size() * size_t(n_rows));
+  compressed_.resize(writable_.size() * n_windows * head_dim);
+  window_scores_.resize(writable_.size() * n_windows);
+  NosaCudaRows rows = {writable_.data(), token_scores_.data(), compressed_.data(), window_scores_.data(), 0};
   NosaCudaError error = {};
-  if (calls().read(runner_, key, block, first_row, n_rows, writable_.data(), token_scores_.data(), &error) == 0) {
+  if (calls().read(runner_, key, block, first_row, n_rows, &rows, &error) == 0) {
     outcome = failed(error);
     return {};
   }
-  const size_t layer_scores = size_t(kv_shape_.n_kv_heads) * size_t(n_rows);
-  for (int layer = 0; layer < kv_shape_.n_layers; ++layer) {
-    target.side_car->append(layer, blocks, block * kBlockTokens + first_row + n_rows,
-                            std::span(token_scores_).subspan(size_t(layer) * layer_scores, layer_scores));
+  if (rows.has_windows == 0 && n_windows > 0) {
+    if (Status status = blocks.store().make_resident(ids_); !status.ok()) return status;
+  }
+  const size_t n_heads = size_t(kv_shape_.n_kv_heads);
+  for (size_t layer = 0; layer < size_t(kv_shape_.n_layers); ++layer) {
+    const auto scores = std::span(token_scores_).subspan(layer * n_heads * size_t(n_rows), n_heads * size_t(n_rows));
+    if (rows.has_windows == 0) {
+      target.side_car->append(int(layer), blocks, first + n_rows, scores);
+      continue;
+    }
+    const auto windows = std::span(window_scores_).subspan(layer * n_heads * n_windows, n_heads * n_windows);
+    const uint16_t* keys = compressed_.data() + layer * n_heads * n_windows * head_dim;
+    target.side_car->append(int(layer), first + n_rows, scores, reinterpret_cast<const std::byte*>(keys), windows);
   }
   return {};
 }

@@ -96,6 +96,7 @@ MemoryUse Session::memory() const {
   use.prefetched_used = store_->n_prefetched_used();
   use.blocks_spilled = store_->n_put_out();
   use.blocks_written_behind = store_->n_written_behind();
+  if (const DeviceNetwork* device = model_->gpu(); device != nullptr) use.device_bytes = device->device_bytes();
   use.device = model_->device();
   use.gpu_problem = model_->gpu_problem();
   return use;

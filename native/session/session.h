@@ -43,6 +43,7 @@ struct MemoryUse {
   uint64_t prefetched_used = 0;    ///< Of these, attended to before they left memory.
   uint64_t blocks_spilled = 0;         ///< Written to disk because a place in memory was needed.
   uint64_t blocks_written_behind = 0;  ///< And ahead of that.
+  size_t device_bytes = 0;  ///< Of a GPU's memory, weights included.
   std::string device;       ///< What computes now,
   std::string gpu_problem;  ///< and why it is not the GPU, see Model::gpu_problem().
 };

@@ -99,7 +99,12 @@ class Walk {
 
   Counts run() {
     open();
-    while (counts_.steps < n_steps_) step();
+    for (int told = 0; counts_.steps < n_steps_;) {
+      step();
+      // What there is when time runs out.
+      if (counts_.steps / 1000 > told) std::printf("  %s: %d steps, %d wrong\n", setup_.name, counts_.steps, counts_.wrong);
+      told = counts_.steps / 1000;
+    }
     const MemoryUse use = gpu_->memory();
     check(use.gpu_problem.empty(), std::string(setup_.name) + ": the GPU failed: " + use.gpu_problem);
     gpu_->check_integrity();
@@ -460,7 +465,7 @@ bool real(const RealOptions& options, const std::string& library) {
 
   SelectionOptions selection;
   selection.policy = Policy::kNosa;
-  const auto ask = [&](Session& session, const std::vector<SequenceId>& sees, int n_question, int n_answer, bool masses,
+  const auto ask = [&](Session& session, const std::vector<SequenceId>& sees, int n_question, int n_answer, bool masses, int top,
                        const std::vector<DecodeStep>* teacher, const char* what) {
     const SequenceId id = must(session.create_sequence(16384, sees), "creating");
     Sequence& tail = *must(session.sequence(id), "finding");
@@ -471,7 +476,7 @@ bool real(const RealOptions& options, const std::string& library) {
     must(tail.set_tokens(all.subspan(text.size() - size_t(n_question), size_t(n_question))).status(), "setting tokens");
     DecodeRequest request;
     request.n_steps = 1;
-    request.top = 2;
+    request.top = top;
     request.masses = masses;
     std::vector<DecodeStep> steps;
     const auto question = std::chrono::steady_clock::now();
@@ -487,12 +492,14 @@ bool real(const RealOptions& options, const std::string& library) {
     const double rest = (seconds_since(question) - first) / std::max(1, n_answer - 1);
     std::printf("%s: blocks brought in %.0f ms, first token of a question of %d after %.1f ms, then %.3f ms a token%s\n", what,
                 bringing * 1e3, n_question, first * 1e3, rest * 1e3, masses ? " with masses" : "");
+    if (!session.memory().gpu_problem.empty()) std::printf("  the GPU failed: %s\n", session.memory().gpu_problem.c_str());
     session.close_sequence(id);
     return steps;
   };
-  const std::vector<DecodeStep> cold = ask(*gpu, attended, 200, 64, false, nullptr, "GPU, first question");
-  ask(*gpu, attended, 200, 64, false, nullptr, "GPU, again");
-  ask(*gpu, attended, 200, 64, true, nullptr, "GPU, again");
+  const std::vector<DecodeStep> cold = ask(*gpu, attended, 200, 64, false, 2, nullptr, "GPU, first question, two best told");
+  ask(*gpu, attended, 200, 256, false, 0, nullptr, "GPU, again");
+  ask(*gpu, attended, 200, 256, true, 0, nullptr, "GPU, again");
+  ask(*gpu, attended, 40, 16, false, 0, nullptr, "GPU, a completion");
   // A GPU that has lost everything but the files, and cores that read what the GPU wrote.
   const auto load = [&](Session& session) {
     std::vector<SequenceId> loaded;
@@ -507,9 +514,9 @@ bool real(const RealOptions& options, const std::string& library) {
   const auto loading = std::chrono::steady_clock::now();
   const std::vector<SequenceId> on_gpu = load(*gpu);
   std::printf("loaded the files in %.2f s\n", seconds_since(loading));
-  const std::vector<DecodeStep> after = ask(*gpu, on_gpu, 200, 64, false, &cold, "GPU, from files");
+  const std::vector<DecodeStep> after = ask(*gpu, on_gpu, 200, 64, false, 2, &cold, "GPU, from files");
   const std::vector<SequenceId> on_cores = load(*cores);
-  const std::vector<DecodeStep> other = ask(*cores, on_cores, 200, 16, false, &cold, "cores, from the GPU's files");
+  const std::vector<DecodeStep> other = ask(*cores, on_cores, 200, 16, false, 2, &cold, "cores, from the GPU's files");
   std::vector<double> same, errors;
   int n_differ = 0;
   for (size_t i = 0; i < after.size(); ++i) same.push_back(std::fabs(double(after[i].logprob) - double(cold[i].logprob)));

@@ -1,5 +1,6 @@
-// link: kernels/attend_blocks.cu kernels/merge_parts.cu
+// link: kernels/attend_blocks.cu kernels/block_mass.cu kernels/merge_parts.cu
 #include "attend_blocks.h"
+#include "block_mass.h"
 #include "cache_fixture.h"
 #include "reference/attention.h"
 
@@ -164,9 +165,49 @@ struct Attention {
   cuda::MergePartsParams m = {};
 };
 
+/// The mass of every listed block, against the weights of the reference, [n_rows, n_kv_heads, kCapacity].
+void check_masses(Attention& a, const std::vector<double>& want) {
+  const CacheShape& s = a.s;
+  const size_t n_lists = size_t(s.n_rows()) * s.n_kv_heads;
+  Device<float> mass(n_lists * kCapacity);
+  Device<int32_t> blocks(n_lists * kCapacity), n_blocks(n_lists);
+  cuda::BlockMassParams p = {};
+  p.rows = a.p.rows;
+  p.pool = a.p.pool;
+  p.q = a.p.q, p.q_stride = a.p.q_stride;
+  p.selected = a.p.selected, p.n_selected = a.p.n_selected;
+  p.token_bias = a.p.token_bias;
+  p.parts = a.p.parts;
+  p.mass = mass.data(), p.blocks = blocks.data(), p.n_blocks = n_blocks.data();
+  p.scale = a.p.scale;
+  p.n_heads = s.n_heads, p.n_kv_heads = s.n_kv_heads, p.head_dim = s.head_dim;
+  p.n_selected_max = kCapacity;
+  p.n_pages = a.f.n_pages;
+  MUST(cuda::block_mass(p, nullptr));
+  const auto got = mass.get();
+  const auto got_blocks = blocks.get();
+  const auto got_n = n_blocks.get();
+  double worst = 0.0;
+  for (size_t list = 0; list < n_lists; ++list) {
+    if (a.f.place(int(list) / s.n_kv_heads).lane < 0) continue;
+    EXPECT(got_n[list] == a.n_selected[list], "the length of a list");
+    double total = 0.0;
+    for (int i = 0; i < a.n_selected[list]; ++i) {
+      const size_t at = list * kCapacity + size_t(i);
+      EXPECT(got_blocks[at] == a.selected[at].block, "a block of a list");
+      worst = std::max(worst, std::fabs(double(got[at]) - want[at]));
+      total += got[at];
+    }
+    EXPECT(std::fabs(total - 1.0) < 1e-3, "masses add up to " + std::to_string(total));
+  }
+  EXPECT(worst < 1e-3, "masses off by " + std::to_string(worst));
+  std::printf("block_mass: worst error %.1e\n", worst);
+}
+
 void check_case(const Case& c, Random& random) {
   Attention a(c, random);
   const CacheShape& s = a.s;
+  std::vector<double> masses(size_t(s.n_rows()) * s.n_kv_heads * kCapacity, 0.0);
   a.launch(nullptr);
   const auto first = a.out.get();
   a.out.poison();
@@ -209,8 +250,19 @@ void check_case(const Case& c, Random& random) {
       const auto want = reference::attention(query, keys, a.p.scale);
       const std::vector<float> of(got.begin() + at, got.begin() + at + s.head_dim);
       worst = std::max(worst, relative_norm(of, want.out));
+      if (!c.listed) continue;
+      const size_t list = size_t(row) * s.n_kv_heads + h;
+      size_t token = 0;
+      for (int i = 0; i < a.n_selected[list]; ++i) {
+        const auto& entry = a.selected[list * kCapacity + i];
+        if (entry.index < 0) continue;
+        for (int j = 0; j < a.f.tokens_in(place, entry.block); ++j) {
+          masses[list * kCapacity + i] += want.weights[token++] / s.group();
+        }
+      }
     }
   }
+  if (c.listed && s.n_queries == 1) check_masses(a, masses);
   // Weights are rounded to halves, 2^-12 each; a key left out or counted twice shows at 1e-2.
   EXPECT(worst < 6e-4, "attention off by " + std::to_string(worst));
   std::printf("attend_blocks %d/%d x %d, %d rows, %s, %s: worst relative error %.1e\n", s.n_heads,

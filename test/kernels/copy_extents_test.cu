@@ -1,7 +1,9 @@
-// link: kernels/copy_extents.cu kernels/write_back.cu
+// link: kernels/copy_extents.cu kernels/read_rows.cu kernels/write_back.cu
 #include "copy_extents.h"
 
+#include "core/block_tokens.h"
 #include "harness.h"
+#include "read_rows.h"
 #include "write_back.h"
 
 using namespace nosa;
@@ -55,6 +57,60 @@ void check_copy(int n_streams, int n_extents, size_t extent_bytes, Random& rando
   std::printf("copy_extents %d streams, %d extents of %zu bytes\n", n_streams, n_extents, extent_bytes);
 }
 
+// Some rows of one block of one of several lanes, from wherever each stream keeps it, or from its page.
+void check_read_rows(int n_layers, int n_kv_heads, int head_dim, bool resident, Random& random) {
+  constexpr int n_lanes = 3, n_blocks_max = 11, n_slots = 7, lane = 1, block = 4, n_pages = 9, page = 5;
+  const int n_indices = resident ? n_pages : n_slots;
+  const size_t extent = size_t(2) * kBlockTokens * head_dim;
+  const int n_streams = n_layers * n_kv_heads;
+  std::vector<__half> values(size_t(resident ? 1 : n_lanes) * n_streams * n_indices * extent);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = __float2half_rn(float(i * 2654435761u % 4096) / 64.0f);
+  std::vector<float> scores = random.normals(size_t(n_streams) * n_pages * kBlockTokens);
+  std::vector<int16_t> slots(size_t(n_layers) * n_lanes * n_kv_heads * n_blocks_max, -1);
+  for (int16_t& slot : slots) slot = int16_t(random.integer(0, n_slots - 1));
+  Device<__half> d_values(values);
+  Device<float> d_scores(scores);
+  Device<int16_t> d_slots(slots);
+  cuda::ReadRowsParams p;
+  p.first_row = random.integer(0, kBlockTokens - 1);
+  p.n_rows = random.integer(1, kBlockTokens - p.first_row);
+  Mapped<__half> rows(size_t(p.n_rows) * n_streams * 2 * head_dim);
+  Mapped<float> of_rows(size_t(p.n_rows) * n_streams);
+  const size_t lane_values = size_t(n_streams) * n_indices * extent;
+  p.extents = reinterpret_cast<const std::byte*>(d_values.data() + (resident ? 0 : lane * lane_values));
+  p.index_stride = int64_t(extent * sizeof(__half));
+  p.head_stride = p.index_stride * n_indices;
+  p.layer_stride = p.head_stride * n_kv_heads;
+  if (!resident) p.slot_of_block = d_slots.data() + size_t(lane) * n_kv_heads * n_blocks_max + block;
+  p.slot_layer_stride = int64_t(n_lanes) * n_kv_heads * n_blocks_max;
+  p.slot_head_stride = n_blocks_max;
+  p.token_scores = d_scores.data();
+  p.page = page, p.n_pages = n_pages;
+  p.n_layers = n_layers, p.n_kv_heads = n_kv_heads, p.head_dim = head_dim;
+  p.rows = reinterpret_cast<std::byte*>(rows.data());
+  p.scores = of_rows.data();
+  MUST(cuda::read_rows(p, nullptr));
+  MUST(cudaDeviceSynchronize());
+  bool same = true;
+  for (int t = 0; t < p.n_rows; ++t) {
+    for (int stream = 0; stream < n_streams; ++stream) {
+      const int layer = stream / n_kv_heads, head = stream % n_kv_heads;
+      const int slot = slots[((size_t(layer) * n_lanes + lane) * n_kv_heads + head) * n_blocks_max + block];
+      const size_t from = (resident ? 0 : lane * lane_values) + (size_t(stream) * n_indices + size_t(resident ? page : slot)) * extent;
+      const size_t to = size_t(t) * n_streams + stream;
+      for (int part = 0; part < 2; ++part) {
+        for (int d = 0; d < head_dim; ++d) {
+          const __half want = values[from + (size_t(part) * kBlockTokens + p.first_row + t) * head_dim + d];
+          same = same && __half2float(rows.host()[(to * 2 + part) * head_dim + d]) == __half2float(want);
+        }
+      }
+      same = same && of_rows.host()[to] == scores[(size_t(stream) * n_pages + page) * kBlockTokens + p.first_row + t];
+    }
+  }
+  EXPECT(same, "rows that were read");
+  std::printf("read_rows %d x %d x %d, %d rows, %s\n", n_layers, n_kv_heads, head_dim, p.n_rows, resident ? "pages" : "slots");
+}
+
 // One block of one of several lanes, from wherever each stream keeps it.
 void check_write_back(int n_layers, int n_kv_heads, size_t extent_bytes, Random& random) {
   constexpr int n_lanes = 3, n_blocks_max = 11, n_slots = 7, lane = 1, block = 4;
@@ -103,6 +159,10 @@ int main(int argc, char** argv) {
   check_write_back(1, 1, 4096, random);
   check_write_back(3, 3, 20480, random);
   check_write_back(options.small ? 2 : 32, 2, 32768, random);
+  for (const bool resident : {false, true}) {
+    check_read_rows(1, 1, 64, resident, random);
+    check_read_rows(options.small ? 2 : 24, 2, 128, resident, random);
+  }
   cuda::CopyExtentsParams none;
   MUST(cuda::copy_extents(none, nullptr));
   none.n_streams = none.n_extents = 1;

@@ -42,8 +42,11 @@ void check_case(const Case& c, Random& random) {
   p.n_kv_heads = s.n_kv_heads;
   p.head_dim = s.head_dim;
   p.total_blocks = c.total_blocks;
-  // Twice: the second launch meets what the first left in the scratch memory.
+  // The last launch meets what others left in the scratch memory: one like itself, and one of fewer rows.
   MUST(cuda::score_blocks(p, nullptr));
+  cuda::ScoreBlocksParams fewer = p;
+  fewer.rows.n_seqs = 1;
+  MUST(cuda::score_blocks(fewer, nullptr));
   MUST(cudaDeviceSynchronize());
   best.poison();
   MUST(cuda::score_blocks(p, nullptr));

@@ -179,6 +179,9 @@ export class CopyModel implements NativeModel {
       prefetchedUsed: 0,
       blocksSpilled: 0,
       blocksWrittenBehind: 0,
+      device: this.info.device,
+      gpuProblem: "",
+      deviceBytes: 0,
     }));
   }
 
