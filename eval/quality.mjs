@@ -6,15 +6,18 @@
 //   --lookups N       questions over each context (9)    --lines N    lines to write, each as next line and as hole (4)
 //   --threads N       (the number of cores)              --seconds N  no context is begun after so long (3300)
 //   --json FILE       rows with paired differences, and every single answer
+//   --shard I/N       only every N-th context from number I on, for processes side by side, and no figures
+//   --merge A,B,...   no reading: one report of what such processes wrote with --json
 //
 // Rows answer the same requests: files being written (perplexity), a next line and a hole that use a name of another file, questions about the code.
 // Sparse rows attend to 4,096 tokens. Differences carry 95 % paired bootstrap intervals.
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { finish, greedy, openContext, openModel, selections } from "../bench/lib/context.mjs";
 import { bootstrap } from "../bench/lib/figures.mjs";
 import { contextBlocks, Moves } from "../bench/lib/moves.mjs";
+import { parseShard } from "../bench/lib/options.mjs";
 import { modelFile } from "../bench/lib/product.mjs";
 import { similarity } from "../bench/lib/similarity.mjs";
 import { Asker } from "../bench/lookups/ask.mjs";
@@ -58,11 +61,31 @@ const rows = [
 export async function run(figures, options) {
   const threads = Number(options.threads ?? os.cpus().length);
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
+  const results = options.merge === undefined ? [] : merged(String(options.merge).split(","));
+  const write = () => {
+    if (options.json === undefined) return;
+    const record = { model, threads, figures: figures.all, rows: summarise(results), results };
+    writeFileSync(String(options.json), `${JSON.stringify(record, null, 1)}\n`);
+  };
+  if (options.merge === undefined) await readAll(results, { model, threads, write }, options);
+  if (options.shard === undefined) report(figures, results);
+  write();
+}
+
+/** What the processes with a share each answered. */
+function merged(files) {
+  const results = files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")).results);
+  return results.sort((a, b) => a.size - b.size || (a.repository < b.repository ? -1 : 1));
+}
+
+/** Adds the answers over each context to `results`. */
+async function readAll(results, { model, threads, write }, options) {
   const file = path.isAbsolute(model) ? model : await modelFile(model);
   const sizes = String(options.sizes ?? "8192,16384,32768")
     .split(",")
     .map(Number);
   const until = performance.now() + 1000 * Number(options.seconds ?? 3300);
+  const shard = parseShard(String(options.shard ?? "0/1"));
   const models = {
     plain: await openModel(file, { threads, plain: true }),
     adapted: await openModel(file, { threads }),
@@ -71,23 +94,16 @@ export async function run(figures, options) {
   if (!isAdapted) console.log("No adapter came for this model: rows that need one are left out.");
   const table = rows.filter((row) => isAdapted || row.adapter !== true);
   const wanted = { lookups: Number(options.lookups ?? 9), lines: Number(options.lines ?? 4) };
-  const results = [];
-  const write = () => {
-    if (options.json === undefined) return;
-    const record = { model, threads, figures: figures.all, rows: summarise(results), results };
-    writeFileSync(String(options.json), `${JSON.stringify(record, null, 1)}\n`);
-  };
-  for (const size of sizes) {
-    for (const window of contextsOf(size, Number(options.contexts ?? 2), wanted)) {
-      if (performance.now() > until) break;
-      console.log(`${size}: ${window.repository}, ${window.files.length} files, ${window.lookups.length} questions`);
-      results.push({ size, repository: window.repository, answers: await read(models, table, window, size) });
-      write();
-    }
+  const contexts = sizes.flatMap((size) =>
+    contextsOf(size, Number(options.contexts ?? 2), wanted).map((window) => ({ size, window })),
+  );
+  for (const { size, window } of contexts.filter((_, at) => at % shard.of === shard.at)) {
+    if (performance.now() > until) break;
+    console.log(`${size}: ${window.repository}, ${window.files.length} files, ${window.lookups.length} questions`);
+    results.push({ size, repository: window.repository, answers: await read(models, table, window, size) });
+    write();
   }
   for (const each of Object.values(models)) await each.dispose();
-  report(figures, results);
-  write();
 }
 
 /** The first window of each repository, in turn with those of other repositories. */
