@@ -104,13 +104,27 @@ Status Llama::advance(ForwardPass& pass, const PassTarget& target, const StopFla
   while (!pass.done() && !stop.raised()) {
     StepSizer& sizer = sizers_[int(pass.stage_)];
     const double flops = item_flops(pass, target);
-    const int n_tokens = int(sizer.items(flops, pass.plan_.n_tokens - pass.next_));
+    const int n_left = pass.plan_.n_tokens - pass.next_;
+    const int n_fit = int(sizer.items(flops, n_left));
+    const int n_tokens = pass.stage_ == ForwardPass::Stage::kAttend ? whole_blocks(pass, target, n_fit, n_left) : n_fit;
     const Clock::time_point start = Clock::now();
     const Result<int> n_done = step(pass, target, n_tokens);
     if (!n_done.ok()) return n_done.status();
     sizer.measured(flops * *n_done, Clock::now() - start);
   }
   return {};
+}
+
+// As many of the pass's next tokens as `n_fit`, or about so many that own blocks stay whole, for queries
+// of one block choose together: at most twice as many.
+int Llama::whole_blocks(const ForwardPass& pass, const PassTarget& target, int n_fit, int n_left) {
+  const int first = pass.plan_.first + pass.next_;
+  if (n_fit == n_left || !target.selector->chooses(first)) return n_fit;
+  const int n_over = (first + n_fit) % kBlockTokens;
+  if (n_over == 0) return n_fit;
+  if (n_over < n_fit && n_over < kBlockTokens / 2) return n_fit - n_over;
+  const int n_missing = kBlockTokens - n_over;
+  return n_missing <= n_fit ? std::min(n_fit + n_missing, n_left) : n_fit;
 }
 
 // What one token of the pass's next step costs.

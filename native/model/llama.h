@@ -94,6 +94,7 @@ class Llama {
   Result<Linear> load_linear(const Weights& weights, const std::string& stem, int n_rows,
                              int n_cols) const;
 
+  static int whole_blocks(const ForwardPass& pass, const PassTarget& target, int n_fit, int n_left);
   double item_flops(const ForwardPass& pass, const PassTarget& target) const;
   Result<int> step(ForwardPass& pass, const PassTarget& target, int n_tokens);
   void embed(ForwardPass& pass, const PassTarget& target);

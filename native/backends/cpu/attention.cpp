@@ -57,6 +57,7 @@ AttendRun run_of(const AttentionArgs& args, const AttentionPlan& plan, int kv_he
   run.kv_dtype = args.kv_dtype;
   run.context = args.context.subspan(head * n_context, n_context);
   run.own = args.own.subspan(head * n_own, n_own);
+  run.beside_picks = args.n_picks > 0;
   return run;
 }
 
@@ -107,7 +108,10 @@ AttentionPlan plan_attention(const AttentionArgs& args, int n_threads) {
   plan.group = args.n_heads / args.n_kv_heads;
   plan.n_blocks = static_cast<int>((args.context.size() + args.own.size()) /
                                    static_cast<size_t>(args.n_kv_heads));
-  plan.tile_tokens = std::min(args.n_tokens, attend_tokens_max);
+  // Tokens that see everything come in chunks, and are cut such that there is enough to share. Those that
+  // choose are few, and stay together: the more of them, the more of them picked the same block.
+  constexpr int chunk_tile_tokens = 32;
+  plan.tile_tokens = std::min(args.n_tokens, args.n_picks > 0 ? attend_tokens_max : chunk_tile_tokens);
   plan.n_tiles = (args.n_tokens + plan.tile_tokens - 1) / plan.tile_tokens;
   plan.n_picks = args.n_picks;
   CHECK(plan.n_picks == 0 || args.block_mass == nullptr || args.n_tokens == 1);
@@ -129,10 +133,18 @@ AttentionPlan plan_attention(const AttentionArgs& args, int n_threads) {
 void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t item,
                  const AttentionOps& ops, float* states, BlockShare* shares, std::byte* scratch) {
   const int n_runs_each = plan.runs_apart ? plan.n_runs : 1;
-  const int run_idx = static_cast<int>(item % n_runs_each);
-  const int kv_head = static_cast<int>(item / n_runs_each % args.n_kv_heads);
-  // The last tokens see the most blocks: they come first, so that no thread is left with them.
-  const int tile = plan.n_tiles - 1 - static_cast<int>(item / n_runs_each / args.n_kv_heads);
+  int64_t whole = item / n_runs_each;
+  int run_idx = static_cast<int>(item % n_runs_each);
+  // One token's runs come in order, as each reads ahead the beginning of the next. Many tokens' longest
+  // runs, the last ones, come first, so that no thread is left with them.
+  if (args.n_tokens > 1) {
+    const int64_t n_whole = int64_t{plan.n_tiles} * args.n_kv_heads;
+    whole = item % n_whole;
+    run_idx = n_runs_each - 1 - static_cast<int>(item / n_whole);
+  }
+  const int kv_head = static_cast<int>(whole % args.n_kv_heads);
+  // The last tokens see the most blocks: they come first too.
+  const int tile = plan.n_tiles - 1 - static_cast<int>(whole / args.n_kv_heads);
   const int first_token = tile * plan.tile_tokens;
 
   AttendRun run = run_of(args, plan, kv_head, first_token);

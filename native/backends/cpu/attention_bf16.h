@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "backends/cpu/attention_tile.h"
 #include "backends/cpu/ops.h"
@@ -55,17 +56,16 @@ struct Bf16Math {
 
   /// The keys of a block less its first: rows [64, head_dim], zero up to a multiple of 16 rows; the
   /// first key in float32. The keys of `next` are asked for meanwhile.
-  static void read_keys(const AttendRun& run, const BlockView& view, const BlockView& next,
+  static void read_keys(int head_dim, DType dtype, const BlockView& view, const BlockView& next,
                         uint16_t* rows, float* first) {
-    const int head_dim = run.head_dim;
-    const int64_t row_bytes = head_dim * block_bytes(run.kv_dtype);
+    const int64_t row_bytes = head_dim * block_bytes(dtype);
     const int n_padded = (view.n_keys + 15) / 16 * 16;
-    for (int d = 0; d < head_dim; d += 16) S::store(first + d, load_kv(view.k, run.kv_dtype, d));
+    for (int d = 0; d < head_dim; d += 16) S::store(first + d, load_kv(view.k, dtype, d));
     for (int j = 0; j < view.n_keys; ++j) {
       if (j < next.n_keys) prefetch_row<S>(next.k + j * row_bytes, row_bytes);
       for (int d = 0; d < head_dim; d += 16) {
         const int64_t at = int64_t{j} * head_dim + d;
-        store_bf16(load_kv(view.k, run.kv_dtype, at), S::load(first + d), rows + at);
+        store_bf16(load_kv(view.k, dtype, at), S::load(first + d), rows + at);
       }
     }
     std::memset(rows + int64_t{view.n_keys} * head_dim, 0,
@@ -73,15 +73,29 @@ struct Bf16Math {
   }
 
   /// values [32, head_dim]: pairs of the values of keys 2i and 2i + 1; zero for a key that is not
-  /// there.
-  static void read_values(const AttendRun& run, const BlockView& view, uint32_t* values) {
-    const int head_dim = run.head_dim;
+  /// there. The values of `next` are asked for meanwhile.
+  static void read_values(int head_dim, DType dtype, const BlockView& view, const BlockView& next,
+                          uint32_t* values) {
+    const int64_t row_bytes = head_dim * block_bytes(dtype);
     for (int j = 0; j < view.n_keys; j += 2) {
+      if (j < next.n_keys) prefetch_row<S>(next.v + j * row_bytes, 2 * row_bytes);
       for (int d = 0; d < head_dim; d += 16) {
         const int64_t at = int64_t{j} * head_dim + d;
-        const F a = load_kv(view.v, run.kv_dtype, at);
-        const F b = j + 1 < view.n_keys ? load_kv(view.v, run.kv_dtype, at + head_dim) : S::zero();
+        const F a = load_kv(view.v, dtype, at);
+        const F b = j + 1 < view.n_keys ? load_kv(view.v, dtype, at + head_dim) : S::zero();
         S::store_i(values + j / 2 * head_dim + d, pair_up(a, b));
+      }
+    }
+  }
+
+  /// keys [head_dim / 2, 64]: from rows of keys, the pairs of dimensions 2i and 2i + 1.
+  static void pair_dimensions(const uint16_t* rows, int head_dim, int n_keys, uint32_t* keys) {
+    for (int j = 0; j < n_keys; j += 16) {
+      for (int i = 0; i < head_dim / 2; i += 8) {
+        const uint16_t* from = rows + j * head_dim + 2 * i;
+        S::transpose_16x8_apart(reinterpret_cast<const std::byte*>(from), head_dim * 2,
+                                reinterpret_cast<std::byte*>(keys + i * kBlockTokens + j),
+                                kBlockTokens * 4);
       }
     }
   }
@@ -109,8 +123,8 @@ struct Bf16Math {
     }
 
     void read(const BlockView& view) {
-      read_keys(run_, view, {}, rows_, first_);
-      read_values(run_, view, values_);
+      read_keys(run_.head_dim, run_.kv_dtype, view, {}, rows_, first_);
+      read_values(run_.head_dim, run_.kv_dtype, view, {}, values_);
     }
 
     void multiply_keys(const TokenLanes& lanes, int bundle, int, const BlockView& view, int n_keys,
@@ -217,16 +231,8 @@ struct Bf16Math {
     }
 
     void read(const BlockView& view, const BlockView& next) {
-      read_keys(run_, view, next, rows_, first_);
-      const int n_pairs = run_.head_dim / 2;
-      for (int j = 0; j < view.n_keys; j += 16) {
-        for (int i = 0; i < n_pairs; i += 8) {
-          const uint16_t* from = rows_ + j * run_.head_dim + 2 * i;
-          S::transpose_16x8_apart(reinterpret_cast<const std::byte*>(from), run_.head_dim * 2,
-                                  reinterpret_cast<std::byte*>(keys_ + i * kBlockTokens + j),
-                                  kBlockTokens * 4);
-        }
-      }
+      read_keys(run_.head_dim, run_.kv_dtype, view, next, rows_, first_);
+      pair_dimensions(rows_, run_.head_dim, view.n_keys, keys_);
     }
 
     void multiply_query(int m, const BlockView& view, int n_keys, float* terms) const {
@@ -364,6 +370,176 @@ struct Bf16Math {
     float* first_;       // [head_dim]
     uint16_t* queries_;  // [n_tokens, group, head_dim]
     uint16_t* pairs_;    // [n_tokens, group, 64] weights
+  };
+
+  /// One block against any of a few tokens' queries: keys in lanes, several queries at a time, whose states
+  /// stay where they are.
+  class RowBlock {
+   public:
+    /// `args` is an AttendRun or AttendPicks, and outlives this.
+    template <typename Args>
+    RowBlock(const Args& args, ScratchCursor* scratch)
+        : q_(args.q + int64_t{args.first_head} * args.head_dim),
+          token_stride_(int64_t{args.n_heads} * args.head_dim),
+          states_(args.states),
+          group_(args.group),
+          head_dim_(args.head_dim),
+          scale_(args.scale * log2_e),
+          dtype_(args.kv_dtype),
+          rows_(scratch->take<uint16_t>(int64_t{kBlockTokens} * args.head_dim)),
+          keys_(scratch->take<uint32_t>(int64_t{kBlockTokens} / 2 * args.head_dim)),
+          values_(scratch->take<uint32_t>(int64_t{kBlockTokens} / 2 * args.head_dim)),
+          first_(scratch->take<float>(args.head_dim)),
+          queries_(scratch->take<uint16_t>(int64_t{args.n_tokens} * args.group * args.head_dim)) {
+      for (int m = 0; m < args.n_tokens * group_; ++m) {
+        for (int d = 0; d < head_dim_; d += 16) {
+          store_bf16(S::load(query(m) + d), S::zero(), queries_ + m * head_dim_ + d);
+        }
+      }
+    }
+
+    /// What is of `next` is asked for meanwhile.
+    void read(const BlockView& view, const BlockView& next) {
+      read_keys(head_dim_, dtype_, view, next, rows_, first_);
+      pair_dimensions(rows_, head_dim_, view.n_keys, keys_);
+      read_values(head_dim_, dtype_, view, next, values_);
+    }
+
+    /// Adds the block to the states of the queries of tokens token(0), token(1), ..., as far as each sees
+    /// it.
+    template <typename Token>
+    void attend(const BlockView& view, int n_tokens, Token&& token) {
+      const int n_queries = n_tokens * group_;
+      for (int first = 0; first < n_queries;) {
+        // Groups of about the same size.
+        const int n_left = n_queries - first;
+        const int n_groups = (n_left + at_once - 1) / at_once;
+        const int n = (n_left + n_groups - 1) / n_groups;
+        int queries[at_once];
+        int n_keys[at_once];
+        for (int i = 0; i < n; ++i) {
+          const int t = token((first + i) / group_);
+          queries[i] = t * group_ + (first + i) % group_;
+          n_keys[i] = view.visible(t);
+        }
+        attend_up_to<at_once>(view, queries, n_keys, n);
+        first += n;
+      }
+    }
+
+   private:
+    /// Four vectors of sums each, four of keys or values and what is broadcast fill the registers.
+    static constexpr int at_once = 6;
+
+    const float* query(int m) const {
+      return q_ + m / group_ * token_stride_ + int64_t{m % group_} * head_dim_;
+    }
+
+    float* state(int m) const { return states_ + m * int64_t{state_floats(head_dim_)}; }
+
+    template <int kQueries>
+    void attend_up_to(const BlockView& view, const int* queries, const int* n_keys, int n) {
+      if constexpr (kQueries > 1) {
+        if (n < kQueries) return attend_up_to<kQueries - 1>(view, queries, n_keys, n);
+      }
+      alignas(64) float terms[kQueries][kBlockTokens];
+      multiply_keys<kQueries>(view, queries, terms);
+      alignas(64) uint16_t weights[kQueries][kBlockTokens];
+      float corrections[kQueries];
+      for (int i = 0; i < kQueries; ++i) {
+        float block_sum = 0.0f;
+        corrections[i] = weigh_row<S>(n_keys[i], state(queries[i]) + head_dim_, terms[i], &block_sum);
+        for (int j = 0; j < kBlockTokens; j += 16) {
+          store_bf16(S::load(terms[i] + j), S::zero(), weights[i] + j);
+        }
+      }
+      int d = 0;
+      for (; d + 64 <= head_dim_; d += 64) add_values<kQueries, 4>(view, queries, weights, corrections, d);
+      for (; d < head_dim_; d += 16) add_values<kQueries, 1>(view, queries, weights, corrections, d);
+    }
+
+    template <int kQueries>
+    void multiply_keys(const BlockView& view, const int* queries, float (*terms)[kBlockTokens]) const {
+      const uint16_t* q[kQueries];
+      F dots[kQueries][4];
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+        q[i] = queries_ + int64_t{queries[i]} * head_dim_;
+        const float* exact = query(queries[i]);
+        F base_sum = S::zero();
+        for (int d = 0; d < head_dim_; d += 16) {
+          base_sum = S::fma(S::load(exact + d), S::load(first_ + d), base_sum);
+        }
+        const F base = S::set1(S::horizontal_sum(base_sum));
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) dots[i][v] = base;
+      }
+      for (int pair = 0; pair < head_dim_ / 2; ++pair) {
+        __m512i keys[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) keys[v] = S::load_i(keys_ + pair * kBlockTokens + 16 * v);
+#pragma GCC unroll 6
+        for (int i = 0; i < kQueries; ++i) {
+          const __m512i q_i = S::broadcast_i(q[i] + 2 * pair);
+#pragma GCC unroll 4
+          for (int v = 0; v < 4; ++v) dots[i][v] = dot2(dots[i][v], q_i, keys[v]);
+        }
+      }
+      const F scale = S::set1(scale_);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        const F bias = S::mul(view.biases<S>(16 * v, view.n_keys), S::set1(log2_e));
+#pragma GCC unroll 6
+        for (int i = 0; i < kQueries; ++i) S::store(terms[i] + 16 * v, S::fma(dots[i][v], scale, bias));
+      }
+    }
+
+    template <int kQueries, int kVectors>
+    void add_values(const BlockView& view, const int* queries, const uint16_t (*weights)[kBlockTokens],
+                    const float* corrections, int first_dim) const {
+      F sums[kQueries][kVectors];
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+        const F correction = S::set1(corrections[i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sums[i][v] = S::mul(S::load(state(queries[i]) + first_dim + 16 * v), correction);
+        }
+      }
+      for (int pair = 0; 2 * pair < view.n_keys; ++pair) {
+        __m512i values[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          values[v] = S::load_i(values_ + int64_t{pair} * head_dim_ + first_dim + 16 * v);
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < kQueries; ++i) {
+          const __m512i weight = S::broadcast_i(weights[i] + 2 * pair);
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) sums[i][v] = dot2(sums[i][v], weight, values[v]);
+        }
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          S::store(state(queries[i]) + first_dim + 16 * v, sums[i][v]);
+        }
+      }
+    }
+
+    const float* q_;  // of the first token's first query
+    int64_t token_stride_;
+    float* states_;
+    int group_;
+    int head_dim_;
+    float scale_;  // in units of log 2
+    DType dtype_;
+    uint16_t* rows_;     // [64, head_dim]
+    uint32_t* keys_;     // [head_dim / 2, 64] pairs of dimensions
+    uint32_t* values_;   // [32, head_dim] pairs of keys
+    float* first_;       // [head_dim]
+    uint16_t* queries_;  // [n_tokens, group, head_dim]
   };
 };
 

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/ops.h"
@@ -220,20 +221,125 @@ template <typename S>
   return S::set1(-std::numeric_limits<float>::infinity());
 }
 
+/// As weigh(), for the first n_keys of the 64 keys of one query, whose peak and sum lie at `peak`.
+/// Returns the correction.
+template <typename S>
+[[gnu::always_inline]] inline float weigh_row(int n_keys, float* peak, float* terms,
+                                              float* block_sum) {
+  using F = typename S::F;
+  if (n_keys == 0) {
+    std::memset(terms, 0, kBlockTokens * sizeof(float));
+    return 1.0f;
+  }
+  constexpr int n_vectors = kBlockTokens / S::lanes;
+  F top = S::set1(*peak);
+  for (int i = 0; i < n_vectors; ++i) {
+    F logit = S::load(terms + i * S::lanes);
+    logit = S::select_below(logit, unseen<S>(), i * S::lanes, n_keys);
+    S::store(terms + i * S::lanes, logit);
+    top = S::max(top, logit);
+  }
+  const float top_value = S::horizontal_max(top);
+  top = S::set1(top_value);
+  float correction[S::lanes];
+  S::store(correction, exp2_of<S>(S::sub(S::set1(*peak), top)));
+  F partial = S::zero();
+  for (int i = 0; i < n_vectors; ++i) {
+    const F term = exp2_of<S>(S::sub(S::load(terms + i * S::lanes), top));
+    S::store(terms + i * S::lanes, term);
+    partial = S::add(partial, term);
+  }
+  *block_sum = S::horizontal_sum(partial);
+  peak[1] = std::fma(peak[1], correction[0], *block_sum);
+  *peak = top_value;
+  return correction[0];
+}
+
 template <typename S, typename Math>
 class Attention {
  public:
   static void run(const AttendRun& run) {
     if (run.head_dim % 16 != 0) return ops_generic().attend(run);
-    run.n_tokens <= few_tokens_max ? keys_in_lanes(run) : tokens_in_lanes(run);
+    if (run.n_tokens <= few_tokens_max) return keys_in_lanes(run);
+    if constexpr (has_rows) {
+      if (run.beside_picks) return tokens_in_rows(run);
+    }
+    tokens_in_lanes(run);
+  }
+
+  /// Block by block, the queries of all tokens that picked it together.
+  static void picks(const AttendPicks& args) {
+    if (args.head_dim % 16 != 0) return ops_generic().attend_picks(args);
+    clear_states(args.states, args.n_tokens * args.group, args.head_dim);
+    if constexpr (has_rows) {
+      ScratchCursor scratch(args.scratch);
+      typename Math::RowBlock block(args, &scratch);
+      for_each_picked(args, [&](int32_t block_idx, std::span<const int32_t> tokens) {
+        const BlockView view = picked_view(args, block_idx);
+        const bool last = static_cast<size_t>(block_idx) + 1 == args.blocks.size();
+        block.read(view, last ? BlockView{} : picked_view(args, block_idx + 1));
+        const auto token = [tokens](int i) { return tokens[static_cast<size_t>(i)]; };
+        block.attend(view, static_cast<int>(tokens.size()), token);
+      });
+    } else {
+      picks_in_lanes(args);
+    }
+  }
+
+ private:
+  using F = typename S::F;
+
+  /// Whether there is a block for queries that are not in order.
+  static constexpr bool has_rows = requires { typename Math::RowBlock; };
+
+  /// Above this many tokens, lanes full of tokens beat the transposing of keys.
+  static constexpr int few_tokens_max = 4;
+
+  /// Up to this many queries of one block, transposing its keys costs less than lanes that are empty.
+  static constexpr int few_queries_max = 10;
+
+  static void clear_states(float* states, int n_states, int head_dim) {
+    const int64_t state_size = state_floats(head_dim);
+    std::memset(states, 0, static_cast<size_t>(n_states * state_size) * sizeof(float));
+    for (int m = 0; m < n_states; ++m) states[m * state_size + head_dim] = peak_of_nothing;
+  }
+
+  static BlockView picked_view(const AttendPicks& args, int32_t block_idx) {
+    const KvBlockRef& ref = args.blocks[static_cast<size_t>(block_idx)];
+    BlockView view;
+    view.k = ref.extent;
+    view.v = ref.extent + int64_t{kBlockTokens} * args.head_dim * block_bytes(args.kv_dtype);
+    view.bias = ref.token_bias;
+    view.n_keys = ref.n_tokens;
+    return view;
+  }
+
+  /// Calls fn(block, tokens that picked it) for the run's blocks, ascending.
+  template <typename Fn>
+  static void for_each_picked(const AttendPicks& args, Fn&& fn) {
+    int at[attend_tokens_max];
+    std::fill(at, at + args.n_tokens, args.pick_begin);
+    const auto pick_of = [&](int t) { return args.picks[int64_t{t} * args.n_picks + at[t]]; };
+    for (;;) {
+      int32_t block_idx = std::numeric_limits<int32_t>::max();
+      for (int t = 0; t < args.n_tokens; ++t) {
+        if (at[t] < args.pick_end) block_idx = std::min(block_idx, pick_of(t));
+      }
+      if (block_idx == std::numeric_limits<int32_t>::max()) return;
+      int32_t picking[attend_tokens_max];
+      size_t n_picking = 0;
+      for (int t = 0; t < args.n_tokens; ++t) {
+        if (at[t] == args.pick_end || pick_of(t) != block_idx) continue;
+        picking[n_picking++] = t;
+        at[t] += 1;
+      }
+      fn(block_idx, std::span<const int32_t>(picking, n_picking));
+    }
   }
 
   /// Queries in lanes: those that picked a block, whatever their tokens and heads, 16 at a time.
-  static void picks(const AttendPicks& args) {
-    if (args.head_dim % 16 != 0) return ops_generic().attend_picks(args);
+  static void picks_in_lanes(const AttendPicks& args) {
     const int state_size = state_floats(args.head_dim);
-    clear_states(args.states, args.n_tokens * args.group, args.head_dim);
-
     ScratchCursor scratch(args.scratch);
     auto* queries = scratch.take<float>(int64_t{TokenLanes::tokens} * args.head_dim);
     auto* states = scratch.take<float>(int64_t{TokenLanes::tokens} * state_size);
@@ -252,35 +358,15 @@ class Attention {
     const TokenLanes lanes(bundle, &scratch);
     bundle.scratch = scratch.rest();
 
-    int at[attend_tokens_max];
-    std::fill(at, at + args.n_tokens, args.pick_begin);
-    const auto pick_of = [&](int t) { return args.picks[int64_t{t} * args.n_picks + at[t]]; };
-    for (;;) {
-      int32_t block_idx = std::numeric_limits<int32_t>::max();
-      for (int t = 0; t < args.n_tokens; ++t) {
-        if (at[t] < args.pick_end) block_idx = std::min(block_idx, pick_of(t));
-      }
-      if (block_idx == std::numeric_limits<int32_t>::max()) return;
-      int32_t picking[attend_tokens_max];
-      int n_picking = 0;
-      for (int t = 0; t < args.n_tokens; ++t) {
-        if (at[t] == args.pick_end || pick_of(t) != block_idx) continue;
-        picking[n_picking++] = t;
-        at[t] += 1;
-      }
-
+    for_each_picked(args, [&](int32_t block_idx, std::span<const int32_t> picking) {
       const KvBlockRef& ref = args.blocks[static_cast<size_t>(block_idx)];
-      BlockView view;
-      view.k = ref.extent;
-      view.v = ref.extent + int64_t{kBlockTokens} * args.head_dim * block_bytes(args.kv_dtype);
-      view.bias = ref.token_bias;
-      view.n_keys = ref.n_tokens;
-      const int n_here = n_picking * args.group;
+      const BlockView view = picked_view(args, block_idx);
+      const int n_here = static_cast<int>(picking.size()) * args.group;
       if (n_here > few_queries_max) block.read(view);
       for (int first = 0; first < n_here; first += TokenLanes::tokens) {
         const int n = std::min(TokenLanes::tokens, n_here - first);
         const auto query_idx = [&](int i) {
-          return picking[(first + i) / args.group] * args.group + (first + i) % args.group;
+          return picking[static_cast<size_t>((first + i) / args.group)] * args.group + (first + i) % args.group;
         };
         const auto put_states = [&] {
           for (int i = 0; i < n; ++i) {
@@ -321,22 +407,7 @@ class Attention {
         lanes.template close<S>(bundle, logits);
         put_states();
       }
-    }
-  }
-
- private:
-  using F = typename S::F;
-
-  /// Above this many tokens, lanes full of tokens beat the transposing of keys.
-  static constexpr int few_tokens_max = 4;
-
-  /// Up to this many queries of one block, transposing its keys costs less than lanes that are empty.
-  static constexpr int few_queries_max = 10;
-
-  static void clear_states(float* states, int n_states, int head_dim) {
-    const int64_t state_size = state_floats(head_dim);
-    std::memset(states, 0, static_cast<size_t>(n_states * state_size) * sizeof(float));
-    for (int m = 0; m < n_states; ++m) states[m * state_size + head_dim] = peak_of_nothing;
+    });
   }
 
   static void tokens_in_lanes(const AttendRun& run) {
@@ -371,6 +442,19 @@ class Attention {
       }
     }
     lanes.close<S>(run, logits);
+  }
+
+  /// REQUIRES: nobody asks for the shares.
+  static void tokens_in_rows(const AttendRun& run) {
+    clear_states(run.states, run.n_tokens * run.group, run.head_dim);
+    ScratchCursor scratch(run.scratch);
+    typename Math::RowBlock block(run, &scratch);
+    for (int b = run.block_begin; b < run.block_end; ++b) {
+      const BlockView view = block_view(run, b);
+      if (view.n_keys == 0) continue;
+      block.read(view, b + 1 < run.block_end ? block_view(run, b + 1) : BlockView{});
+      block.attend(view, run.n_tokens, [](int i) { return i; });
+    }
   }
 
   /// Hides the keys that only later tokens than a lane's see.
@@ -424,39 +508,14 @@ class Attention {
     }
   }
 
-  /// As weigh(), for the keys of one query. Returns the correction.
   static float weigh_query(const AttendRun& run, int block_idx, int m, int n_keys, float* terms) {
-    constexpr int n_vectors = kBlockTokens / S::lanes;
     float* peak = run.states + m * int64_t{state_floats(run.head_dim)} + run.head_dim;
-    if (n_keys == 0) {
-      std::memset(terms, 0, kBlockTokens * sizeof(float));
-      return 1.0f;
+    float block_sum = 0.0f;
+    const float correction = weigh_row<S>(n_keys, peak, terms, &block_sum);
+    if (run.shares != nullptr && n_keys > 0 && m / run.group == run.n_tokens - 1) {
+      run.shares[m % run.group * run.shares_stride + block_idx] = {*peak, block_sum};
     }
-    F top = S::set1(*peak);
-    for (int i = 0; i < n_vectors; ++i) {
-      F logit = S::load(terms + i * S::lanes);
-      logit = S::select_below(logit, unseen<S>(), i * S::lanes, n_keys);
-      S::store(terms + i * S::lanes, logit);
-      top = S::max(top, logit);
-    }
-    const float top_value = S::horizontal_max(top);
-    top = S::set1(top_value);
-    float correction[S::lanes];
-    S::store(correction, exp2_of<S>(S::sub(S::set1(*peak), top)));
-    F partial = S::zero();
-    for (int i = 0; i < n_vectors; ++i) {
-      const F term = exp2_of<S>(S::sub(S::load(terms + i * S::lanes), top));
-      S::store(terms + i * S::lanes, term);
-      partial = S::add(partial, term);
-    }
-    const float block_sum = S::horizontal_sum(partial);
-    float& sum = peak[1];
-    sum = std::fma(sum, correction[0], block_sum);
-    *peak = top_value;
-    if (run.shares != nullptr && m / run.group == run.n_tokens - 1) {
-      run.shares[m % run.group * run.shares_stride + block_idx] = {top_value, block_sum};
-    }
-    return correction[0];
+    return correction;
   }
 };
 

@@ -69,6 +69,7 @@ struct AttendRun {
   std::span<const KvBlockRef> own;      // [n_own_blocks] of this KV head
   int block_begin = 0;                  // in context followed by own
   int block_end = 0;
+  bool beside_picks = false;  // the tokens have picks too, and their states meet
   float* states = nullptr;  // [n_tokens, group], each state_floats(head_dim)
   BlockShare* shares =
       nullptr;  // [group, n_context_blocks + n_own_blocks] of the last token, or null
@@ -76,8 +77,8 @@ struct AttendRun {
   std::byte* scratch = nullptr;  // attend_scratch_bytes(group, head_dim), 64-byte aligned
 };
 
-/// Tokens of one AttendRun.
-inline constexpr int attend_tokens_max = 32;
+/// Tokens of one AttendRun: those of a block, which choose together.
+inline constexpr int attend_tokens_max = 64;
 
 /// Attention of the query heads of a few tokens, which share a KV head, over one run of the blocks
 /// that each token picked.
