@@ -47,6 +47,9 @@ const repetitionPenalty = 1.1;
 /** Work that nobody waits for begins after so long without a question. */
 const quietMs = 3_000;
 
+/** A disk that spoils whatever is written to it has to be heard of. */
+const attemptsMax = 8;
+
 /** An answer is always left room for, however long the conversation. */
 const answerTokensMin = 64;
 
@@ -83,30 +86,30 @@ export class Chat {
     }
   }
 
-  /** Where a damaged file comes to light, what it held is read again, and the question asked once more. */
+  /**
+   * Where a damaged file comes to light, what it held is read again, and the question asked once more: the same KV gives
+   * the same answer, so what was said stands.
+   */
   async #ask(session: Session, request: ChatRequest, startedAt: number): Promise<ChatResult> {
-    const { root, onDelta } = request;
+    const { root } = request;
     const context = await session.context(root);
-    let said = "";
-    const firstDelta = (delta: ChatDelta): void => {
-      if (delta.kind === "text") said += delta.text;
-      onDelta(delta);
-    };
-    try {
-      return await this.#answer(session, context, { ...request, onDelta: firstDelta }, startedAt);
-    } catch (error) {
-      if (!(await context.setAsideFrom(error))) throw error;
+    let said = 0;
+    for (let attempt = 1; ; attempt++) {
+      let repeated = 0;
+      const onDelta = (delta: ChatDelta): void => {
+        if (delta.kind !== "text") return request.onDelta(delta);
+        const text = delta.text.slice(Math.max(0, said - repeated));
+        repeated += delta.text.length;
+        said += text.length;
+        if (text !== "") request.onDelta({ kind: "text", text });
+      };
+      try {
+        return await this.#answer(session, context, { ...request, onDelta }, startedAt);
+      } catch (error) {
+        if (attempt === attemptsMax || !(await context.setAsideFrom(error))) throw error;
+      }
+      this.#options.log.info(`Answering again after a damaged file of ${root}`);
     }
-    // The same KV gives the same answer, so what was said stands.
-    let again = said.length;
-    const secondDelta = (delta: ChatDelta): void => {
-      if (delta.kind !== "text") return onDelta(delta);
-      const text = delta.text.slice(again);
-      again = Math.max(0, again - delta.text.length);
-      if (text !== "") onDelta({ kind: "text", text });
-    };
-    this.#options.log.info(`Answering again after a damaged file of ${root}`);
-    return this.#answer(session, context, { ...request, onDelta: secondDelta }, startedAt);
   }
 
   async #answer(

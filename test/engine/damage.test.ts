@@ -5,6 +5,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CancellationTokenSource } from "vscode-languageserver-protocol/node";
+import { parseRecord } from "../../engine/contexts/context";
 import { silentLog } from "../../engine/log";
 import { dataPaths } from "../../engine/paths";
 import { openSession } from "../../engine/sessions/openSession";
@@ -56,12 +57,13 @@ function repository(): string {
 const question = "What is this?";
 
 /** The repository as it was read and answered from, its segments (the largest first), and an engine that is to open it. */
-async function readOnce() {
+async function readOnce({ withBeginning = false } = {}) {
   const first = await start();
   const client = await first.connect();
   const root = repository();
   const summary = await client.index(root);
   const { text, usage } = await client.ask(root, question, { tokensMax: 24 });
+  while (withBeginning && !hasSavedBeginning(first.folder)) await new Promise((resolve) => setTimeout(resolve, 20));
   expect(usage.attendedBlocks).toBeLessThan(usage.totalBlocks);
   await first.stop();
   const folder = path.join(dataPaths(first.folder).contexts, "segments");
@@ -70,6 +72,15 @@ async function readOnce() {
     .map((name) => path.join(folder, name))
     .sort((a, b) => fs.statSync(b).size - fs.statSync(a).size);
   return { home: first.folder, root, summary, text, files };
+}
+
+/** Whether what every chat begins with is saved: a new engine then reads ahead what it attends to. */
+function hasSavedBeginning(home: string): boolean {
+  const folder = path.join(dataPaths(home).contexts, "records");
+  return fs
+    .readdirSync(folder)
+    .filter((name) => name.endsWith(".json"))
+    .some((name) => (parseRecord(JSON.parse(fs.readFileSync(path.join(folder, name), "utf8")))?.tails.length ?? 0) > 0);
 }
 
 const setAside = (home: string): number => fs.readdirSync(path.join(dataPaths(home).contexts, "damaged")).length;
@@ -113,6 +124,16 @@ describe("a saved context survives", () => {
     expect(answer.text).toBe(text);
     expect(setAside(home)).toBeGreaterThan(0);
     expect(await client.index(root)).toMatchObject({ complete: true, tokens: summary.tokens });
+  });
+
+  it("damage that is found before the question is read", async () => {
+    const { home, root, text, files } = await readOnce({ withBeginning: true });
+    for (const file of files) {
+      for (let at = pageBytes + 100; at < fs.statSync(file).size / 2; at += pageBytes) flip(file, at);
+    }
+    const client = await (await start(home)).connect();
+    expect((await client.ask(root, question, { tokensMax: 24 })).text).toBe(text);
+    expect(setAside(home)).toBeGreaterThan(0);
   });
 
   it("a segment that is cut short while it is open", async () => {
