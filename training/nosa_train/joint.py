@@ -6,17 +6,18 @@ own blocks are all taken and only blocks of the context are chosen among.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
-from .attention import flex
+from .gathered import Batch, batches, over_chosen, over_everything, widened, within_parts
 from .model import Decoder, Layer, Projection, rotate
-from .sparse import BLOCK, PAD, STRIDE, TILE, Budget, window_means, with_bias
+from .sparse import BLOCK, PAD, STRIDE, Budget, window_means
 
+Scorer = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [T,H,D], k and v [T,G,D] -> [T,G]
 STEADY = 0.3  # how sharply the soft count of misses tells chosen from not chosen, in nats of score
 
 
@@ -44,12 +45,11 @@ class Plan:
     window_ok: Tensor  # [Wc] complete windows of the context
     free: Tensor  # [Bc] blocks of the context that may be chosen: all with text but the first
     own: Tensor  # [Tq, Bt] the tail's own blocks
-    prefill: BlockMask | Tensor
-    everything: BlockMask | Tensor
+    prefill: list[Batch]
+    asked: list[Batch]  # the tails alone, counted from the first
 
 
-def plan(row: JointRow, groups: int, group: int, use_flex: bool) -> Plan:
-    """`groups` key heads serve `group` query heads each."""
+def plan(row: JointRow) -> Plan:
     parts, context = row.parts, row.context
     chunks = parts.view(-1, STRIDE)
     whole = (chunks == chunks[:, :1]).all(1) & (chunks[:, 0] != PAD)
@@ -65,64 +65,9 @@ def plan(row: JointRow, groups: int, group: int, use_flex: bool) -> Plan:
     free = (block_part[: context // BLOCK] >= 0) & (blocks[: context // BLOCK] > 0)
     own = (block_part[None, context // BLOCK :] == row.tails[:, None]) & (blocks[None, context // BLOCK :] <= (queries // BLOCK)[:, None])
     usable = parts != PAD
-    everything = torch.cat(((block_part[: context // BLOCK] >= 0).expand(len(queries), -1), own), 1).expand(groups, -1, -1).contiguous()
-    open_to_all = tail_mask(usable, context, everything, group, use_flex)
-    return Plan(row, usable, window_seen, pairs[: context // STRIDE - 1], free, own, _prefill_mask(row, use_flex), open_to_all)
-
-
-def _ordered(tiles: Tensor) -> tuple[Tensor, Tensor]:
-    number = tiles.sum(-1, dtype=torch.int32)
-    return number, tiles.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
-
-
-def _prefill_mask(row: JointRow, use_flex: bool) -> BlockMask | Tensor:
-    """The header sees itself, a segment the header and itself; parts stand in rising order."""
-    parts = row.parts[: row.context]
-
-    def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (j <= i) & ((parts[j] == 0) | (parts[j] == parts[i])) & ((parts[i] == PAD) == (parts[j] == PAD))
-
-    if not use_flex:
-        at = torch.arange(len(parts), device=parts.device)
-        return rule(at, at, at[:, None], at[None])[None]
-    of_tiles = parts.view(-1, TILE)
-    real = of_tiles != PAD
-    low, high = of_tiles.masked_fill(~real, 10**6).amin(1), of_tiles.masked_fill(~real, -1).amax(1)
-    tile = torch.arange(len(low), device=parts.device)
-    seen = (low[:, None] <= high[None]) & (low[None] <= high[:, None]) | (low == 0)[None]
-    seen = (seen | (tile[:, None] == tile[None])) & (tile[None] <= tile[:, None])
-    number, order = _ordered(seen[None, None])
-    return BlockMask.from_kv_blocks(number, order, BLOCK_SIZE=TILE, mask_mod=rule, seq_lengths=(len(parts), len(parts)))
-
-
-def tail_mask(usable: Tensor, context: int, blocks: Tensor, group: int, use_flex: bool) -> BlockMask | Tensor:
-    """The mask of chosen blocks [G, Tq, B], for `group` query heads a key head. One rule for all, so that one kernel is compiled."""
-    if not use_flex:
-        at = torch.arange(len(usable), device=usable.device)
-        fine = usable & (at[None] <= at[context:, None])
-        return blocks.repeat_interleave(BLOCK, dim=-1) & fine
-    groups, queries, count = blocks.shape
-    tiles = blocks.view(groups, queries // TILE, TILE, count // 2, 2).any(2).any(-1)
-    number, order = _ordered(tiles.repeat_interleave(group, dim=0)[None])
-    query_at = torch.arange(context, len(usable), device=usable.device)
-    key_head = torch.arange(groups, device=usable.device).repeat_interleave(group)
-
-    def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return blocks[key_head[h], i, j // BLOCK] & usable[j] & (j <= query_at[i])
-
-    return BlockMask.from_kv_blocks(number, order, BLOCK_SIZE=TILE, mask_mod=rule, seq_lengths=(queries, len(usable)))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | Tensor, scale: float) -> Tensor:
-    """q [Tq,H,D], k [Tk,G,D], v [Tk,G,Dv] -> [Tq,H,Dv]."""
-    if isinstance(mask, BlockMask):
-        q, k, v = (t.transpose(0, 1)[None].contiguous() for t in (q, k, v))
-        return flex(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
-    repeat = q.shape[1] // k.shape[1]
-    seen = mask if mask.shape[0] == 1 else mask.repeat_interleave(repeat, dim=0)
-    k, v = (t.repeat_interleave(repeat, dim=1).float() for t in (k, v))
-    logits = (torch.einsum("qhd,khd->hqk", q.float(), k) * scale).masked_fill(~seen, -1e30)
-    return torch.einsum("hqk,khd->qhd", logits.softmax(-1) * seen, v).to(q.dtype)
+    plain = parts.cpu().numpy()
+    of_context, of_tails = batches(plain[:context], parts.device, True), batches(plain[context:], parts.device, False)
+    return Plan(row, usable, window_seen, pairs[: context // STRIDE - 1], free, own, of_context, of_tails)
 
 
 def block_scores(share: Tensor, blocks: int) -> Tensor:
@@ -300,37 +245,38 @@ def teach(model: Decoder, plan: Plan) -> Pass:
     cos, sin = model.angles(row.positions)
     x = F.embedding(row.ids, model.embedding)
     c, outputs = row.context, []
-    repeat = model.config.group
     for layer in model.layers:
         q, k, v = _layer_in(layer, x, cos, sin, False)
         scale = q.shape[-1] ** -0.5
-        read = [t[:c].transpose(0, 1)[None] for t in (q, k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1))]
-        of_context = F.scaled_dot_product_attention(*read, is_causal=True, scale=scale)[0].transpose(0, 1)
-        of_tails = attend(q[c:], k, v, plan.everything, scale)
+        of_context = within_parts(q[:c], k[:c], v[:c], plan.prefill, scale)
+        of_tails = over_everything(q[c:], k, v, plan.usable, plan.asked, scale)
         outputs.append(of_tails)
         x = _layer_out(layer, x, torch.cat((of_context, of_tails)), False)
     return Pass(model.norm(x[c:]), outputs, [])
 
 
-def learn(model: Decoder, plan: Plan, policy: str, budget: Budget, sharpness: Tensor, watch: Watch, use_flex: bool) -> Pass:
-    """The adapted model in the product's layout; tails attend by `policy` ("full" or "nosa"). sharpness [2, layers, G]."""
+def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: Watch, scorer: Scorer | None = None) -> Pass:
+    """The adapted model in the product's layout; tails attend to the blocks that they choose. sharpness [2, layers, G].
+
+    With a `scorer` the base model instead: it ranks by it, and nothing is added to its logits.
+    """
     row = plan.row
     cos, sin = model.angles(row.positions)
     x = F.embedding(row.ids, model.embedding)
     c, outputs, chosen = row.context, [], []
     for layer in model.layers:
-        q, k, v = _layer_in(layer, x, cos, sin, True)
-        assert layer.eviction is not None
-        cis = layer.eviction(v)
-        mask = plan.everything
-        if policy == "nosa":
-            picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index)
-            chosen.append(picked)
-            mask = tail_mask(plan.usable, c, picked.blocks, model.config.group, use_flex)
+        q, k, v = _layer_in(layer, x, cos, sin, scorer is None)
+        if scorer is None:
+            assert layer.eviction is not None
+            cis = layer.eviction(v)
+        else:
+            cis = scorer(layer.index, q, k, v)
+        picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index)
+        chosen.append(picked)
         scale = q.shape[-1] ** -0.5
-        q, k = with_bias(q, k, cis)
-        of_context = attend(q[:c], k[:c], v[:c], plan.prefill, scale)
-        of_tails = attend(q[c:], k, v, mask, scale)
+        q, k = widened(q, k, cis if scorer is None else torch.zeros_like(cis))
+        of_context = within_parts(q[:c], k[:c], v[:c], plan.prefill, scale)
+        of_tails = over_chosen(q[c:], k, v, picked.blocks, plan.usable, scale)
         outputs.append(of_tails)
-        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), True)
+        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), scorer is None)
     return Pass(model.norm(x[c:]), outputs, chosen)

@@ -87,8 +87,8 @@ class Weights:
     answer: float = 0.2
     align: float = 0.2
     rank: float = 0.1
-    moves: float = 0.02
-    find: float = 0.05
+    moves: float = 0.01
+    find: float = 0.03
 
 
 class Others:
@@ -150,14 +150,13 @@ def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, want
     return surrogate - surrogate.detach() + value, {"kl": sums[0], "text": sums[1], "answer": sums[2]}
 
 
-def step_loss(model: Decoder, sharpness: Tensor, step: Step, policy: str, budget: Budget, weights: Weights, rng: random.Random,
+def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, weights: Weights, rng: random.Random,
               others: Others, device: str) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    use_flex, config = device != "cpu", model.config
     student, teacher = step.rows(device)
-    taught = teach(model, plan(teacher, config.kv_heads, config.group, use_flex))
+    taught = teach(model, plan(teacher))
     watch = others.watch(step.repository, step.steady(rng), torch.tensor(step.look(rng), device=device))
-    planned = plan(student, config.kv_heads, config.group, use_flex)
-    ours = learn(model, planned, policy, budget, sharpness, watch, use_flex)
+    planned = plan(student)
+    ours = learn(model, planned, budget, sharpness, watch)
 
     tails = student.tails
     written, asked = np.zeros(len(tails), dtype=np.float32), np.zeros(len(tails), dtype=np.float32)
@@ -172,12 +171,11 @@ def step_loss(model: Decoder, sharpness: Tensor, step: Step, policy: str, budget
         (a[rows].float() - b[rows].float()).square().mean() / b[rows].float().square().mean() for a, b in zip(ours.outputs, taught.outputs, strict=True)
     ]).mean()  # fmt: skip
     loss, parts["align"] = loss + weights.align * align, align.detach()
-    if ours.chosen:
-        rank, moves, find = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("rank", "moves", "find"))
-        loss = loss + weights.rank * rank + weights.moves * moves + weights.find * find
-        misses, caught = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("misses", "caught"))
-        parts |= {"rank": rank.detach(), "moves": moves.detach(), "find": find.detach(), "misses": misses, "caught": caught}
-        others.add(step.repository, ours.chosen, planned.window_ok)
+    rank, moves, find = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("rank", "moves", "find"))
+    loss = loss + weights.rank * rank + weights.moves * moves + weights.find * find
+    misses, caught = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("misses", "caught"))
+    parts |= {"rank": rank.detach(), "moves": moves.detach(), "find": find.detach(), "misses": misses, "caught": caught}
+    others.add(step.repository, ours.chosen, planned.window_ok)
     return loss, parts
 
 
@@ -186,11 +184,9 @@ def schedule(progress: float) -> float:
     return min(1.0, progress / 0.03) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def draw_policy(progress: float, warm_up: float, rng: random.Random) -> tuple[str, Budget]:
-    """Dense with bias while warming up; then sparse at several budgets, one step in six still dense."""
-    if progress < warm_up or rng.random() < 1 / 6:
-        return "full", Budget()
-    return "nosa", Budget(total=rng.choice([64, 64, 64, 64, 48, 96, 40]))
+def draw_budget(rng: random.Random) -> Budget:
+    """Mostly the product's own number of blocks; others keep the model usable at them."""
+    return Budget(total=rng.choice([64, 64, 64, 64, 48, 96, 40]))
 
 
 def draw_layout(product: Layout, rng: random.Random) -> Layout:
@@ -320,6 +316,7 @@ def main() -> None:
     parser.add_argument("--from-adapter", type=Path, help="an adapter of the same rank to begin from")
     parser.add_argument("--seconds", type=float, default=840, help="training time over all restarts")
     parser.add_argument("--this-run", type=float, default=1e9, help="stop this process so many seconds after its start, to be restarted")
+    parser.add_argument("--until", type=float, help="end at this time (seconds since 1970), instead of after --seconds")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--lr", type=float, default=3e-4)
@@ -338,7 +335,7 @@ def main() -> None:
         dist.init_process_group("nccl")
         torch.cuda.set_device(rank)
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    torch._dynamo.config.recompile_limit = 64
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     torch.backends.cuda.matmul.allow_tf32 = True
     product = Layout("segments", "raw", args.size, args.group)
     done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
@@ -361,15 +358,16 @@ def main() -> None:
 
     published = time.monotonic()
     print(f"from step {trainer.progress.step} ({trainer.progress.seconds:.0f} s); {world} process(es); {published - begun:.0f} s to get ready", flush=True)
-    warm_up = 0.06 if args.from_adapter is None else 0.0
     own_rng, others = random.Random(rank), Others()
+    if args.until is not None:
+        args.seconds = trainer.progress.seconds + args.until - time.time()
     while (fraction := _fraction(trainer.progress, args, begun, device)) < 1:
         mark = time.monotonic()
         step = next(steps)
         waited = time.monotonic() - mark
-        policy, budget = draw_policy(fraction, warm_up, rng)
+        budget = draw_budget(rng)
         try:
-            loss, parts = step_loss(model, trainer.sharpness, step, policy, budget, Weights(), own_rng, others, device)
+            loss, parts = step_loss(model, trainer.sharpness, step, budget, Weights(), own_rng, others, device)
             loss.backward()
         except torch.OutOfMemoryError:
             if world > 1:
@@ -384,7 +382,7 @@ def main() -> None:
         trainer.progress.seconds += now - mark
         if log is not None:
             tails = int((step.student[2][step.student_context :] != PAD).sum())
-            row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "policy": policy, "total": budget.total,
+            row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "total": budget.total,
                    "context": int((step.student[2][: step.student_context] != PAD).sum()), "tails": tails, "ms": round(1000 * (now - mark)),
                    "waited": round(1000 * waited), **{k: round(v, 4) for k, v in values.items()}}  # fmt: skip
             log.write(json.dumps(row) + "\n")

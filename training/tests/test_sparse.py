@@ -17,6 +17,7 @@ from nosa_train.model import Decoder, random_tensors
 from nosa_train.repos import SourceFile
 from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
+from nosa_train.gathered import over_chosen, widened
 from nosa_train.joint import JointRow, Watch, learn, plan, teach
 from nosa_train.train import Others, Weights, build_step, step_loss
 
@@ -134,6 +135,34 @@ def test_flex_agrees_with_the_reference(adapted, monkeypatch, policy, budget):
     torch.testing.assert_close(answer(adapted, lengths, policy, budget, False), answer(adapted, lengths, policy, budget, True), atol=2e-4, rtol=1e-3)
 
 
+def test_gathered_attention_has_the_gradients_of_the_plain_one():
+    row = joint_row([10, 300, 500, 70], [150, 70])
+    generator = torch.Generator().manual_seed(2)
+    total, queries = len(row.parts), len(row.tails)
+    q, k, v = (torch.randn(total, n, 8, generator=generator) for n in (6, 2, 2))
+    cis = torch.randn(total, 2, generator=generator)
+    blocks = torch.rand(2, queries, total // BLOCK, generator=generator) < 0.5
+    blocks[..., 0] = True
+    weights = torch.randn(queries, 6, 8, generator=generator) * (row.tails != PAD)[:, None, None]
+    usable = row.parts != PAD
+    results = []
+    for is_gathered in (True, False):
+        leaves = [t.clone().requires_grad_() for t in (q, k, v, cis)]
+        if is_gathered:
+            wide_q, wide_k = widened(leaves[0], leaves[1], leaves[3])
+            out = over_chosen(wide_q[row.context :], wide_k, leaves[2], blocks, usable, 8**-0.5)
+        else:
+            at = torch.arange(total)
+            seen = blocks.repeat_interleave(BLOCK, -1) & usable & (at[None] <= at[row.context :, None])
+            keys, values = (t.repeat_interleave(3, 1) for t in (leaves[1], leaves[2]))
+            logits = torch.einsum("qhd,khd->hqk", leaves[0][row.context :], keys) * 8**-0.5 + leaves[3].repeat_interleave(3, 1).T[:, None]
+            out = torch.einsum("hqk,khd->qhd", logits.masked_fill(~seen.repeat_interleave(3, 0), float("-inf")).softmax(-1), values)
+        (out * weights).sum().backward()
+        results.append([out.detach()[row.tails != PAD], *(t.grad for t in leaves)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 def joint_row(lengths: list[int], tails: list[int]) -> JointRow:
     context_parts, tail_parts = rows(lengths, tails)
     total, context = len(context_parts) + len(tail_parts), len(context_parts)
@@ -143,21 +172,19 @@ def joint_row(lengths: list[int], tails: list[int]) -> JointRow:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("policy", "budget"), [("full", Budget()), ("nosa", Budget(10, 4, 17)), ("nosa", Budget(8, 3, 17)), ("nosa", Budget())])
-@pytest.mark.parametrize("use_flex", [False, True])
-def test_context_and_tails_together_are_what_they_are_apart(adapted, monkeypatch, policy, budget, use_flex):
-    monkeypatch.setattr(attention, "_compiled_flex", attention.flex_attention)
+@pytest.mark.parametrize("budget", [Budget(10, 4, 17), Budget(8, 3, 17), Budget()])
+def test_context_and_tails_together_are_what_they_are_apart(adapted, budget):
     row = joint_row([10, 300, 500, 70, 900], [150, 70])
     apart = SparseContext(row.parts[: row.context], CONFIG.group, False)
     apart.keep_chosen = True
     adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
-    wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails, policy, budget))
+    wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails, "nosa", budget))
     watch = Watch(slice(0, 100), torch.arange(0, 140, 10), [], torch.zeros(0))
     sharpness = torch.ones(2, CONFIG.layers, CONFIG.kv_heads)
-    got = learn(adapted, plan(row, CONFIG.kv_heads, CONFIG.group, use_flex), policy, budget, sharpness, watch, use_flex)
+    got = learn(adapted, plan(row), budget, sharpness, watch)
     real = row.tails != PAD
     torch.testing.assert_close(got.hidden[real], wanted[real], atol=2e-4, rtol=1e-3)
-    for ours, theirs in zip(got.chosen, apart.chosen, strict=bool(got.chosen)):
+    for ours, theirs in zip(got.chosen, apart.chosen, strict=True):
         assert torch.equal(ours.blocks[:, real], theirs[:, real])
 
 
@@ -169,7 +196,7 @@ def test_the_teacher_reads_one_sequence_without_the_adapter(adapted):
     adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
     wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails))
     adapter.set_enabled(adapted, True)
-    got = teach(adapted, plan(row, CONFIG.kv_heads, CONFIG.group, False))
+    got = teach(adapted, plan(row))
     real = row.tails != PAD
     torch.testing.assert_close(got.hidden[real], wanted[real], atol=2e-4, rtol=1e-3)
 
@@ -207,7 +234,7 @@ def test_training_lowers_the_loss_and_the_file_round_trips(tmp_path):
     history, others = [], Others()
     for number in range(6):
         again = replace(step, repository=f"demo{number % 2}")  # every other one finds foreign keys beside its own
-        loss, parts = step_loss(model, sharpness, again, "nosa", Budget(8, 3, 17), Weights(), random.Random(0), others, "cpu")
+        loss, parts = step_loss(model, sharpness, again, Budget(8, 3, 17), Weights(), random.Random(0), others, "cpu")
         loss.backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in [*eviction, *updates, sharpness])
         optimizer.step()
