@@ -65,13 +65,20 @@ export function merge(figures, parts, { model: id }) {
   for (const { size, answers } of parts.flat()) {
     const all = bySize.get(size) ?? {};
     bySize.set(size, all);
-    for (const [method, own] of Object.entries(answers)) all[method] = [...(all[method] ?? []), ...own];
+    for (const [method, own] of Object.entries(answers)) {
+      all[method] ??= new Map();
+      // A question that was asked again counts once.
+      for (const each of own) all[method].set(each.place, each);
+    }
   }
   const sizes = [...bySize.keys()].sort((a, b) => parseInt(a, 10) - parseInt(b, 10));
   return sizes.map((size) => {
     const found = Object.entries(bySize.get(size)).sort(([a], [b]) => orderOf(a) - orderOf(b));
     const answers = Object.fromEntries(
-      found.map(([method, own]) => [method, own.sort((a, b) => a.at - b.at || (a.place < b.place ? -1 : 1))]),
+      found.map(([method, own]) => [
+        method,
+        [...own.values()].sort((a, b) => a.at - b.at || (a.place < b.place ? -1 : 1)),
+      ]),
     );
     report(figures, `${id}, ${size}`, answers);
     return { size, answers };
