@@ -32,6 +32,19 @@ const goals = [
     goal: 0.75,
     better: "higher",
   },
+  ...[
+    ["decode over 512 tokens", 1],
+    ["decode over 32 k", 1.5],
+    ["prefill of 8 k", 0.8],
+    ["indexing 32 k", 1.5],
+  ].map(([task, goal]) => ({
+    figure: "beside llama.cpp",
+    when: (line) => line.task === task,
+    key: "ratio",
+    unit: "x",
+    goal,
+    better: "higher",
+  })),
   {
     figure: "decode 8B",
     when: (line) => "resume to first token ms" in line,
@@ -50,7 +63,7 @@ export async function run(figures, options) {
   mkdirSync(folder, { recursive: true });
   const json = path.join(folder, "figures.json");
   const what = typeof options.only === "string" ? options.only.split(",") : ["gather", "decode-8b", "many"];
-  const more = ["model", "tokens", "context", "steps", "layers", "host-gib"].flatMap((name) =>
+  const more = ["model", "tokens", "context", "steps", "layers", "host-gib", "llama-bench"].flatMap((name) =>
     typeof options[name] === "string" ? [`--${name}`, options[name]] : [],
   );
   await runProgram("bash", [inRoot("bench/gpu/run.sh"), folder, ...what, ...more, "--json", json], {
@@ -58,7 +71,13 @@ export async function run(figures, options) {
     env: { NVCC: toolkit.nvcc },
     onText: (text) => process.stdout.write(text),
   });
-  for (const line of JSON.parse(readFileSync(json, "utf8"))) addFigures(figures, line);
+  const lines = JSON.parse(readFileSync(json, "utf8"));
+  for (const line of lines) addFigures(figures, line);
+  // As many sequences as fit: the best point counts.
+  const over = lines.filter((line) => line.method === "nosa, 128 slots").map((line) => line["over full"]);
+  if (over.length > 0) {
+    figures.add("many sequences: nosa over full, best point", Math.max(...over), "x", { goal: 5.04, better: "higher" });
+  }
 }
 
 /** Every number of a line; those that have one beside their goal. */

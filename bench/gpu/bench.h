@@ -52,6 +52,7 @@ struct Settings {
   int layers = 32;             // --layers, of the 8B shape
   double host_gib = 100;       // --host-gib
   std::string library;         // --library: libnosa_cuda.so
+  std::string llama_bench;     // --llama-bench: llama.cpp's benchmark, built for this GPU
   int prompt = 4096;           // --prompt, tokens that a session reads
 };
 
@@ -67,6 +68,10 @@ std::unique_ptr<cuda::ModelSource> random_8b(int n_layers, std::vector<std::byte
 /// Bytes that one decode step must read at least: weights, compressed keys and attended blocks.
 double step_bytes(cuda::Runner& runner, const cuda::ModelSource& source, int n_seqs, int n_tokens, int n_attended_blocks);
 
+/// Makes every stream of a decode step fetch `fresh` blocks on average, see force_scores.h. The memory must outlive the
+/// runner. `n_tokens`: of the shortest sequence.
+cuda::DeviceBuffer force_misses(cuda::Runner& runner, const cuda::RunnerOptions& options, int n_tokens, double fresh);
+
 /// A sequence of `n_tokens` tokens whose blocks hold random numbers.
 cuda::SequenceKey fabricate(cuda::Runner& runner, int n_tokens, uint32_t seed);
 
@@ -79,6 +84,8 @@ void decode_8b(Figures& figures, const Settings& settings, const Ceilings& ceili
 /// What it finds of misses is what many() forces afterwards.
 void decode_model(Figures& figures, Settings& settings, const Ceilings& ceilings);
 void engine_session(Figures& figures, const Settings& settings);
+/// Ours and llama.cpp's in turns.
+void beside_llama(Figures& figures, const Settings& settings);
 void many(Figures& figures, const Settings& settings, const Ceilings& ceilings);
 
 }  // namespace nosa::bench

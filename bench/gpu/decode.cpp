@@ -6,7 +6,6 @@
 #include <fstream>
 
 #include "bench.h"
-#include "force_scores.h"
 #include "model/device_source.h"
 
 namespace nosa::bench {
@@ -71,10 +70,7 @@ void decode_8b(Figures& figures, const Settings& settings, const Ceilings& ceili
     auto runner = must(cuda::Runner::create(*source, options, shared), "opening the GPU");
     shared.model = runner->model();
     if (!c.resident) fill_random(runner->pool().host(0), size_t(options.n_pages) * runner->pool().page_bytes());
-    runner->step().after_scores = [&](int layer, const cuda::ScoreBlocksParams& scores, const uint32_t* step, cudaStream_t stream) {
-      const cuda::StepOptions& o = options.step;
-      return force_scores({scores, step, o.budget.query_picks(), float(c.fresh), layer, o.budget.window_blocks}, stream);
-    };
+    const cuda::DeviceBuffer forced = force_misses(*runner, options, settings.context, c.fresh);
     const cuda::SequenceKey key = fabricate(*runner, settings.context, 1);
 
     double resume_seconds = 0;

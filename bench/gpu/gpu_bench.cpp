@@ -1,5 +1,5 @@
 // The benchmark of the CUDA part: gpu_bench WHAT... [--option value]...
-//   WHAT       gather, decode-8b, decode-model, many, session
+//   WHAT       gather, decode-8b, decode-model, many, session, beside-llama
 //   --json     where the figures go; they are printed too, a line each
 #include <cstdlib>
 #include <cstring>
@@ -86,7 +86,7 @@ int run(int argc, char** argv) {
                                                     {"--infllm-exact-misses", &settings.infllm_exact_misses},
                                                     {"--host-gib", &settings.host_gib}};
     const std::map<std::string, int*> counts = {{"--context", &settings.context}, {"--steps", &settings.steps}, {"--layers", &settings.layers}, {"--prompt", &settings.prompt}};
-    const std::map<std::string, std::string*> texts = {{"--model", &settings.model}, {"--tokens", &settings.tokens}, {"--json", &json}, {"--library", &settings.library}};
+    const std::map<std::string, std::string*> texts = {{"--model", &settings.model}, {"--tokens", &settings.tokens}, {"--json", &json}, {"--library", &settings.library}, {"--llama-bench", &settings.llama_bench}};
     if (const auto number = numbers.find(word); number != numbers.end()) {
       *number->second = std::atof(value);
     } else if (const auto count = counts.find(word); count != counts.end()) {
@@ -109,10 +109,12 @@ int run(int argc, char** argv) {
       decode_model(figures, settings, ceilings);
     } else if (name == "many") {
       many(figures, settings, ceilings);
+    } else if (name == "beside-llama") {
+      beside_llama(figures, settings);
     } else if (name == "session") {
       engine_session(figures, settings);
     } else {
-      fail("There is no benchmark " + name + ": gather, decode-8b, decode-model, many, session.");
+      fail("There is no benchmark " + name + ": gather, decode-8b, decode-model, many, session, beside-llama.");
     }
   }
   if (!json.empty()) figures.write(json);

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "bench.h"
+#include "force_scores.h"
 
 namespace nosa::bench {
 namespace {
@@ -87,6 +88,35 @@ void fill_random(std::byte* memory, size_t bytes) {
   for (std::thread& thread : threads) thread.join();
   const size_t rest = bytes - n_copies * n;
   if (rest > 0) std::memcpy(memory + n_copies * n, memory, rest);
+}
+
+cuda::DeviceBuffer force_misses(cuda::Runner& runner, const cuda::RunnerOptions& options, int n_tokens, double fresh) {
+  const cuda::ModelShape& shape = runner.shape();
+  const SelectionBudget& budget = options.step.budget;
+  const size_t layer_stride = size_t(options.n_seqs_max) * size_t(shape.n_kv_heads) * size_t(options.n_blocks_max);
+  auto memory = must(cuda::DeviceBuffer::create(layer_stride * size_t(shape.n_layers) * sizeof(float2), "scores"), "forcing scores");
+  ForcedPicks picks = {};
+  picks.best = memory.as<float2>();
+  picks.n_layers = shape.n_layers;
+  picks.n_rows = options.n_seqs_max;
+  picks.n_kv_heads = shape.n_kv_heads;
+  picks.n_blocks_max = options.n_blocks_max;
+  picks.n_free = n_tokens / kBlockTokens - budget.window_blocks - 1;
+  picks.n_picks = options.step.policy == Policy::kNosa ? budget.query_picks()
+                                                       : budget.total_blocks - budget.sink_blocks - budget.window_blocks;
+  picks.fresh = float(fresh);
+  must(set_forced_picks(picks, runner.stream()), "forcing scores");
+  must(runner.synchronise(), "forcing scores");
+  cuda::DecodeStep::ForcedScores& forced = runner.step().forced_scores;
+  forced.best = picks.best;
+  forced.layer_stride = layer_stride;
+  // Strides are those of all rows, whatever rows a step has.
+  forced.prepare = [picks](const uint32_t* step, int, cudaStream_t stream) {
+    ForcedPicks now = picks;
+    now.step = step;
+    return move_forced_picks(now, stream);
+  };
+  return memory;
 }
 
 cuda::SequenceKey fabricate(cuda::Runner& runner, int n_tokens, uint32_t seed) {

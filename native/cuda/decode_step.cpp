@@ -355,6 +355,9 @@ Status DecodeStep::enqueue(const Kind& kind, cudaStream_t stream) {
   angles.magnitude = shape.rope_magnitude;
   NOSA_CUDA_TRY(rope_angles(angles, stream), computing);
   NOSA_CUDA_TRY(embed({model_.embedding(), b.ids, b.x, n_rows}, stream), computing);
+  if (forced_scores.prepare && kind.n_queries == 1) {
+    NOSA_CUDA_TRY(forced_scores.prepare(b.step, n_rows, stream), computing);
+  }
   for (int layer = 0; layer < shape.n_layers; ++layer) NOSA_TRY(enqueue_layer(layer, kind, stream));
   if (kind.n_queries == 1) NOSA_TRY(enqueue_draw(kind, stream));
 
@@ -525,7 +528,6 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
   score.head_dim = shape.head_dim;
   score.total_blocks = budget.total_blocks;
   NOSA_CUDA_TRY(score_blocks(score, stream), computing);
-  if (after_scores) NOSA_CUDA_TRY(after_scores(layer, score, b.step, stream), computing);
 
   SelectBlocksParams select = {};
   select.rows = step_rows;
@@ -533,7 +535,8 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
   select.slots = lanes_.stream_slots(layer);
   select.side_car = pool_.side_car(layer);
   select.ranking = ranking(layer);
-  select.best = b.best;
+  const bool forced = forced_scores.best != nullptr && kind.n_queries == 1;
+  select.best = forced ? forced_scores.best + size_t(layer) * forced_scores.layer_stride : b.best;
   select.step = b.step;
   select.selected = b.selected;
   select.n_selected = b.n_selected;

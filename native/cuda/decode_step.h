@@ -90,9 +90,14 @@ class DecodeStep {
   /// Fails with kIo when a selection did not fit its slots; the answer is void then.
   Status check(cudaStream_t stream);
 
-  /// Called while a graph is captured, between scoring and selecting, with the layer: a benchmark may put scores of its own
-  /// there. Set before the first step.
-  std::function<cudaError_t(int layer, const ScoreBlocksParams& scores, const uint32_t* step, cudaStream_t stream)> after_scores;
+  /// For benchmarks, set before the first step: scores to choose by in place of the computed ones.
+  struct ForcedScores {
+    float2* best = nullptr;  // [n_layers, n_rows, n_kv_heads, n_blocks_max] for decode steps, or null
+    size_t layer_stride = 0;
+    /// Called while a step is captured, at its beginning: enqueues what prepares `best`.
+    std::function<cudaError_t(const uint32_t* step, int n_rows, cudaStream_t stream)> prepare;
+  };
+  ForcedScores forced_scores;
 
  private:
   struct Buffers;

@@ -2,7 +2,9 @@
 // prefills and steps of several sequences. Wherever the CPU's two best tokens are further apart than rounding explains,
 // both must draw the same one.
 //
-//   same_tokens [--steps N]      exit code 1 when a token differs; NOSA_SEED repeats a run
+//   same_tokens [--steps N] [--setup I]      steps of every setup, or of one alone
+//
+// Exit code 1 when a token differs; NOSA_SEED repeats a run.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -294,8 +296,10 @@ class Walk {
 int run(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // What was found so far is there when time runs out.
   int n_steps = 2000;
+  int only = -1;
   for (int i = 1; i + 1 < argc; ++i) {
     if (std::strcmp(argv[i], "--steps") == 0) n_steps = std::atoi(argv[i + 1]);
+    if (std::strcmp(argv[i], "--setup") == 0) only = std::atoi(argv[i + 1]);
   }
   const char* given = std::getenv("NOSA_SEED");
   const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
@@ -303,6 +307,7 @@ int run(int argc, char** argv) {
   std::mt19937_64 random(seed);
   bool good = true;
   for (const Setup& setup : setups) {
+    if (only >= 0 && &setup != &setups[only % std::ssize(setups)]) continue;
     Counts counts = Walk(setup, random, n_steps).run();
     std::ranges::sort(counts.errors);
     const auto at = [&](double share) { return counts.errors[size_t(share * double(counts.errors.size() - 1))]; };
