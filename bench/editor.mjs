@@ -94,7 +94,8 @@ export async function run(figures, options) {
     figures.add("activation, as the editor shows it", await activation(editor), "ms", { goal: 100, better: "lower" });
     console.log(`Reading ${files.length} files, some ${repositoryTokens} tokens, unless an earlier run has.`);
     await readRepository(editor, path.basename(workspace));
-    await logCompletions(editor);
+    // Each completion's cost is written to the log from now on.
+    await editor.logEverything();
     await watchScreen(editor.page);
     const typing = { editor, port, answers: new Answers(editor.home) };
     const places = () => stretches(files, seed);
@@ -234,19 +235,6 @@ async function readRepository(editor, name) {
   await done.waitFor({ timeout: 600_000 });
   await editor.command("Notifications: Clear All Notifications");
   await editor.page.locator(".notification-toast").first().waitFor({ state: "detached" });
-}
-
-/** The extension writes each completion's cost to its log from now on. */
-async function logCompletions(editor) {
-  const widget = editor.page.locator(".quick-input-widget:visible");
-  const pick = async (text) => {
-    await widget.locator("input.input").first().fill(text);
-    await widget.locator(".monaco-list-row.focused", { hasText: text }).first().waitFor();
-    await editor.page.keyboard.press("Enter");
-  };
-  await editor.command("Developer: Set Log Level...");
-  await pick("Nosa");
-  await pick("Debug");
 }
 
 /** What the editor itself measured of our start: loading the code and activating it. */

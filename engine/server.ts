@@ -349,11 +349,12 @@ class Client {
     const { textDocument, position, context } = params;
     const document = this.documents.get(textDocument.uri);
     if (document === undefined || this.#server.draining) return [];
-    const engine = await this.#options.engine;
+    // Now, as the position is of this text: the next key may be here before the engine is.
     const text = document.getText();
     const selected = context.selectedCompletionInfo;
     const at = document.offsetAt(selected === undefined ? position : selected.range.start);
     const after = document.offsetAt(selected === undefined ? position : selected.range.end);
+    const engine = await this.#options.engine;
     const root = await this.#rootOf(engine, textDocument.uri);
     const completions = await engine.completions.complete({
       ...root,

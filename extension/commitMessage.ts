@@ -66,12 +66,14 @@ export class CommitMessage implements Disposable {
     paths: readonly string[],
     running: CancellationTokenSource,
   ): Promise<void> {
-    let written = box.value;
+    // The editor repeats what it was given a moment later: until then the box says what was written into it before.
+    const written = new Set([box.value]);
     let answer = "";
     const put = (): void => {
-      if (box.value !== written) return running.cancel();
-      written = messageFrom(answer);
-      box.value = written;
+      if (!written.has(box.value)) return running.cancel();
+      const message = messageFrom(answer);
+      written.add(message);
+      box.value = message;
     };
     const known = this.#knownRoot(root);
     const pins = known === "" ? [] : paths.map((path) => ({ path, startLine: 0, endLine: 0 }));
@@ -87,7 +89,7 @@ export class CommitMessage implements Disposable {
     );
     answer = result.text;
     put();
-    if (written === "") window.setStatusBarMessage(l10n.t("The model wrote no message."), 3_000);
+    if (messageFrom(answer) === "") window.setStatusBarMessage(l10n.t("The model wrote no message."), 3_000);
   }
 
   /** The repository as the engine has read it; "" when it has not: a message needs no more than the change. */

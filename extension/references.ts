@@ -12,8 +12,16 @@ export function referenceLabel(reference: Reference): string {
 export function referenceLocation(folder: WorkspaceFolder, reference: Reference): Location {
   const first = Math.max(0, reference.startLine - 1);
   const last = Math.max(first, reference.endLine - 1);
-  return new Location(Uri.joinPath(folder.uri, reference.path), new Range(first, 0, last, 0));
+  return new Location(Uri.joinPath(folder.uri, reference.path), wholeLines(first, last));
 }
+
+/** Lines from 0, the last one to its end. */
+export function wholeLines(first: number, last: number): Range {
+  return new Range(first, 0, last, beyondAnyLine);
+}
+
+/** The editor stops at a line's end. */
+const beyondAnyLine = 100_000;
 
 /** A path from the engine stays inside the repository: it names a file below the root and nothing else. */
 export function isInside(reference: Reference): boolean {

@@ -1,5 +1,6 @@
 // Samples of typing → figures. Times on the screen run from the moment a key went down to the frame that drew the ghost text; stages are the engine's own.
 import { median, percentile } from "../lib/figures.mjs";
+import { isOther } from "./typing.mjs";
 
 /** Of an edit that got no answer at all, in milliseconds: it counts as slow, not as nothing. */
 const unansweredMs = 6_000;
@@ -43,6 +44,8 @@ export async function reportTyping(figures, samples, tokensOf) {
   figures.add("edits that were answered with nothing", share(nothing), "%");
   figures.add("edits that were not answered within 6 s", share(unanswered), "%");
   figures.add("offers taken", samples.filter(({ accepted }) => accepted).length, "of them");
+  const others = samples.filter(({ wrote }) => wrote !== undefined && isOther(wrote)).length;
+  figures.add("offers taken that wrote something else than was drawn", others, "of them", { goal: 0, ...lower });
   const lengths = [];
   for (const { text } of misses) if (text !== undefined) lengths.push(await tokensOf(text));
   if (lengths.length > 0) figures.add("length of an offer as drawn, median", median(lengths), "tokens", { goal: 6 });

@@ -17,7 +17,7 @@ export async function watchScreen(page) {
         .join("")
         .replaceAll("\u00a0", " ");
     };
-    const state = { text: "", keyAt: 0, shownAt: 0, waiting: undefined };
+    const state = { text: "", textAtKey: "", keyAt: 0, shownAt: 0, waiting: undefined };
     const look = () => {
       const text = shown();
       if (text === state.text) return;
@@ -39,7 +39,9 @@ export async function watchScreen(page) {
     document.addEventListener(
       "keydown",
       (event) => {
-        if (event.key !== "Shift" && event.key !== "Control") state.keyAt = performance.timeOrigin + event.timeStamp;
+        if (event.key === "Shift" || event.key === "Control") return;
+        state.keyAt = performance.timeOrigin + event.timeStamp;
+        state.textAtKey = shown();
       },
       { capture: true },
     );
@@ -50,6 +52,11 @@ export async function watchScreen(page) {
 /** When the last key went down. */
 export function keyAt(page) {
   return page.evaluate(() => globalThis.nosaScreen.keyAt);
+}
+
+/** What was drawn when the last key went down. */
+export function drawnAtKey(page) {
+  return page.evaluate(() => globalThis.nosaScreen.textAtKey);
 }
 
 /** `{keyAt, shownAt, text}` of ghost text drawn after the last key, waiting for it; undefined after `timeoutMs` or `stopWaiting`. */

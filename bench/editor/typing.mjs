@@ -1,18 +1,20 @@
 // Types a trace into the real editor, key by key, and notes what came of each edit.
 import { setTimeout as sleep } from "node:timers/promises";
 import { ask } from "./probe.mjs";
-import { keyAt, shownAfterKey, stopWaiting } from "./screen.mjs";
+import { drawnAtKey, keyAt, shownAfterKey, stopWaiting } from "./screen.mjs";
 import { nextBurst } from "./trace.mjs";
 
 /** An edit that nothing came of after so long counts as having taken so long. */
 const patienceMs = 6_000;
 /** Between the extension's answer and its being drawn. */
 const drawnWithinMs = 500;
+/** What a key changes in the page reaches the extension host a moment later. */
+const toldWithinMs = 5_000;
 
 /**
  * An edit is a burst of keys, or an offer taken, and the wait for what the editor shows then; so no answer is lost to the next key, and slow ones count.
- * Resolves with `[{keyAt, shownAt?, text?, answer?, accepted, gaveUp}]` for `edits` edits: when its last key went down, what was drawn then and when, the
- * extension's last answer in that time, and whether the edit was the taking of an offer.
+ * Resolves with `[{keyAt, shownAt?, text?, answer?, accepted, gaveUp, wrote?}]` for `edits` edits: when its last key went down, what was drawn then and
+ * when, the extension's last answer in that time, whether the edit was the taking of an offer, and what the taking of this one's offer wrote.
  */
 export async function typeTrace({ editor, port, answers, stretches, edits, onEdit = () => undefined }) {
   const { page } = editor;
@@ -35,17 +37,17 @@ export async function typeTrace({ editor, port, answers, stretches, edits, onEdi
       onEdit(sample, samples.length);
       isTaken = burst.accepts && isWanted(sample.text, text.slice(done));
       if (isTaken) {
+        const before = text.slice(0, done);
         await page.keyboard.press("Tab");
-        const typed = await ask(port, "typed", stretch);
-        // Tab may have written a blank instead, as in any editor; then the person goes on typing behind it.
-        if (!text.startsWith(typed.text)) {
-          console.log(
-            `  ${stretch.path}:${stretch.startLine + 1} was left: an offer wrote something else than it showed.`,
-          );
-          break;
-        }
-        isTaken = typed.text.length > done;
-        done = typed.text.length;
+        const { text: typed } = await typedBeyond(before, port, stretch);
+        // What was drawn when the key went down: it may have changed since it was first seen.
+        const drawn = await drawnAtKey(page);
+        sample.wrote = { drawn, written: typed.slice(before.length) };
+        if (isOther(sample.wrote))
+          console.log(`  ${stretch.path}:${stretch.startLine + 1}: ${JSON.stringify(sample.wrote)}`);
+        if (!text.startsWith(typed)) break;
+        isTaken = typed.length > done;
+        done = typed.length;
         if (done === text.length) break;
       }
       if (!isTaken) await sleep(burst.lookMs);
@@ -55,6 +57,16 @@ export async function typeTrace({ editor, port, answers, stretches, edits, onEdi
     await ask(port, "revert");
   }
   return samples;
+}
+
+/** What stands before the cursor, once something was added to `before`. */
+async function typedBeyond(before, port, stretch) {
+  const deadline = Date.now() + toldWithinMs;
+  for (;;) {
+    const typed = await ask(port, "typed", stretch);
+    if (typed.text.length > before.length || Date.now() > deadline) return typed;
+    await sleep(10);
+  }
 }
 
 async function press(page, { keys }) {
@@ -98,6 +110,11 @@ async function outcome(page, answers) {
   answers.refresh();
   const answer = answers.between(key, (shownAt ?? Date.now()) + 20);
   return { keyAt: key, shownAt, text, answer, gaveUp: gaveUp && shownAt === undefined };
+}
+
+/** Whether Tab wrote something else than was drawn. Of an offer that begins with blanks the editor writes as many as Tab gives, and no more. */
+export function isOther({ drawn, written }) {
+  return written !== drawn && (written.trim() !== "" || written === "" || !drawn.startsWith(written));
 }
 
 /** Whether an offer is, whole, what comes next. */

@@ -67,6 +67,7 @@ export class CompletionMiddleware {
     if (!completesIn(place, settings()) || isCompared(document) || !isReady()) return null;
 
     const startedAtMs = nowMs();
+    const { version } = document;
     if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
       if (quiet() || !settings().automatic) return null;
       this.#pace.keyPressed(startedAtMs);
@@ -77,13 +78,15 @@ export class CompletionMiddleware {
         return [new InlineCompletionItem(rest, new Range(position, position), this.#onAccept)];
       }
       if (!this.#awaitsNext(document, position)) await pause(this.#pace.delayMs, token);
-      if (token.isCancellationRequested) return null;
     }
+    // The next key is often here before the editor's word that nobody waits any more; the position is not of that text.
+    const isStale = (): boolean => token.isCancellationRequested || document.version !== version;
+    if (isStale()) return null;
 
     const askedAtMs = nowMs();
     try {
       const completions = (await next(document, position, context, token)) ?? null;
-      if (token.isCancellationRequested) return null;
+      if (isStale()) return null;
       const answeredAtMs = nowMs();
       this.#pace.answered(answeredAtMs - askedAtMs);
       this.#remember(document, position, completions);

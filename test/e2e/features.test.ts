@@ -5,13 +5,12 @@
  *
  * Pictures of each step are kept in test-results/features/.
  */
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Locator } from "playwright-core";
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { gone, shown, tryMs, until, type Editor } from "./harness";
-import { busyMs, Scene } from "./scene";
+import { busyMs, commit, Scene } from "./scene";
 
 const scene = new Scene("features");
 const workspace = scene.copyOf("parcel-desk");
@@ -147,7 +146,7 @@ describe.sequential("beside asking", () => {
 
     test("files are pinned, excluded and read anew from the tree, and budgets stand above it", async () => {
       await editor.command("View: Close All Editors");
-      const tree = await treeAlone();
+      const tree = await scene.treeAlone();
       await tree.filter({ hasText: "In memory" }).waitFor();
       await tree.filter({ hasText: /61 MB of 2 GB/ }).waitFor();
       await pinReadme(tree);
@@ -207,7 +206,7 @@ describe.sequential("beside asking", () => {
       });
 
       test("chats and pins outlive a reload of the window", async () => {
-        await pinReadme(await treeAlone());
+        await pinReadme(await scene.treeAlone());
         await scene.showChat();
         while ((await questions().count()) < 4) await scene.whole(await scene.ask("What goes on?"));
         const before = await questions().allInnerTexts();
@@ -305,16 +304,6 @@ async function keptChats(): Promise<number> {
   return rows - 1;
 }
 
-/** Rows of the tree, with the view above it closed: it draws what can be seen, and no more. */
-async function treeAlone(): Promise<Locator> {
-  const pane = editor.page.locator(".pane", { has: editor.page.getByRole("button", { name: "Context Section" }) });
-  const rows = pane.locator(".monaco-list-row");
-  await editor.command("Nosa: Focus on Context View", shown(rows));
-  const chat = editor.page.locator(".part.sidebar .pane-header", { hasText: "Chat" }).first();
-  await editor.click(chat, async () => (await chat.getAttribute("aria-expanded")) === "false");
-  return rows;
-}
-
 async function pinReadme(tree: Locator): Promise<void> {
   const row = tree.filter({ hasText: "README.md" });
   await editor.clickInRow(row, "Pin in Context", shown(row.filter({ hasText: /README\.md.*pinned/ })));
@@ -332,13 +321,6 @@ async function contextMap(): Promise<Locator> {
   return map;
 }
 
-/** A repository with one commit, as the working diff needs it. */
-function commit(folder: string): void {
-  const git = (...args: readonly string[]): void => void execFileSync("git", args, { cwd: folder });
-  git("init", "--quiet");
-  git("add", ".");
-  git("-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "Begin");
-}
 /** Contrast of a text against what is painted behind it, as WCAG 2 defines it. */
 function contrastOf(text: Locator): Promise<number> {
   return text.evaluate((element) => {

@@ -172,9 +172,9 @@ export class Editor {
       (route) => route.abort(),
     );
     const page = await context.newPage();
-    page.setDefaultTimeout(60_000);
+    page.setDefaultTimeout(120_000);
     await page.goto(server.address);
-    await page.locator(".monaco-workbench .statusbar").waitFor({ timeout: 90_000 });
+    await page.locator(".monaco-workbench .statusbar").waitFor({ timeout: 240_000 });
     return new Editor({
       page,
       workspace: options.workspace,
@@ -376,6 +376,32 @@ export class Editor {
   /** A file of the workspace as it is on disk. */
   readFile(relative: string): string {
     return readFileSync(path.join(this.workspace, relative), "utf8");
+  }
+
+  /** Has our log say everything from now on. */
+  async logEverything(): Promise<void> {
+    const list = this.page.locator(".quick-input-widget:visible");
+    let taken = false;
+    await until(
+      () => taken,
+      async () => {
+        await this.command("Developer: Set Log Level...", shown(list));
+        for (const text of ["Nosa", "Debug"]) {
+          await list.locator("input.input").first().fill(text, { timeout: tryMs });
+          await list.locator(".monaco-list-row.focused", { hasText: text }).first().waitFor({ timeout: tryMs });
+          await this.page.keyboard.press("Enter");
+        }
+        await list.waitFor({ state: "hidden", timeout: tryMs });
+        taken = true;
+      },
+    );
+  }
+
+  /** What our log says, in whole lines; that of the newest window. */
+  log(): readonly string[] {
+    const logs = filesBelow(path.join(this.home, "profile/data/logs")).filter((file) => file.endsWith("Nosa.log"));
+    const newest = logs.toSorted().at(-1);
+    return newest === undefined ? [] : readFileSync(newest, "utf8").split("\n").slice(0, -1);
   }
 
   /** Everything that may explain a failure: the logs of extension and server. */

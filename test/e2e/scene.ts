@@ -2,6 +2,7 @@
  * A real VS Code with the packaged extension and the scripted engine, in a scratch folder that goes with the story: what
  * the engine was asked, where it is to stay in the middle of something, and what a test does first.
  */
+import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -17,7 +18,7 @@ import { bundleFakeEngine } from "../support/fakeEngineBundle";
 import { Editor, shown, until, type EditorOptions } from "./harness";
 
 /** What an engine, or its answer, needs at the most on a machine that is busy. */
-export const busyMs = 90_000;
+export const busyMs = 240_000;
 
 /** Asking again while the first question is on its way would ask twice. */
 const askAgainMs = 15_000;
@@ -138,6 +139,17 @@ export class Scene {
     await this.editor.clearNotifications();
   }
 
+  /** Rows of the context's tree, with the view above it closed: it draws what can be seen, and no more. */
+  async treeAlone(): Promise<Locator> {
+    const { page } = this.editor;
+    const pane = page.locator(".pane", { has: page.getByRole("button", { name: "Context Section" }) });
+    const rows = pane.locator(".monaco-list-row");
+    await this.editor.command("Nosa: Focus on Context View", shown(rows));
+    const chat = page.locator(".part.sidebar .pane-header", { hasText: "Chat" }).first();
+    await this.editor.click(chat, async () => (await chat.getAttribute("aria-expanded")) === "false");
+    return rows;
+  }
+
   /** Our own view, open and drawn. */
   async showChat(): Promise<void> {
     await this.editor.command("Nosa: Ask Nosa", shown(this.box));
@@ -189,4 +201,12 @@ export class Scene {
     if (pid !== 0 && pid !== process.pid && isAlive(pid)) process.kill(pid);
     rmSync(this.scratch, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   }
+}
+
+/** A repository with one commit, as the working diff needs it. */
+export function commit(folder: string): void {
+  const git = (...args: readonly string[]): void => void execFileSync("git", args, { cwd: folder });
+  git("init", "--quiet");
+  git("add", ".");
+  git("-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "Begin");
 }

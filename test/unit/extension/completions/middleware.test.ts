@@ -59,6 +59,21 @@ describe("the completion middleware", () => {
     expect(next).toHaveBeenCalledTimes(2);
   });
 
+  it("neither asks nor answers for a text that has changed, though nobody said yet that the request is cancelled", async () => {
+    const { provide, answers } = setUp();
+    const document = { ...documentOf("a"), version: 1 };
+    const next = vi.fn(async () => {
+      document.version += 1;
+      return [new InlineCompletionItem("bc", new Range(0, 1, 0, 1))];
+    });
+    expect(await provide(document, new Position(0, 1), automatic, never, next)).toBeNull();
+    expect(answers).toEqual([]);
+    const asked = provide(document, new Position(0, 1), automatic, never, next);
+    document.version += 1;
+    expect(await asked).toBeNull();
+    expect(next).toHaveBeenCalledTimes(1);
+  });
+
   it("does not ask the engine when the next key came meanwhile", async () => {
     const source = new CancellationTokenSource();
     const middleware = new CompletionMiddleware({
