@@ -17,7 +17,6 @@ import { bootstrap } from "../bench/lib/figures.mjs";
 import { modelFile } from "../bench/lib/product.mjs";
 import { heldOutRepositories } from "./heldOut.mjs";
 import { holes, passes, tasks } from "./humanEval.mjs";
-import { windows } from "./tasks.mjs";
 
 const stepsAtOnce = 12;
 const stepsMax = 48;
@@ -50,6 +49,7 @@ export async function run(figures, options) {
   for (const row of rows.filter((each) => isAdapted || each.adapter !== true)) {
     readers.push({ row, context: await contextOf(models, row, repository) });
   }
+  console.log(`${wanted.length} holes behind ${repository.repository}, ${readers.length} rows`);
   const answers = [];
   // All rows of a hole before the next one: a run that is cut short has compared like with like.
   for (const hole of wanted) {
@@ -73,11 +73,18 @@ export async function run(figures, options) {
   for (const each of Object.values(models)) await each.dispose();
 }
 
-/** The first held-out Python repository that is large enough: the functions are Python. */
+/** The first files of the first held-out Python repository that has enough of them: the functions are Python. */
 function repositoryOf(size) {
-  for (const repository of heldOutRepositories().filter(({ name }) => name.startsWith("pypi/"))) {
-    const [first] = windows(repository, size, (text) => text.length / charactersPerToken, { lookups: 1, lines: 0 });
-    if (first !== undefined) return first;
+  for (const { name, files } of heldOutRepositories().filter((each) => each.name.startsWith("pypi/"))) {
+    const taken = [];
+    let characters = 0;
+    for (const file of files) {
+      if (characters >= size * charactersPerToken) break;
+      if (file.text.length > (size * charactersPerToken) / 2) continue;
+      taken.push(file);
+      characters += file.text.length;
+    }
+    if (characters >= size * charactersPerToken) return { repository: name, files: taken };
   }
   throw new Error(`No held-out Python repository has ${size} tokens.`);
 }
