@@ -43,14 +43,15 @@ __device__ void store_lane(const Operand& out, int row, int block, int lane, flo
   }
 }
 
-template <typename C>
+template <typename C, RowSource kSource>
 __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     gated_linear_kernel(const __grid_constant__ GatedLinearParams p, int n_splits) {
-  extern __shared__ __align__(128) std::byte rings[];  // [kTiles, splits, C::kRingBytes]
+  extern __shared__ __align__(128) std::byte rings[];  // [kTiles, splits, C::kRingBytes], then the normalised row
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int tile = warp / n_splits;
-  tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, p.x,
+  const Input<C, kSource> in{p.x, p.row, rings + size_t(blockDim.x / 32) * C::kRingBytes};
+  tile_partial<C>(tile < 2 ? p.gate : p.up, blockIdx.x * 2 + tile % 2, warp % n_splits, n_splits, in,
                   rings + warp * C::kRingBytes);
   __syncthreads();  // Every warp's partial sums are there.
 
@@ -67,16 +68,16 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
   }
 }
 
-template <typename C>
+template <typename C, RowSource kSource>
 cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
   const int n_warps = kTiles * n_splits;
-  const auto kernel = gated_linear_kernel<C>;
+  const auto kernel = gated_linear_kernel<C, kSource>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     kTiles * kSplitsMax * C::kRingBytes);
+                                                     int(kTiles * kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max()));
       error != cudaSuccess) {
     return error;
   }
-  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * C::kRingBytes, stream, p, n_splits);
+  return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * C::kRingBytes + Input<C, kSource>::shared_bytes(p.x.cols), stream, p, n_splits);
 }
 
 constexpr int kJoinThreads = 256;
@@ -119,11 +120,13 @@ cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream) {
       !weight_valid(p.gate, p.x) || !weight_valid(p.up, p.x) || p.gate.rows != p.up.rows || p.gate.rows != p.out.cols) {
     return cudaErrorInvalidValue;
   }
+  const bool normed = p.row.x != nullptr;
+  if (normed && !normed_row_valid(p.row, p.x)) return cudaErrorInvalidValue;
   if (p.x.n_rows == 0) return cudaSuccess;
   const int n_records = p.x.cols / std::max(packed_format(p.gate.dtype).cols, packed_format(p.up.dtype).cols);
   const int n_splits = tile_splits(2 * p.gate.rows / kTileRows, n_records, kSplitsMax);
   if (p.x.n_rows > kNarrowRowsMax) return wide(p, n_splits, stream);
-  return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(p, n_splits, stream); });
+  return with_source(p.x, normed, n_splits, [&]<typename C, RowSource kSource>() { return start<C, kSource>(p, n_splits, stream); });
 }
 
 }  // namespace nosa::cuda

@@ -16,6 +16,7 @@ struct GatedLinearParams {
   Operand x;          // 0 .. kLinearRowsMax rows
   Operand out;        // as many rows, out.cols = rows; any type
   float* scratch;     // linear_scratch_bytes(n_rows, 2 * rows); may be null where that is 0
+  NormedRow row;      // with it, x has one row and no data
 };
 
 cudaError_t gated_linear(const GatedLinearParams& p, cudaStream_t stream);

@@ -13,7 +13,8 @@
 // An extent is K [64, head_dim], then V [64, head_dim], f16, K post-RoPE, as in native/kv/block.h.
 // All lengths live in device memory, so that one captured graph serves every step.
 //
-// Places, block tables, the side-cars of attended blocks, slot maps and rankings are read before
+// Places, block tables, the side-cars of attended blocks and of all own ones but the last two, slot
+// maps and rankings are read before
 // begin_kernel() (see common/launch.cuh): nothing that writes them may be the kernel directly
 // before one that reads them. In a step they are written by rope_angles, which is its first kernel,
 // and by append_kv and select_blocks, one after the other.

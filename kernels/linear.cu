@@ -17,16 +17,18 @@ struct Work {
   LinearTarget targets[kLinearTargetsMax];
   int first_tile[kLinearTargetsMax + 1];  // of each target; the rest holds the number of all tiles
   Operand x;
+  NormedRow row;
   int n_splits;
   int tiles_per_block;
   bool accumulate;
 };
 
-template <typename C>
+template <typename C, RowSource kSource>
 __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     linear_kernel(const __grid_constant__ Work work) {
-  extern __shared__ __align__(128) std::byte rings[];  // [warps, C::kRingBytes]
+  extern __shared__ __align__(128) std::byte rings[];  // [warps, C::kRingBytes], then the normalised row
   const int warp = threadIdx.x / 32;
+  const Input<C, kSource> in{work.x, work.row, rings + size_t(blockDim.x / 32) * C::kRingBytes};
   const auto target_of = [&](int tile) {
     int target = 0;
     while (target + 1 < kLinearTargetsMax && tile >= work.first_tile[target + 1]) ++target;
@@ -37,7 +39,7 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
     const int tile = first_tile + warp / work.n_splits;
     const int target = target_of(tile);
     tile_partial<C>(work.targets[target].weight, tile - work.first_tile[target], warp % work.n_splits, work.n_splits,
-                    work.x, rings + warp * C::kRingBytes);
+                    in, rings + warp * C::kRingBytes);
   }
   __syncthreads();  // Every warp's partial sums are there.
 
@@ -62,18 +64,19 @@ __global__ void __launch_bounds__(kThreadsMax, C::kThreads / kThreadsMax)
   }
 }
 
-template <typename C>
+template <typename C, RowSource kSource>
 cudaError_t start(const Work& work, cudaStream_t stream) {
   const int n_tiles = work.first_tile[kLinearTargetsMax];
   const int n_warps = work.tiles_per_block * work.n_splits;
-  const auto kernel = linear_kernel<C>;
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSplitsMax * C::kRingBytes);
+  const auto kernel = linear_kernel<C, kSource>;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     int(kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max()));
       error != cudaSuccess) {
     return error;
   }
   const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
-  return launch(kernel, grid, 32 * n_warps, size_t(n_warps) * C::kRingBytes, stream, work);
+  const size_t shared_bytes = size_t(n_warps) * C::kRingBytes + Input<C, kSource>::shared_bytes(work.x.cols);
+  return launch(kernel, grid, 32 * n_warps, shared_bytes, stream, work);
 }
 
 constexpr int kJoinThreads = 256;
@@ -139,7 +142,9 @@ cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   if (p.n_targets < 1 || p.n_targets > kLinearTargetsMax || p.x.n_rows < 0 || p.x.n_rows > kLinearRowsMax) {
     return cudaErrorInvalidValue;
   }
-  Work work = {.x = p.x, .accumulate = p.accumulate};
+  const bool normed = p.row.x != nullptr;
+  if (normed && !normed_row_valid(p.row, p.x)) return cudaErrorInvalidValue;
+  Work work = {.x = p.x, .row = p.row, .accumulate = p.accumulate};
   int n_tiles = 0;
   int n_records = p.x.cols;
   for (int i = 0; i < kLinearTargetsMax; ++i) {
@@ -156,7 +161,7 @@ cudaError_t linear(const LinearParams& p, cudaStream_t stream) {
   work.n_splits = tile_splits(n_tiles, n_records, kSplitsMax);
   if (p.x.n_rows > kNarrowRowsMax) return wide(p, work.n_splits, stream);
   work.tiles_per_block = std::max(1, kWarpsSmall / work.n_splits);
-  return with_columns(p.x, [&](auto columns) { return start<decltype(columns)>(work, stream); });
+  return with_source(p.x, normed, work.n_splits, [&]<typename C, RowSource kSource>() { return start<C, kSource>(work, stream); });
 }
 
 }  // namespace nosa::cuda

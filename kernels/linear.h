@@ -31,6 +31,7 @@ struct LinearParams {
   Operand x;      // 0 .. kLinearRowsMax rows, of linear_operand(weight.dtype)
   bool accumulate;
   float* scratch;  // linear_scratch_bytes(), 16-byte aligned; may be null where that is 0
+  NormedRow row;   // with it, x has one row and no data
 };
 
 /// Scratch of a product with up to n_rows rows and weights of `rows` rows together; 0 up to 16 rows.

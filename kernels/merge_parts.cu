@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) merge_parts_kernel(MergePartsParams 
   constexpr int kWarpHeads = kWarp / kHeadLanes;
   const int row = blockIdx.y;
   const bool idle = read_place(p.rows, row).lane < 0;
-  begin_kernel();
+  begin_kernel_before_product();
   const int quad = blockIdx.x * kThreads + threadIdx.x;
   const int lane = threadIdx.x % kWarp;
   const bool there = quad < p.n_heads * kHeadLanes;

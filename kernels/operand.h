@@ -40,6 +40,15 @@ struct Operand {
   int cols;  // a multiple of 32
 };
 
+/// A single row that a product normalises itself, x weight / sqrt(mean(x^2) + eps), in place of an operand that rms_norm
+/// wrote: the same bits, and a kernel less.
+struct NormedRow {
+  static constexpr int kColsMax = 2048;
+  const float* x;       // [cols], or null for none; 16-byte aligned, `weight` too
+  const float* weight;  // [cols]
+  float eps;
+};
+
 constexpr size_t operand_bytes(OperandType type, int n_rows, int cols) {
   if (type != OperandType::kQ8) return size_t(n_rows) * size_t(cols) * 2;
   return size_t(rows_padded(n_rows)) * size_t(cols / 32) * (32 + 8);

@@ -3,6 +3,7 @@
 #include "rms_norm.h"
 
 #include "common/launch.cuh"
+#include "common/normed_row.cuh"
 #include "common/operand.cuh"
 
 namespace nosa::cuda {
@@ -43,16 +44,15 @@ __global__ void rms_norm_kernel(RmsNormParams p) {
   for (int i = 0; i < kQuads; ++i) {
     const int quad = i * blockDim.x + threadIdx.x;
     v[i] = quad < n_quads ? x[quad] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+    squares += square_sum(v[i]);
   }
-  const float factor = 1.0f / sqrtf(block_sum(squares) / float(p.out.cols) + p.eps);
+  const float factor = norm_factor(block_sum(squares), p.out.cols, p.eps);
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
     const int quad = i * blockDim.x + threadIdx.x;
     const bool valid = quad < n_quads;
     const float4 w = valid ? weight[i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float4 y =
-        make_float4(v[i].x * factor * w.x, v[i].y * factor * w.y, v[i].z * factor * w.z, v[i].w * factor * w.w);
+    const float4 y = scaled(v[i], factor, w);
     if (p.out.data != nullptr) store_quad(p.out, row, quad, y, valid);
     if (p.plain != nullptr && valid) reinterpret_cast<float4*>(p.plain)[size_t(row) * n_quads + quad] = y;
   }

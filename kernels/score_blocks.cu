@@ -257,14 +257,16 @@ __global__ void __launch_bounds__(kThreads) score_blocks_kernel(ScoreBlocksParam
   };
 
   // A thread block beyond the units has nothing to load, and says so with empty sums. The keys of
-  // attended blocks are as they were; of own ones the kernel before may be writing the last.
+  // attended blocks are as they were; of own ones the kernel before may be writing a window of the
+  // last two.
   const int pitch = gridDim.x;
   Lookup ahead = look_up(p, row, blockIdx.x);
   Tiles<kHeadDim> tiles;
-  const bool attended = (int(blockIdx.x) + 1) * kUnitBlocks <= row.place.n_attended;
-  if (attended) tiles = load_tiles<kHeadDim>(p, row, ahead);
+  const bool settled =
+      (int(blockIdx.x) + 1) * kUnitBlocks <= max(row.place.n_attended, row.place.n_blocks - 2);
+  if (settled) tiles = load_tiles<kHeadDim>(p, row, ahead);
   begin_kernel();
-  if (!attended) tiles = load_tiles<kHeadDim>(p, row, ahead);
+  if (!settled) tiles = load_tiles<kHeadDim>(p, row, ahead);
   if (int(blockIdx.x) + pitch < n_units) ahead = look_up(p, row, int(blockIdx.x) + pitch);
   const int n_group = p.n_heads / p.n_kv_heads;
   const float* q = p.q + row_idx * p.q_stride + size_t(row.head) * n_group * kHeadDim;

@@ -185,7 +185,15 @@ cudaError_t start(const Work& work, cudaStream_t stream) {
 
 template <OperandType kOperand>
 cudaError_t start(const Work& work, cudaStream_t stream) {
-  return work.x.n_rows <= 32 ? start<kOperand, 4>(work, stream) : start<kOperand, 8>(work, stream);
+  if (work.x.n_rows <= 32) return start<kOperand, 4>(work, stream);
+  // Shared memory's bandwidth bounds these, and every column tile costs some of it. The stages of levels are runs of the
+  // operand's memory, which has 32 or 64 rows.
+  if constexpr (kOperand != OperandType::kQ8) {
+    if (work.x.n_rows <= 40) return start<kOperand, 5>(work, stream);
+    if (work.x.n_rows <= 48) return start<kOperand, 6>(work, stream);
+    if (work.x.n_rows <= 56) return start<kOperand, 7>(work, stream);
+  }
+  return start<kOperand, 8>(work, stream);
 }
 
 }  // namespace

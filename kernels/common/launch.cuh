@@ -18,6 +18,17 @@ __device__ inline void begin_kernel() {
 #endif
 }
 
+/// The same for a kernel of a few thread blocks before a product: lets the next kernel be placed
+/// while the one before this one still runs, so that the product's first weights are on their way
+/// through all of this kernel. The next kernel may then read nothing but constants before it waits;
+/// those after it are as above.
+__device__ inline void begin_kernel_before_product() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /// Whether the GPU can place a kernel before its predecessor ends; asked once.
 inline bool places_early() {
   static const bool value = [] {

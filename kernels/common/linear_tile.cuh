@@ -17,6 +17,7 @@
 #include "common/async_copy.cuh"
 #include "common/launch.cuh"
 #include "common/matrix_units.cuh"
+#include "common/normed_row.cuh"
 #include "common/operand.cuh"
 #include "common/packed_chunk.cuh"
 #include "pack_weights.h"
@@ -42,7 +43,7 @@ struct Columns {
   /// Bytes of a warp's ring: at least two records, and what x they meet. 16 warps have some times
   /// as much under way as a multiprocessor needs to draw its share of the memory's bandwidth. The
   /// same bytes hold the warp's sums in the end.
-  static constexpr int kRingBytes = kOneRow ? 8320 : 7168;
+  static constexpr int kRingBytes = kOneRow ? 8320 : kOperand == OperandType::kQ8 ? 7168 : 6144;
   static_assert(kCount * kPartialStride * sizeof(float) <= kRingBytes);
   /// Threads of a multiprocessor for which registers are set aside: with few columns twice what
   /// fills it, so that the next product's first weights are on their way while this one ends.
@@ -213,38 +214,88 @@ struct StagedRow {
   }
 };
 
-/// Records from .. to - 1 of a tile. Calls begin_kernel() once the first weights are on their way.
-template <typename C, DType kType>
-__device__ void tile_sums(const std::byte* tile, int from, int to, const Operand& x, int lane,
+/// Where the warps of a product find x: the operand in memory, or a copy in shared memory of its
+/// single row of levels, or a row that the thread blocks normalise there.
+enum class RowSource { kOperand, kCopy, kNormed };
+
+/// A single row of levels goes through the rings beside the weights only when a tile's records are
+/// split over at least so many warps: with fewer, each would fetch most of the row.
+inline constexpr int kStagedSplitsMin = 4;
+/// Columns of a row that is copied, at most.
+inline constexpr int kCopiedColsMax = 16384;
+
+template <typename C, RowSource kSourceOf>
+struct Input {
+  static constexpr RowSource kSource = kSourceOf;
+  static constexpr bool kShared = kSource != RowSource::kOperand;
+  static_assert(kSource != RowSource::kCopy || C::kOneRow);
+  static_assert(!kShared || C::kTiles == 1);
+  const Operand& x;
+  const NormedRow& row;
+  std::byte* shared;  // shared_row_bytes(), with kShared
+
+  static constexpr size_t shared_bytes(int cols) { return kShared ? shared_row_bytes(C::kOperand, cols) : 0; }
+  static constexpr size_t shared_bytes_max() {
+    return shared_bytes(kSource == RowSource::kCopy ? kCopiedColsMax : NormedRow::kColsMax);
+  }
+
+  /// Waits for the kernel before. Every thread of the block calls it once.
+  __device__ void begin() const {
+    begin_kernel();
+    if constexpr (kSource == RowSource::kNormed) norm_row<C::kOperand>(row, x.cols, shared);
+    if constexpr (kSource == RowSource::kCopy) copy_row<C::kPadded>(x, shared);
+  }
+};
+
+/// Calls `f` with the C and the RowSource that serve a product of x in `n_splits`.
+template <typename F>
+cudaError_t with_source(const Operand& x, bool normed, int n_splits, F&& f) {
+  return with_columns(x, [&](auto columns) {
+    using C = decltype(columns);
+    if constexpr (C::kTiles == 1) {
+      if (normed) return f.template operator()<C, RowSource::kNormed>();
+    }
+    if constexpr (C::kOneRow) {
+      if (n_splits < kStagedSplitsMin && x.cols <= kCopiedColsMax)
+        return f.template operator()<C, RowSource::kCopy>();
+    }
+    return f.template operator()<C, RowSource::kOperand>();
+  });
+}
+
+/// Records from .. to - 1 of a tile. Begins once the first weights are on their way.
+template <typename C, DType kType, typename In>
+__device__ void tile_sums(const std::byte* tile, int from, int to, const In& in, int lane,
                           std::byte* ring, float (&acc)[C::kTiles][4]) {
+  constexpr bool kStaged = C::kOneRow && !In::kShared;
   constexpr PackedFormat kFormat = packed_format(kType);
   using Staged = StagedRow<C, kFormat.cols / 32>;
   constexpr int kBytes = kFormat.bytes();
-  constexpr int kSlotBytes = kBytes + (C::kOneRow ? Staged::kBytes : 0);
+  constexpr int kSlotBytes = kBytes + (kStaged ? Staged::kBytes : 0);
   constexpr int kSlots = C::kRingBytes / kSlotBytes;
   static_assert(kSlots >= 2);
   const auto fetch_weights = [&](int record, std::byte* slot) {
     if (record < to) copy_record<kBytes>(tile + size_t(record) * kBytes, slot, lane);
   };
   const auto fetch_x = [&](int record, std::byte* slot) {
-    if constexpr (C::kOneRow) {
-      if (record < to) Staged::fetch(x, record, slot + kBytes, lane);
+    if constexpr (kStaged) {
+      if (record < to) Staged::fetch(in.x, record, slot + kBytes, lane);
     }
     commit_copies();  // An empty group too: the count of groups is what is waited for.
   };
 #pragma unroll
   for (int i = 0; i < kSlots; ++i) {
     fetch_weights(from + i, ring + i * kSlotBytes);
-    if constexpr (!C::kOneRow) commit_copies();
+    if constexpr (!kStaged) commit_copies();
   }
-  begin_kernel();
-  if constexpr (C::kOneRow) {
+  in.begin();
+  if constexpr (kStaged) {
     // The weights of all slots are in the first group.
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) fetch_x(from + i, ring + i * kSlotBytes);
   }
 
-  const LaneColumns<C> columns(x, lane);
+  const LaneColumns<C> columns(in.x, lane);
   std::byte* slot = ring;
   for (int record = from; record < to; ++record) {
     wait_copies<kSlots - 1>();
@@ -260,7 +311,9 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const Operand
         add_blocks_16bit<Value16<kType>>(chunk, lane_x, first_block, acc);
       }
     };
-    if constexpr (C::kOneRow) {
+    if constexpr (In::kShared) {
+      add(SharedRow<C::kOperand>{in.shared, in.x.cols, lane % 4}, record * (kFormat.cols / 32));
+    } else if constexpr (kStaged) {
       add(Staged{slot + kBytes, lane % 4}, 0);
     } else {
       add(columns, record * kFormat.cols / 32);
@@ -276,11 +329,11 @@ __device__ void tile_sums(const std::byte* tile, int from, int to, const Operand
 
 /// Split `split` of `n_splits` of one tile, into [columns, kPartialStride] at the beginning of the
 /// warp's ring. A warp with nothing to do (a tile behind the last one) calls it as well.
-template <typename C>
+template <typename C, typename In>
 __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split, int n_splits,
-                             const Operand& x, std::byte* ring) {
+                             const In& in, std::byte* ring) {
   if (tile_idx * kTileRows >= weight.rows) {
-    begin_kernel();
+    in.begin();
     return;
   }
   const int lane = threadIdx.x % 32;
@@ -290,7 +343,7 @@ __device__ void tile_partial(const PackedWeight& weight, int tile_idx, int split
     constexpr PackedFormat kFormat = packed_format(kType);
     const int n_records = weight.cols / kFormat.cols;
     const std::byte* tile = weight.data + size_t(tile_idx) * n_records * kFormat.bytes();
-    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, x,
+    tile_sums<C, kType>(tile, n_records * split / n_splits, n_records * (split + 1) / n_splits, in,
                         lane, ring, acc);
   };
   with_packed_type(weight.dtype, [&](auto type) {
@@ -320,6 +373,11 @@ inline int tile_splits(int n_tiles, int n_records, int splits_max) {
          2 * splits * n_tiles <= kWarpsAtOnce)
     splits *= 2;
   return splits;
+}
+
+/// Whether `row` can stand in for `x`.
+inline bool normed_row_valid(const NormedRow& row, const Operand& x) {
+  return x.n_rows == 1 && x.cols <= NormedRow::kColsMax && x.cols % 32 == 0 && row.weight != nullptr;
 }
 
 inline bool weight_valid(const PackedWeight& weight, const Operand& x) {

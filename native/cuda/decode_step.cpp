@@ -384,8 +384,14 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   const int n_rows = kind.n_seqs * kind.n_queries;
 
   const Operand attn_in = operand(b.normed, weights.q.weight.dtype, n_rows, shape.n_embd);
-  NOSA_CUDA_TRY(rms_norm({b.x, weights.attn_norm, shape.rms_eps, attn_in, nullptr}, stream), computing);
   LinearParams qkv = {};
+  // A single row of a narrow model is normalised by the products themselves.
+  const bool normed = n_rows == 1 && shape.n_embd <= NormedRow::kColsMax;
+  if (normed) {
+    qkv.row = {b.x, weights.attn_norm, shape.rms_eps};
+  } else {
+    NOSA_CUDA_TRY(rms_norm({b.x, weights.attn_norm, shape.rms_eps, attn_in, nullptr}, stream), computing);
+  }
   qkv.targets[0] = {weights.q.weight, weights.q.bias, b.q};
   qkv.targets[1] = {weights.k.weight, weights.k.bias, b.k};
   qkv.targets[2] = {weights.v.weight, weights.v.bias, b.v};
@@ -406,9 +412,10 @@ Status DecodeStep::enqueue_layer(int layer, const Kind& kind, cudaStream_t strea
   NOSA_CUDA_TRY(linear(out, stream), computing);
 
   const Operand ffn_in = operand(b.normed, weights.gate.weight.dtype, n_rows, shape.n_embd);
-  NOSA_CUDA_TRY(rms_norm({b.x, weights.ffn_norm, shape.rms_eps, ffn_in, nullptr}, stream), computing);
+  if (!normed) NOSA_CUDA_TRY(rms_norm({b.x, weights.ffn_norm, shape.rms_eps, ffn_in, nullptr}, stream), computing);
   const Operand gated = operand(b.gated, weights.down.weight.dtype, n_rows, shape.n_ff);
-  NOSA_CUDA_TRY(gated_linear({weights.gate.weight, weights.up.weight, ffn_in, gated, b.linear_scratch}, stream), computing);
+  const NormedRow row = normed ? NormedRow{b.x, weights.ffn_norm, shape.rms_eps} : NormedRow{};
+  NOSA_CUDA_TRY(gated_linear({weights.gate.weight, weights.up.weight, ffn_in, gated, b.linear_scratch, row}, stream), computing);
   LinearParams down = {};
   down.targets[0] = {weights.down.weight, weights.down.bias, b.x};
   down.n_targets = 1;

@@ -1,4 +1,4 @@
-// link: kernels/linear.cu kernels/gated_linear.cu kernels/wide_product.cu kernels/pack_weights.cu kernels/to_operand.cu
+// link: kernels/linear.cu kernels/gated_linear.cu kernels/wide_product.cu kernels/pack_weights.cu kernels/to_operand.cu kernels/rms_norm.cu
 // Products with few rows. The bound is tight against the operand as it was rounded, loose against what it stands for.
 #include <memory>
 
@@ -6,6 +6,7 @@
 #include "kernels/gated_linear.h"
 #include "kernels/linear.h"
 #include "kernels/reference/silu_mul.h"
+#include "kernels/rms_norm.h"
 #include "kernels/to_operand.h"
 #include "weights.h"
 
@@ -108,6 +109,38 @@ void check_gated(DType gate_type, DType up_type, int rows, int cols, int n_rows,
   EXPECT(out.sums_hold(), "gated_linear: the sums of an operand's levels");
 }
 
+/// A row that the products normalise themselves gives the bits of one that rms_norm did.
+void check_normed(DType dtype, int rows, int cols, Random& random) {
+  const OperandType type = cuda::linear_operand(dtype);
+  Device<float> x(random.normals(size_t(cols), 30.0f));
+  Device<float> norm(random.normals(size_t(cols)));
+  Device<float> bias(random.normals(size_t(rows)));
+  const cuda::NormedRow row = {x.data(), norm.data(), 1e-6f};
+  OperandMemory operand(type, 1, cols);
+  MUST(cuda::rms_norm({x.data(), norm.data(), row.eps, operand.view(), nullptr}, nullptr));
+  const Operand empty = {nullptr, type, 1, cols};
+  Packed gate(dtype, random_weights(dtype, rows, cols, random), rows, cols);
+  Packed up(dtype, random_weights(dtype, rows, cols, random), rows, cols);
+
+  Device<float> want(size_t(2) * size_t(rows)), got(size_t(2) * size_t(rows));
+  const auto linear = [&](Device<float>& out, const Operand& in, const cuda::NormedRow& own) {
+    MUST(cuda::linear({.targets = {{gate.view(), nullptr, out.data()}, {up.view(), bias.data(), out.data() + rows}},
+                       .n_targets = 2,
+                       .x = in,
+                       .row = own},
+                      nullptr));
+  };
+  linear(want, operand.view(), {});
+  linear(got, empty, row);
+  const std::vector<float> a = want.get(), b = got.get();
+  EXPECT(std::memcmp(a.data(), b.data(), a.size() * 4) == 0, std::string("linear with a norm: ") + dtype_name(dtype));
+
+  OperandMemory gated(type, 1, rows), gated_normed(type, 1, rows);
+  MUST(cuda::gated_linear({gate.view(), up.view(), operand.view(), gated.view(), nullptr, {}}, nullptr));
+  MUST(cuda::gated_linear({gate.view(), up.view(), empty, gated_normed.view(), nullptr, row}, nullptr));
+  EXPECT(gated.values() == gated_normed.values(), std::string("gated_linear with a norm: ") + dtype_name(dtype));
+}
+
 /// A row's result has the same bits alone and among others.
 void check_rows_apart(DType dtype, int rows, int cols, Random& random) {
   constexpr int kRows = cuda::kLinearRowsMax;
@@ -120,7 +153,7 @@ void check_rows_apart(DType dtype, int rows, int cols, Random& random) {
   Device<float> out(size_t(kRows) * size_t(rows));
   MUST(cuda::linear({{{weight.view(), nullptr, out.data()}}, 1, all.view(), false, scratch(kRows, rows)}, nullptr));
   const std::vector<float> together = out.get();
-  for (const int n_rows : {1, 3, 11, 29}) {
+  for (const int n_rows : {1, 3, 11, 29, 35, 45, 51}) {
     const int first = random.integer(0, kRows - n_rows);
     OperandMemory some(type, n_rows, cols);
     MUST(cuda::to_operand({x_device.data() + size_t(first) * size_t(cols), some.view()}, nullptr));
@@ -146,7 +179,7 @@ void time_all(Random& random) {
       Rotation weights(dtype, shape.rows, shape.cols, random);
       const double bytes = double(row_bytes(dtype, shape.cols)) * shape.rows;
       std::printf("linear %-5s %6d x %5d %6.1f MB:", dtype_name(dtype), shape.rows, shape.cols, bytes / 1e6);
-      for (const int n_rows : {1, 4, 8, 16, 32, 64}) {
+      for (const int n_rows : {1, 4, 8, 16, 32, 40, 48, 64}) {
         Device<float> x(random.normals(size_t(n_rows) * size_t(shape.cols)));
         OperandMemory operand(cuda::linear_operand(dtype), n_rows, shape.cols);
         MUST(cuda::to_operand({x.data(), operand.view()}, nullptr));
@@ -197,7 +230,7 @@ int main(int argc, char** argv) {
   }
   const int scale = options.small ? 1 : 4;
   for (const DType dtype : packed_dtypes) {
-    for (const int n_rows : {1, 5, 8, 13, 27, 64}) {
+    for (const int n_rows : {1, 5, 8, 13, 27, 33, 41, 49, 64}) {
       if (options.small && n_rows % 2 == 0) continue;
       check_linear({{dtype},
                     {scale * 48 + random.integer(0, 15)},
@@ -210,12 +243,16 @@ int main(int argc, char** argv) {
     check_linear({{dtype}, {1}, 1, 256, 2, false}, random);
     check_gated(dtype, dtype, 32 * scale, 512, random.integer(1, 3), cuda::linear_operand(dtype), random);
     check_gated(dtype, dtype, 32 * scale, 1280, random.integer(9, 64), OperandType::kBF16, random);
+    for (const int cols : {256, 768, 1536, 2048}) check_normed(dtype, 32 * random.integer(1, 3 * scale), cols, random);
     if (!options.small) check_rows_apart(dtype, 200, 1536, random);
   }
   // Three targets of different types and ragged heights, as q, k and v of a mixed file; many rows, for one split.
   check_linear({{DType::kQ4_K, DType::kQ4_K, DType::kQ6_K}, {scale * 100, 30, 33}, 3, 768, 1, false}, random);
   check_linear({{DType::kQ5_0, DType::kQ5_0, DType::kQ8_0}, {scale * 56, 8, 8}, 3, 576, 9, true}, random);
   if (!options.small) check_linear({{DType::kQ8_0}, {40000}, 1, 128, 3, false}, random);
+  // So many rows that tiles are not split.
+  for (const DType dtype : {DType::kQ8_0, DType::kQ4_K, DType::kQ6_K})
+    check_linear({{dtype}, {options.small ? 9000 : 20000}, 1, 256, 1, true}, random);
   check_gated(DType::kQ4_K, DType::kQ6_K, 64, 512, 2, OperandType::kQ8, random);
 
   const cuda::PackedWeight weight{nullptr, DType::kQ4_0, 64, 64};
@@ -224,5 +261,11 @@ int main(int argc, char** argv) {
   EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, none, false, nullptr}, nullptr) == cudaSuccess, "no rows");
   EXPECT(cuda::linear({{{weight, nullptr, nullptr}}, 1, other, false, nullptr}, nullptr) == cudaErrorInvalidValue,
          "an operand of another type is refused");
+  const Operand wide{nullptr, OperandType::kQ8, 1, 4096};
+  const cuda::PackedWeight wide_weight{nullptr, DType::kQ4_0, 64, 4096};
+  const float value = 0.0f;
+  EXPECT(cuda::linear({.targets = {{wide_weight, nullptr, nullptr}}, .n_targets = 1, .x = wide, .row = {&value, &value, 0.0f}},
+                      nullptr) == cudaErrorInvalidValue,
+         "a row too wide to be normalised by every thread block is refused");
   return report("linear");
 }
