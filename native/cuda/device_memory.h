@@ -45,18 +45,21 @@ class PinnedBuffer {
   PinnedBuffer(PinnedBuffer&& other) noexcept
       : host_(std::exchange(other.host_, nullptr)),
         device_(std::exchange(other.device_, nullptr)),
-        bytes_(std::exchange(other.bytes_, 0)) {}
+        bytes_(std::exchange(other.bytes_, 0)),
+        mapped_bytes_(std::exchange(other.mapped_bytes_, 0)) {}
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
     std::swap(host_, other.host_);
     std::swap(device_, other.device_);
     std::swap(bytes_, other.bytes_);
+    std::swap(mapped_bytes_, other.mapped_bytes_);
     return *this;
   }
   PinnedBuffer(const PinnedBuffer&) = delete;
   PinnedBuffer& operator=(const PinnedBuffer&) = delete;
   ~PinnedBuffer();
 
-  /// `bytes` of host memory with bytes of no meaning. Fails with kOutOfMemory, naming `what`.
+  /// `bytes` of host memory with bytes of no meaning. Fails with kOutOfMemory, naming `what`. Gigabytes are taken and
+  /// locked by several threads, where the system knows how.
   static Result<PinnedBuffer> create(size_t bytes, const char* what);
 
   std::byte* host() const { return host_; }
@@ -72,6 +75,7 @@ class PinnedBuffer {
   std::byte* host_ = nullptr;
   std::byte* device_ = nullptr;
   size_t bytes_ = 0;
+  size_t mapped_bytes_ = 0;  // Of memory that was taken from the system and then locked; else 0.
 };
 
 }  // namespace nosa::cuda
