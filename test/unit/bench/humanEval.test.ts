@@ -1,6 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { holes, parseTasks, passes } from "../../../eval/humanEval.mjs";
 
+interface Hole {
+  readonly id: string;
+  readonly prefix: string;
+  readonly line: string;
+  readonly suffix: string;
+  readonly program: (text: string) => string;
+}
+
 const task = {
   task_id: "Demo/0",
   prompt: "def larger(a, b):\n",
@@ -12,7 +20,7 @@ const tasks = parseTasks(`${JSON.stringify(task)}\n`);
 
 describe("holes", () => {
   it("hides each line that says something, with all that stands around it", () => {
-    const found = holes(tasks, 10);
+    const found: readonly Hole[] = holes(tasks, 10);
     expect(found.map(({ line }) => line).sort()).toEqual(["        return a", "    if a > b:", "    return b"]);
     for (const { prefix, line, suffix } of found) {
       expect(prefix + line + suffix).toBe(task.prompt + task.canonical_solution);
@@ -20,20 +28,16 @@ describe("holes", () => {
   });
 
   it("gives the same first ones whatever the count", () => {
-    expect(holes(tasks, 2)).toMatchObject(
-      holes(tasks, 3)
-        .slice(0, 2)
-        .map(({ id }) => ({ id })),
-    );
+    const first: readonly Hole[] = holes(tasks, 3).slice(0, 2);
+    expect(holes(tasks, 2)).toMatchObject(first.map(({ id }) => ({ id })));
   });
 });
 
 // The judge holds a program to limits that Windows does not know.
 describe.skipIf(process.platform === "win32")("passes", () => {
+  const found: readonly Hole[] = holes(tasks, 3);
   const judged = (text: string): boolean =>
-    holes(tasks, 3)
-      .filter(({ line }) => line.includes("if"))
-      .every(({ program }) => passes(program(text)));
+    found.filter(({ line }) => line.includes("if")).every(({ program }) => passes(program(text)));
 
   it("takes what the tests take, in whatever words", { timeout: 60_000 }, () => {
     expect(judged("    if a > b:")).toBe(true);
