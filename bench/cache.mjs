@@ -86,7 +86,8 @@ function merge(folder, target, { name, part, own, told }) {
     .sort()
     .map((file) => JSON.parse(readFileSync(path.join(folder, file), "utf8")));
   if (shares.length === 0) throw new Error(`There are no shares of ${name} in ${folder}.`);
-  const [{ part: what, date, machine, models, code }] = shares;
+  const [{ part: what, date, models, code }] = shares;
+  const machine = [...new Set(shares.map((share) => share.machine))].join("; ");
   const rawShares = shares.map(({ raw }) => raw);
   const raw = part.merge(own, rawShares, { ...told, model: models.at(-1) });
   writeRecord(target, { part: what, date, machine, processes: shares.length, models, code, figures: own.all, raw });
