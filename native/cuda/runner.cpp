@@ -133,9 +133,9 @@ bool Runner::chooses(const Sequence& sequence, int n_tokens) const {
 
 // The next token is written to a page that nobody else holds. A page taken for it may have had another life.
 Status Runner::own_tail(Sequence& sequence) {
-  const Result<int> page = sequences_->own_tail(sequence, stream_);
-  if (!page.ok()) return page.status();
-  if (*page != Sequences::none_new) arena_->forget(*page);
+  const Result<std::vector<int32_t>> fresh = sequences_->own_tail(sequence, stream_);
+  if (!fresh.ok()) return fresh.status();
+  for (const int32_t page : *fresh) arena_->forget(page);
   return {};
 }
 

@@ -149,16 +149,22 @@ Status Sequences::grow(Sequence& sequence, int n_tokens) {
   return {};
 }
 
-Result<int> Sequences::own_tail(Sequence& sequence, cudaStream_t stream) {
+Result<std::vector<int32_t>> Sequences::own_tail(Sequence& sequence, cudaStream_t stream) {
   CHECK(sequence.lane == Sequence::no_lane);
-  const size_t block = size_t(sequence.n_computed / kBlockTokens);
-  if (block >= sequence.pages.size() || !pool_.shared(sequence.pages[block])) return none_new;
-  const Result<int> page = pool_.take();
-  if (!page.ok()) return page.status();
-  NOSA_TRY(pool_.copy(sequence.pages[block], *page, stream));
-  pool_.release(sequence.pages[block]);
-  sequence.pages[block] = *page;
-  return *page;
+  const int tail = sequence.n_computed / kBlockTokens;
+  const bool window_open = tail > 0 && windows_in(sequence.n_computed) < tail * kBlockWindows;
+  std::vector<int32_t> fresh;
+  for (int block = window_open ? tail - 1 : tail; block <= tail && block < int(sequence.pages.size()); ++block) {
+    int32_t& mine = sequence.pages[size_t(block)];
+    if (!pool_.shared(mine)) continue;
+    const Result<int> page = pool_.take();
+    if (!page.ok()) return page.status();
+    NOSA_TRY(pool_.copy(mine, *page, stream));
+    pool_.release(mine);
+    mine = *page;
+    fresh.push_back(*page);
+  }
+  return fresh;
 }
 
 }  // namespace nosa::cuda

@@ -76,10 +76,10 @@ class Sequences {
   /// Takes pages until `n_tokens` own tokens have room. Fails with kOutOfMemory.
   Status grow(Sequence& sequence, int n_tokens);
 
-  /// Makes the page of the next token to compute the sequence's own, copying it in the order of
-  /// `stream` when others hold it; gives the page that is new, or none_new. REQUIRES: not bound.
-  Result<int> own_tail(Sequence& sequence, cudaStream_t stream);
-  static constexpr int none_new = -1;
+  /// Makes every page that computing the next tokens writes to the sequence's own, copying those that others hold in the
+  /// order of `stream`; gives the pages that are new. Beside the next token's page it is the one before while its last window
+  /// is open: that window is kept there, and ends in the next token's block. REQUIRES: not bound.
+  Result<std::vector<int32_t>> own_tail(Sequence& sequence, cudaStream_t stream);
 
   size_t n_open() const { return entries_.size(); }
 
