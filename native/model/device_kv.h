@@ -22,7 +22,13 @@ class DeviceKv {
   DeviceKv& operator=(const DeviceKv&) = delete;
 
   /// The sequence's tokens from `n_tokens` on are not what they were.
-  void truncate(int n_tokens) { n_valid_ = std::min(n_valid_, n_tokens); }
+  void truncate(int n_tokens) {
+    n_valid_ = std::min(n_valid_, n_tokens);
+    n_otherwise_ = std::min(n_otherwise_, n_tokens);
+  }
+
+  /// The sequence's `n_tokens` tokens were computed with another selection than what follows.
+  void selection_changed(int n_tokens) { n_otherwise_ = n_tokens; }
 
   /// Makes this empty one a copy of `other`, sharing what is on the device. Nothing happens when that fails.
   void fork_from(const DeviceKv& other);
@@ -35,6 +41,7 @@ class DeviceKv {
   uint64_t key_ = 0;      // The runner's, or 0 when nothing is there.
   int n_there_ = 0;       // Tokens that the runner has,
   int n_valid_ = 0;       // and those of them that are still right.
+  int n_otherwise_ = 0;   // Tokens that would have other keys and values if they were computed anew.
   bool attends_ = false;  // Whether the runner knows what it attends.
   uint64_t last_use_ = 0;
   bool selects_ = false;  // Whether the runner was told how it selects,

@@ -60,6 +60,7 @@ DeviceKv::~DeviceKv() {
 }
 
 void DeviceKv::fork_from(const DeviceKv& other) {
+  n_otherwise_ = other.n_otherwise_;
   if (other.key_ == 0 || !other.network_->usable()) return;
   CHECK(key_ == 0);
   NosaCudaError error = {};
@@ -170,7 +171,7 @@ bool DeviceNetwork::make_room() {
 int DeviceNetwork::pass_tokens(const PassTarget& target, int first) const {
   const BlockSelector& selector = *target.selector;
   if (selector.chooses(first)) return step_tokens_max;
-  int n = chunk_tokens_first;
+  int n = std::min(chunk_tokens_first, plan_.chunk_tokens);
   if (token_seconds_ > 0.0) {
     const double fits = std::min(pass_seconds / token_seconds_, double(plan_.chunk_tokens));
     n = std::clamp(int(std::bit_floor(unsigned(fits))), chunk_tokens_least, plan_.chunk_tokens);
@@ -322,6 +323,8 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::load_attended(const PassTarget& ta
 
 Result<DeviceNetwork::Outcome> DeviceNetwork::compute(ForwardPass& pass, const PassTarget& target, const StopFlag& stop) {
   const PassPlan& plan = pass.plan();
+  // The copy below would attend to keys and values that the sequence does not have.
+  if (plan.first < std::min(plan.store_from, target.device->n_otherwise_)) return Outcome::kNotHere;
   // What a pass that was given up has left of tokens that do not count yet.
   target.side_car->truncate(plan.store_from);
   const Result<Outcome> prepared = prepare(target, std::min(plan.first, plan.store_from), stop);

@@ -86,6 +86,7 @@ Status Sequence::select(const SelectionOptions& options) {
   }
   forget_score();
   selector_ = std::make_unique<BlockSelector>(shared_.model.kv_shape(), options, attended_kv_);
+  if (device_ != nullptr) device_->selection_changed(n_computed_);
   return {};
 }
 
@@ -500,6 +501,8 @@ int Sequence::pass_end(int first) {
 // REQUIRES: no half-done pass.
 Status Sequence::start_pass(int first, int n_tokens, const Wanted& wanted) {
   drop_pass();
+  // For a query among tokens that are computed already, own blocks behind it must not be ranked.
+  if (first < n_computed_) selector_->truncate(first / kBlockTokens);
   const PassPlan plan{first, n_tokens, n_computed_, wanted.masses, wanted.selections, wanted.all_hidden};
   if (shared_.model.gpu() != nullptr) {
     pass_.emplace(plan, nullptr);
@@ -530,6 +533,7 @@ Result<bool> Sequence::advance(const StopFlag& stop) {
   last_.hidden.assign(hidden, hidden + n_embd);
   last_.token_idx = pass_->end() - 1;
   last_.selections = pass_->selections();
+  last_.tells = !pass_->on_device() || pass_->plan().selections;
   last_.n_attended = pass_->n_attended();
   return true;
 }
@@ -584,7 +588,10 @@ void Sequence::drop_pass() {
 
 // Computes what waits, and the hidden row of the last token; true when both are there.
 Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses, bool selections) {
-  while (n_computed_ < n_tokens() || last_.token_idx != n_tokens() - 1) {
+  for (;;) {
+    const bool is_there = n_computed_ == n_tokens() && last_.token_idx == n_tokens() - 1;
+    if (is_there && (!selections || last_.tells)) return true;
+    if (is_there) masses = nullptr;  // They were not asked for when it was computed.
     if (!pass_ || pass_->done()) {
       const int first = std::min(n_computed_, n_tokens() - 1);
       int n = std::min(pass_end(first), n_tokens()) - first;
@@ -606,7 +613,6 @@ Result<bool> Sequence::catch_up(const StopFlag& stop, MassSum* masses, bool sele
     }
     drop_pass();
   }
-  return true;
 }
 
 // Puts the scores of the token after the last one into the sampler; false when interrupted.

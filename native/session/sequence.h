@@ -267,6 +267,7 @@ class Sequence {
     int token_idx = -1;
     std::vector<float> hidden;  // [n_embd]
     std::vector<std::vector<int32_t>> selections;  // [n_layers * n_kv_heads]
+    bool tells = false;         // Whether it has selections: a pass on the GPU tells only what is wanted.
     size_t n_attended = 0;      // Blocks, summed over layers and KV heads.
   };
   Last last_;
