@@ -38,8 +38,13 @@ export async function typeTrace({ editor, port, answers, stretches, edits, onEdi
       isTaken = burst.accepts && isWanted(sample.text, text.slice(done));
       if (isTaken) {
         const before = text.slice(0, done);
+        const { text: stands } = await typedWhen((typed) => typed === before, port, stretch);
+        if (stands !== before) {
+          console.log(`  ${stretch.path}:${stretch.startLine + 1} was left: ${JSON.stringify({ before, stands })}`);
+          break;
+        }
         await page.keyboard.press("Tab");
-        const { text: typed } = await typedBeyond(before, port, stretch);
+        const { text: typed } = await typedWhen((now) => now.length > before.length, port, stretch);
         // What was drawn when the key went down: it may have changed since it was first seen.
         const drawn = await drawnAtKey(page);
         sample.wrote = { drawn, written: typed.slice(before.length) };
@@ -59,12 +64,12 @@ export async function typeTrace({ editor, port, answers, stretches, edits, onEdi
   return samples;
 }
 
-/** What stands before the cursor, once something was added to `before`. */
-async function typedBeyond(before, port, stretch) {
+/** What stands before the cursor, as soon as it is so: the extension host learns of a key a moment after the page. */
+async function typedWhen(isSo, port, stretch) {
   const deadline = Date.now() + toldWithinMs;
   for (;;) {
     const typed = await ask(port, "typed", stretch);
-    if (typed.text.length > before.length || Date.now() > deadline) return typed;
+    if (isSo(typed.text) || Date.now() > deadline) return typed;
     await sleep(10);
   }
 }

@@ -31,7 +31,8 @@ const actions = {
     const range = new vscode.Range(new vscode.Position(startLine, 0), end);
     await editor.edit((edit) => edit.delete(range));
     const at = new vscode.Position(startLine, 0);
-    editor.selection = new vscode.Selection(at, at);
+    // Setting the selection would not wait for the page: the first keys would be written where the cursor was before.
+    await vscode.window.showTextDocument(editor.document, { selection: new vscode.Range(at, at) });
     editor.revealRange(new vscode.Range(at, at), vscode.TextEditorRevealType.InCenter);
     return {};
   },
