@@ -68,7 +68,7 @@ export function merge(figures, parts, { model: id }) {
     for (const [method, own] of Object.entries(answers)) {
       all[method] ??= new Map();
       // A question that was asked again counts once.
-      for (const each of own) all[method].set(each.place, each);
+      for (const each of own) all[method].set(keyOf(each), each);
     }
   }
   const sizes = [...bySize.keys()].sort((a, b) => parseInt(a, 10) - parseInt(b, 10));
@@ -182,8 +182,13 @@ function report(figures, where, answers) {
 }
 
 function pairsOf(ours, theirs) {
-  const byPlace = new Map(ours.map((each) => [each.place, each]));
-  return theirs.flatMap((each) => (byPlace.has(each.place) ? [[byPlace.get(each.place), each]] : []));
+  const known = new Map(ours.map((each) => [keyOf(each), each]));
+  return theirs.flatMap((each) => (known.has(keyOf(each)) ? [[known.get(keyOf(each)), each]] : []));
+}
+
+/** Repositories of a size may share files: a definition is told from itself in another one by its number there. */
+function keyOf({ place, at }) {
+  return `${at} ${place}`;
 }
 
 /** Place in a report; other budgets stand behind what they vary. */

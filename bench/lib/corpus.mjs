@@ -17,7 +17,7 @@ const lineMax = 400;
 /**
  * Whole files of about `tokens` tokens in all by `count` (text -> tokens): `[{path, text}]`, sorted by path. The order in which files are taken
  * is that of hashes of their paths, so that a small repository has files of every folder, and a larger one of the same packages holds all of its files.
- * `window` n gives the n-th such repository, of which none shares a file with another.
+ * `window` n gives the n-th such repository; it shares no file with the first, and few with the others.
  */
 export function corpus(tokens, count, window = 0) {
   const used = new Set(window === 0 ? [] : corpus(tokens * window, count).map((file) => file.path));
