@@ -261,9 +261,11 @@ export class RepositoryContext {
     // Whoever comes while it is being made ready does without.
     if (this.#preparing !== undefined) return Promise.resolve();
     const job: Job = { kind, signal: this.#stop.signal };
-    this.#preparing = this.#prepareChats(job, tokens, mayCompute).finally(() => {
-      this.#preparing = undefined;
-    });
+    this.#preparing = this.#prepareChats(job, tokens, mayCompute)
+      .then(() => this.#readTexts())
+      .finally(() => {
+        this.#preparing = undefined;
+      });
     return this.#preparing;
   }
 
@@ -283,7 +285,6 @@ export class RepositoryContext {
   }
 
   async #prepareChats(job: Job, tokens: Uint32Array, mayCompute: boolean): Promise<void> {
-    await this.#readTexts();
     const view = this.#currentView();
     if (view.segments.length === 0 || this.chatTails.hasBase(view.attends)) return;
     const keys = view.segments.map(({ key }) => key);

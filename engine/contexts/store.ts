@@ -211,10 +211,9 @@ export class ContextStore {
     for (const ending of partEndings) await fs.rm(path.join(this.#segments, key + ending), { force: true });
   }
 
-  /** The saved segment that a native failure speaks of: its message names the file. */
+  /** The segment that a native failure speaks of: its message names the file, which may have been set aside since. */
   keyNamedIn(message: string): string | undefined {
-    const found = /([0-9a-f]{64})\.kv/.exec(message)?.[1];
-    return found !== undefined && this.#kept.has(found) ? found : undefined;
+    return /([0-9a-f]{64})\.kv/.exec(message)?.[1];
   }
 
   /** Deletes everything kept of `root` that no other repository's record names. Resolves with the bytes freed. */
