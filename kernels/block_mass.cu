@@ -24,7 +24,8 @@ __device__ float total_log2(const PartTotal* totals, int n_parts) {
 }
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads) block_mass_kernel(BlockMassParams p, int n_parts) {
+__global__ void __launch_bounds__(kThreads) block_mass_kernel(BlockMassParams out, int n_parts) {
+  const AttendBlocksParams& p = out.attended;
   __shared__ float of_warp[kThreads / kWarp];
   constexpr int kDims = kHeadDim / kThreadsOfToken;
   const int row = blockIdx.z;
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(BlockMassParams p,
   if (place.lane < 0) return;
   const size_t list = size_t(row) * p.n_kv_heads + head;
   const int n_entries = p.n_selected[list];
-  if (entry == 0 && threadIdx.x == 0) p.n_blocks[list] = n_entries;
+  if (entry == 0 && threadIdx.x == 0) out.n_blocks[list] = n_entries;
   if (entry >= n_entries) return;
   const SelectedBlock of = p.selected[list * p.n_selected_max + entry];
   const int n_tokens = of.index < 0 ? 0 : of.n_tokens % kToFetch;
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(BlockMassParams p,
   if (there && p.token_bias != nullptr) bias = p.token_bias[(size_t(head) * p.n_pages + of.page) * kBlockTokens + token];
 
   const int n_group = p.n_heads / p.n_kv_heads;
-  const PartsView parts(const_cast<std::byte*>(p.parts), int(gridDim.z), p.n_heads);
+  const PartsView parts(p.parts, int(gridDim.z), p.n_heads);
   float sum = 0.0f;
   for (int g = 0; g < n_group; ++g) {
     const int q_head = head * n_group + g;
@@ -67,13 +68,14 @@ __global__ void __launch_bounds__(kThreads) block_mass_kernel(BlockMassParams p,
   if (threadIdx.x > 0) return;
   float all = 0.0f;
   for (const float part : of_warp) all += part;
-  p.mass[list * p.n_selected_max + entry] = all / float(n_group);
-  p.blocks[list * p.n_selected_max + entry] = of.block;
+  out.mass[list * p.n_selected_max + entry] = all / float(n_group);
+  out.blocks[list * p.n_selected_max + entry] = of.block;
 }
 
 }  // namespace
 
-cudaError_t block_mass(const BlockMassParams& p, cudaStream_t stream) {
+cudaError_t block_mass(const BlockMassParams& out, cudaStream_t stream) {
+  const AttendBlocksParams& p = out.attended;
   if (p.rows.n_seqs < 0 || p.rows.n_queries != 1 || p.n_selected_max < 1) return cudaErrorInvalidValue;
   if (p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
@@ -83,8 +85,8 @@ cudaError_t block_mass(const BlockMassParams& p, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const dim3 grid(p.n_selected_max, p.n_kv_heads, p.rows.n_seqs);
   switch (p.head_dim) {
-    case 64: return launch(block_mass_kernel<64>, grid, kThreads, 0, stream, p, n_parts);
-    case 128: return launch(block_mass_kernel<128>, grid, kThreads, 0, stream, p, n_parts);
+    case 64: return launch(block_mass_kernel<64>, grid, kThreads, 0, stream, out, n_parts);
+    case 128: return launch(block_mass_kernel<128>, grid, kThreads, 0, stream, out, n_parts);
     default: return cudaErrorInvalidValue;
   }
 }

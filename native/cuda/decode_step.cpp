@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "cuda/cuda_status.h"
+#include "cuda/head.h"
 #include "cuda/step_buffers.h"
 #include "kernels/advance_step.h"
 #include "kernels/append_kv.h"
@@ -484,23 +485,10 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   if (kind.detail) {
     const size_t list = size_t(layer) * size_t(shape.n_kv_heads);
     BlockMassParams mass = {};
-    mass.rows = step_rows;
-    mass.pool = pool;
-    mass.q = b.q;
-    mass.q_stride = size_t(shape.q_width());
-    mass.selected = b.selected;
-    mass.n_selected = b.n_selected;
-    mass.token_bias = attend.token_bias;
-    mass.parts = b.attention_parts;
+    mass.attended = attend;
     mass.mass = b.mass + list * size_t(options_.budget.total_blocks);
     mass.blocks = b.mass_blocks + list * size_t(options_.budget.total_blocks);
     mass.n_blocks = b.n_mass_blocks + list;
-    mass.scale = scale;
-    mass.n_heads = shape.n_heads;
-    mass.n_kv_heads = shape.n_kv_heads;
-    mass.head_dim = shape.head_dim;
-    mass.n_selected_max = options_.budget.total_blocks;
-    mass.n_pages = side_car.n_pages;
     NOSA_CUDA_TRY(block_mass(mass, stream), computing);
   }
 
@@ -578,17 +566,9 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
 }
 
 Status DecodeStep::enqueue_draw(const Kind& kind, cudaStream_t stream) {
-  const ModelShape& shape = model_.shape();
   const Buffers& b = *buffers_;
-  const Operand in = operand(b.normed, model_.output().dtype, kind.n_seqs, shape.n_embd);
-  NOSA_CUDA_TRY(rms_norm({b.x, model_.output_norm(), shape.rms_eps, in, nullptr}, stream), computing);
-  LinearParams logits = {};
-  logits.targets[0] = {model_.output(), nullptr, b.logits};
-  logits.n_targets = 1;
-  logits.x = in;
-  logits.scratch = b.linear_scratch;
-  NOSA_CUDA_TRY(linear(logits, stream), computing);
-  NOSA_CUDA_TRY(argmax({b.logits, b.drawn, b.argmax_scratch, kind.n_seqs, shape.n_vocab}, stream), computing);
+  NOSA_TRY(enqueue_logits(model_, b.x, kind.n_seqs, {b.normed, b.logits, b.linear_scratch}, stream));
+  NOSA_CUDA_TRY(argmax({b.logits, b.drawn, b.argmax_scratch, kind.n_seqs, model_.shape().n_vocab}, stream), computing);
   return {};
 }
 

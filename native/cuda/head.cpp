@@ -13,6 +13,19 @@ constexpr const char* computing = "Computing scores on the GPU";
 
 }  // namespace
 
+Status enqueue_logits(const DeviceModel& model, const float* hidden, int n_rows, const HeadScratch& to, cudaStream_t stream) {
+  const ModelShape& shape = model.shape();
+  const Operand in{to.normed, linear_operand(model.output().dtype), n_rows, shape.n_embd};
+  NOSA_CUDA_TRY(rms_norm({hidden, model.output_norm(), shape.rms_eps, in, nullptr}, stream), computing);
+  LinearParams product = {};
+  product.targets[0] = {model.output(), nullptr, to.logits};
+  product.n_targets = 1;
+  product.x = in;
+  product.scratch = to.product;
+  NOSA_CUDA_TRY(linear(product, stream), computing);
+  return {};
+}
+
 struct Head::Buffers {
   float* hidden = nullptr;      // [rows_max, n_embd]
   std::byte* normed = nullptr;  // Operand [rows_max, n_embd]
@@ -49,14 +62,7 @@ Status Head::compute(const float* hidden, int n_rows, float* logits, cudaStream_
   const Buffers& b = *buffers_;
   NOSA_CUDA_TRY(cudaMemcpyAsync(b.hidden, hidden, size_t(n_rows) * size_t(shape.n_embd) * sizeof(float), cudaMemcpyHostToDevice, stream),
                 computing);
-  const Operand in{b.normed, linear_operand(model_.output().dtype), n_rows, shape.n_embd};
-  NOSA_CUDA_TRY(rms_norm({b.hidden, model_.output_norm(), shape.rms_eps, in, nullptr}, stream), computing);
-  LinearParams product = {};
-  product.targets[0] = {model_.output(), nullptr, b.logits};
-  product.n_targets = 1;
-  product.x = in;
-  product.scratch = b.scratch;
-  NOSA_CUDA_TRY(linear(product, stream), computing);
+  NOSA_TRY(enqueue_logits(model_, b.hidden, n_rows, {b.normed, b.logits, b.scratch}, stream));
   NOSA_CUDA_TRY(cudaMemcpyAsync(logits, b.logits, size_t(n_rows) * size_t(shape.n_vocab) * sizeof(float), cudaMemcpyDeviceToHost, stream),
                 computing);
   return to_status(cudaStreamSynchronize(stream), computing);

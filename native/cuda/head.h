@@ -10,6 +10,16 @@
 
 namespace nosa::cuda {
 
+/// Where the end of the network writes, on the device.
+struct HeadScratch {
+  std::byte* normed;  // Operand [n_rows, n_embd]
+  float* logits;      // [n_rows, n_vocab]
+  float* product;     // linear_scratch_bytes()
+};
+
+/// Enqueues the end of the network: hidden rows [n_rows, n_embd] on the device to logits.
+Status enqueue_logits(const DeviceModel& model, const float* hidden, int n_rows, const HeadScratch& to, cudaStream_t stream);
+
 /// Scores of the token that follows hidden rows which the host has: the end of the network for itself.
 ///
 /// Not thread-safe.

@@ -31,9 +31,6 @@ Status keep(Result<std::unique_ptr<T>> result, std::unique_ptr<T>& to) {
   return {};
 }
 
-/// Windows that are complete in `n_tokens` tokens.
-int complete_windows(int n_tokens) { return n_tokens < kWindowTokens ? 0 : (n_tokens - kWindowTokens) / kWindowStride + 1; }
-
 }  // namespace
 
 Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const RunnerOptions& options,
@@ -649,8 +646,8 @@ void Runner::copy_windows(int first_token, int end_token, const RowsRead& to) co
   const size_t n_streams = size_t(shape().n_streams());
   const size_t head_dim = size_t(shape().head_dim);
   const SideCarStage stage{n_streams, head_dim, side_cars_.host()};
-  const int first = complete_windows(first_token);
-  const size_t n = size_t(complete_windows(end_token) - first);
+  const int first = windows_in(first_token);
+  const size_t n = size_t(windows_in(end_token) - first);
   for (size_t w = 0; w < n; ++w) {
     const size_t block = (size_t(first) + w) / kBlockWindows - size_t(first_side_car_);
     const size_t at = (size_t(first) + w) % kBlockWindows;

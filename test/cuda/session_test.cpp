@@ -21,16 +21,13 @@
 #include <vector>
 
 #include "session/session.h"
-#include "support/random.h"
-#include "support/temp_folder.h"
-#include "support/tiny_model.h"
+#include "walk.h"
 
 namespace nosa {
 namespace {
 
-/// Log-probabilities closer than this may swap: 16-bit operands and keys on the GPU, 32-bit ones on the cores.
-constexpr double rounding = 0.02;
-constexpr size_t n_sequences_max = 6;
+using namespace walk;
+
 constexpr double mass_rounding = 0.01;
 
 int failures = 0;
@@ -41,19 +38,6 @@ void check(bool holds, const std::string& what) {
   if (failures <= 20) std::printf("failed: %s\n", what.c_str());
 }
 
-template <typename T>
-T must(Result<T> result, const char* what) {
-  if (result.ok()) return *std::move(result);
-  std::printf("%s: %s\n", what, result.status().message().c_str());
-  std::exit(1);
-}
-
-void must(const Status& status, const char* what) {
-  if (status.ok()) return;
-  std::printf("%s: %s\n", what, status.message().c_str());
-  std::exit(1);
-}
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -61,26 +45,18 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 struct Setup {
   const char* name;
   Policy policy;
-  bool nosa_heads;
-  int head_dim;
-  int n_heads;
-  const char* architecture;
+  TinyShape shape;
 };
 
 constexpr Setup setups[] = {
-    {"nosa", Policy::kNosa, false, 64, 4, "qwen2"},
-    {"nosa with eviction heads", Policy::kNosa, true, 128, 4, "llama"},
-    {"infllmv2", Policy::kInfLlmV2, false, 64, 8, "llama"},
-    {"full", Policy::kFull, false, 128, 4, "qwen2"},
+    {"nosa", Policy::kNosa, {false, 64, 4, "qwen2"}},
+    {"nosa with eviction heads", Policy::kNosa, {true, 128, 4, "llama"}},
+    {"infllmv2", Policy::kInfLlmV2, {false, 64, 8, "llama"}},
+    {"full", Policy::kFull, {false, 128, 4, "qwen2"}},
 };
 
-struct Counts {
-  int steps = 0;
-  int same = 0;
-  int close = 0;  // Different, but no further apart than rounding.
-  int wrong = 0;
+struct Counts : Verdicts {
   int n_files = 0;
-  std::vector<double> errors;
   std::vector<double> mass_errors;
 };
 
@@ -112,23 +88,10 @@ class Walk {
   }
 
  private:
-  int pick(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
+  int pick(int from, int to) { return walk::pick(random_, from, to); }
 
   void open() {
-    test::Random random;
-    test::TinyOptions options;
-    options.architecture = setup_.architecture;
-    options.dtype = DType::kF16;
-    options.n_layers = 2;
-    options.n_embd = 256;
-    options.n_ff = 512;
-    options.n_heads = setup_.n_heads;
-    options.head_dim = setup_.head_dim;
-    options.n_vocab = 320;
-    options.nosa = setup_.nosa_heads;
-    const test::TinyModel tiny(options, random);
-    // GGUF has no place for eviction heads; a folder has.
-    const std::string path = setup_.nosa_heads ? tiny.write_folder(folder_, "tiny", 1) : tiny.write_gguf(folder_, "tiny.gguf");
+    const std::string path = write_model(setup_.shape, folder_);
     ModelOptions model{path, 2, Precision::kF32, cpu::KernelChoice::kBest};
     cpu_ = must(Session::open(model), "opening the CPU");
     model.precision = Precision::kFast;
@@ -139,18 +102,13 @@ class Walk {
       std::printf("%s\n", gpu_->model().gpu_problem().c_str());
       std::exit(1);
     }
-    n_vocab_ = options.n_vocab;
     header_ = add(0, {}, random_tokens(pick(20, 150)));
     const int base = int(header_.tokens.size());
     for (int i = 0; i < 3; ++i) segments_.push_back(add(base, {&header_}, random_tokens(pick(30, 700))));
     for (int i = 0; i < 2; ++i) sequences_.push_back(new_tail());
   }
 
-  std::vector<uint32_t> random_tokens(int n) {
-    std::vector<uint32_t> tokens(size_t(n), 0);
-    for (uint32_t& token : tokens) token = uint32_t(pick(0, n_vocab_ - 1));
-    return tokens;
-  }
+  std::vector<uint32_t> random_tokens(int n) { return walk::random_tokens(random_, n); }
 
   Sequence& cpu(const Twin& twin) { return *must(cpu_->sequence(twin.cpu), "finding"); }
   Sequence& gpu(const Twin& twin) { return *must(gpu_->sequence(twin.gpu), "finding"); }
@@ -342,16 +300,8 @@ class Walk {
   }
 
   void compare(const DecodeStep& want, const DecodeStep& got) {
-    counts_.steps += 1;
     const double margin = double(want.top[0].logprob) - double(want.top[1].logprob);
-    counts_.errors.push_back(std::fabs(double(want.logprob) - double(got.logprob)));
-    if (want.top[0].id == got.top[0].id) {
-      counts_.same += 1;
-    } else if (margin <= rounding) {
-      counts_.close += 1;
-    } else {
-      counts_.wrong += 1;
-    }
+    counts_.add(want.top[0].id == got.top[0].id, margin, std::fabs(double(want.logprob) - double(got.logprob)));
   }
 
   void compare_masses(const std::vector<BlockMass>& want, const std::vector<BlockMass>& got) {
@@ -370,7 +320,6 @@ class Walk {
   std::string library_;
   std::mt19937_64& random_;
   int n_steps_;
-  int n_vocab_ = 0;
   Counts counts_;
   test::TempFolder folder_;
   std::unique_ptr<Session> cpu_, fast_, gpu_;
@@ -379,17 +328,8 @@ class Walk {
   std::vector<Twin> sequences_;
 };
 
-double at(std::vector<double>& values, double share) {
-  if (values.empty()) return 0.0;
-  std::ranges::sort(values);
-  return values[size_t(share * double(values.size() - 1))];
-}
-
-bool walk(const std::string& library, int n_steps) {
-  const char* given = std::getenv("NOSA_SEED");
-  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+bool compare_commands(const std::string& library, int n_steps) {
+  std::mt19937_64 random = seeded();
   for (const Setup& setup : setups) {
     const auto start = std::chrono::steady_clock::now();
     Counts counts = Walk(setup, library, random, n_steps).run();
@@ -549,7 +489,7 @@ int run(int argc, char** argv) {
     if (std::strcmp(argv[i], "--base") == 0) options.model.base_sha256 = argv[i + 1];
     if (std::strcmp(argv[i], "--tokens") == 0) options.tokens = argv[i + 1];
   }
-  const bool good = options.model.path.empty() ? walk(argv[1], n_steps) : real(options, argv[1]);
+  const bool good = options.model.path.empty() ? compare_commands(argv[1], n_steps) : real(options, argv[1]);
   std::printf(good ? "PASS session_test\n" : "FAIL session_test\n");
   return good ? 0 : 1;
 }

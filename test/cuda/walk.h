@@ -1,0 +1,108 @@
+// What the walks of random commands share: the tiny models they compute, and the verdict on each token.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "support/random.h"
+#include "support/temp_folder.h"
+#include "support/tiny_model.h"
+
+namespace nosa::walk {
+
+/// Log-probabilities closer than this may swap: 16-bit operands and keys on the GPU, 32-bit ones on the cores.
+inline constexpr double rounding = 0.02;
+inline constexpr size_t n_sequences_max = 6;
+inline constexpr int n_vocab = 320;
+
+/// The value, or the end of the program with the reason: after a broken call nothing that follows means anything.
+inline void must(const Status& status, const char* what) {
+  if (status.ok()) return;
+  std::printf("%s: %s\n", what, status.message().c_str());
+  std::exit(1);
+}
+
+template <typename T>
+T must(Result<T> result, const char* what) {
+  must(result.status(), what);
+  return *std::move(result);
+}
+
+struct TinyShape {
+  bool nosa_heads;
+  int head_dim;
+  int n_heads;
+  const char* architecture;
+};
+
+/// Writes a model of this shape with random weights; gives its path.
+inline std::string write_model(const TinyShape& shape, const test::TempFolder& folder) {
+  test::Random random;
+  test::TinyOptions options;
+  options.architecture = shape.architecture;
+  options.dtype = DType::kF16;
+  options.n_layers = 2;
+  options.n_embd = 256;
+  options.n_ff = 512;
+  options.n_heads = shape.n_heads;
+  options.head_dim = shape.head_dim;
+  options.n_vocab = n_vocab;
+  options.nosa = shape.nosa_heads;
+  const test::TinyModel tiny(options, random);
+  // GGUF has no place for eviction heads; a folder has.
+  return shape.nosa_heads ? tiny.write_folder(folder, "tiny", 1) : tiny.write_gguf(folder, "tiny.gguf");
+}
+
+inline int pick(std::mt19937_64& random, int from, int to) { return std::uniform_int_distribution<int>(from, to)(random); }
+
+inline std::vector<uint32_t> random_tokens(std::mt19937_64& random, int n) {
+  std::vector<uint32_t> tokens(size_t(n), 0);
+  for (uint32_t& token : tokens) token = uint32_t(pick(random, 0, n_vocab - 1));
+  return tokens;
+}
+
+/// Of NOSA_SEED, or a new one; printed.
+inline std::mt19937_64 seeded() {
+  const char* given = std::getenv("NOSA_SEED");
+  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  return std::mt19937_64(seed);
+}
+
+/// Steps by what became of them.
+struct Verdicts {
+  int steps = 0;
+  int same = 0;
+  int close = 0;  // Different, but no further apart than rounding.
+  int wrong = 0;
+  std::vector<double> errors;
+
+  /// `margin` is how far apart the two best are where numbers are exact, `error` that of the best one's log-probability.
+  void add(bool is_same, double margin, double error) {
+    steps += 1;
+    errors.push_back(error);
+    if (is_same) {
+      same += 1;
+    } else if (margin <= rounding) {
+      close += 1;
+    } else {
+      wrong += 1;
+    }
+  }
+};
+
+/// The value below which `share` of `values` lie, 0 of none; puts them in order.
+inline double at(std::vector<double>& values, double share) {
+  if (values.empty()) return 0.0;
+  std::ranges::sort(values);
+  return values[size_t(share * double(values.size() - 1))];
+}
+
+}  // namespace nosa::walk
