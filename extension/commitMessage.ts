@@ -4,6 +4,7 @@ import { commitPrompt } from "./asking/prompts";
 import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { Failure, isCancellation, plainFailure } from "./errors";
+import { wholeOf } from "./pins";
 import { folders, rootOf } from "./roots";
 
 /** Longest message: a subject and some lines below it. */
@@ -76,7 +77,7 @@ export class CommitMessage implements Disposable {
       box.value = message;
     };
     const known = this.#knownRoot(root);
-    const pins = known === "" ? [] : paths.map((path) => ({ path, startLine: 0, endLine: 0 }));
+    const pins = known === "" ? [] : paths.map(wholeOf);
     const params = { ...chatParams(known, [{ role: "user", content: prompt }], pins), tokensMax };
     const result = await this.#engine.chat(
       params,
@@ -94,11 +95,9 @@ export class CommitMessage implements Disposable {
 
   /** The repository as the engine has read it; "" when it has not: a message needs no more than the change. */
   #knownRoot(root: string): string {
-    const known = folders()
-      .map(rootOf)
-      .filter((each) => each === root);
+    const isOpen = folders().some((folder) => rootOf(folder) === root);
     const contexts = this.#engine.status?.contexts ?? [];
-    return known.find((each) => contexts.some((context) => context.root === each && context.tokens > 0)) ?? "";
+    return isOpen && contexts.some((context) => context.root === root && context.tokens > 0) ? root : "";
   }
 }
 

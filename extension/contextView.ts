@@ -16,7 +16,7 @@ import { contextTree, type ContextNode } from "./contextTree";
 import { failureFrom } from "./errors";
 import { gauges, type Gauge } from "./meter";
 import type { Pins } from "./pins";
-import { wholeLines } from "./references";
+import { rangeOfLines } from "./references";
 import { folders, rootOf } from "./roots";
 import { Scope } from "./util/disposables";
 import { bytesText, countText, filesText } from "./util/format";
@@ -266,7 +266,7 @@ function linesItem({ root, path, startLine, endLine }: Extract<Node, { kind: "li
   item.description = l10n.t("pinned");
   item.tooltip = `${path}:${startLine}-${endLine}`;
   item.iconPath = new ThemeIcon("pinned");
-  const selection = wholeLines(startLine - 1, endLine - 1);
+  const selection = rangeOfLines(startLine - 1, endLine - 1);
   const uri = Uri.joinPath(Uri.file(root), path);
   item.command = { title: l10n.t("Open"), command: "vscode.open", arguments: [uri, { selection }] };
   item.contextValue = "nosa.lines";

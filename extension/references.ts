@@ -12,11 +12,11 @@ export function referenceLabel(reference: Reference): string {
 export function referenceLocation(folder: WorkspaceFolder, reference: Reference): Location {
   const first = Math.max(0, reference.startLine - 1);
   const last = Math.max(first, reference.endLine - 1);
-  return new Location(Uri.joinPath(folder.uri, reference.path), wholeLines(first, last));
+  return new Location(Uri.joinPath(folder.uri, reference.path), rangeOfLines(first, last));
 }
 
 /** Lines from 0, the last one to its end. */
-export function wholeLines(first: number, last: number): Range {
+export function rangeOfLines(first: number, last: number): Range {
   return new Range(first, 0, last, beyondAnyLine);
 }
 

@@ -6,13 +6,8 @@
  * are there to be read, and their names are too many to be meant.
  */
 
+import type { AskedName } from "../contexts/named";
 import type { ChatMessage } from "../protocol";
-
-export interface CodeName {
-  readonly text: string;
-  /** Whether it can be nothing but a name. */
-  readonly sure: boolean;
-}
 
 /** More are not looked for. */
 const namesMax = 32;
@@ -22,7 +17,7 @@ const lettersMin = 3;
 const unsureLettersMin = 4;
 
 /** What was asked last comes first. */
-export function namesAskedFor(messages: readonly ChatMessage[]): readonly CodeName[] {
+export function namesAskedFor(messages: readonly ChatMessage[]): readonly AskedName[] {
   const found = new Map<string, boolean>();
   const asked = messages.filter(({ role }) => role === "user").reverse();
   for (const { content } of asked) {
@@ -44,11 +39,11 @@ const fence = /^[ \t]*(```+|~~~+)[^\n]*\n[\s\S]*?(?:^[ \t]*\1[^\n]*$|$(?![\s\S])
 const codeMarks = /`([^`\n]{1,200})`/g;
 const identifier = /[\p{L}_$][\p{L}\p{N}_$]*/gu;
 
-function partsOf(content: string): { readonly quoted: readonly string[]; readonly words: readonly CodeName[] } {
+function partsOf(content: string): { readonly quoted: readonly string[]; readonly words: readonly AskedName[] } {
   const text = content.replace(fence, "\n");
   const quoted = [...text.matchAll(codeMarks)].flatMap(([, code = ""]) => code.match(identifier) ?? []);
   const prose = text.replace(codeMarks, " ");
-  const words: CodeName[] = [];
+  const words: AskedName[] = [];
   for (const match of prose.matchAll(identifier)) {
     const [word] = match;
     const before = prose.slice(Math.max(0, match.index - 24), match.index);

@@ -27,8 +27,9 @@ export function cudaLibraryIn(folder: string): string {
 }
 
 /**
- * Whether a GPU is to compute the whole network, not products alone: where NOSA_GPU_NETWORK is "1". Not by itself yet: before its last corrections a walk
- * of random forks, edits and cancels drew a few other tokens than the cores (bench/LEDGER.md), and it has not been walked on a GPU since.
+ * Whether a GPU is to compute the whole network, not products alone: where NOSA_GPU_NETWORK is "1". Not by itself yet:
+ * before its last corrections a walk of random commands drew a few other tokens than the cores (bench/LEDGER.md), and it
+ * has not been walked on a GPU since.
  */
 export function networkOnGpu(environment: NodeJS.ProcessEnv): boolean {
   return environment.NOSA_GPU_NETWORK === "1";

@@ -12,7 +12,7 @@ import {
 import type { ChatMessage, Place } from "../../engine/protocol";
 import type { Engine } from "../client";
 import { Failure, failureFrom, plainFailure } from "../errors";
-import type { Pins } from "../pins";
+import { wholeOf, type Pins } from "../pins";
 import { currentFolder, rootOf } from "../roots";
 import { promptText } from "./prompts";
 import type { Asked, SlashName } from "./slash";
@@ -65,7 +65,7 @@ export async function prepare({ engine, pins }: Asking, input: Input): Promise<P
     problems: input.command === "fix" ? problemsOf(attachments) : [],
     diff: diff?.text ?? "",
   });
-  const changed = (diff?.paths ?? []).map((path) => ({ path, startLine: 0, endLine: 0 }));
+  const changed = (diff?.paths ?? []).map(wholeOf);
   const own = attachments.flatMap(({ pin }) => (pin === null ? [] : [pin]));
   return {
     folder,

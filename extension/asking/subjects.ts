@@ -11,6 +11,7 @@ import {
 import * as path from "node:path";
 import type { Place } from "../../engine/protocol";
 import { declaredNames } from "../apply/placement";
+import { wholeOf } from "../pins";
 import type { Subject } from "./prompts";
 
 /** Something a person attached to a question: what the model is told of it, and what is pinned for it. */
@@ -67,7 +68,7 @@ const folderFlag = 2;
 function folderAttachment(uri: Uri, inside: string): Attachment {
   const name = inside === "" ? "the repository" : `${inside}/`;
   const subject: Subject = { path: name, lines: null, name: "", opening: "", text: "", languageId: "" };
-  const pin = inside === "" ? null : { path: `${inside}/`, startLine: 0, endLine: 0 };
+  const pin = inside === "" ? null : wholeOf(`${inside}/`);
   return { subject, pin, uri, label: name, isFolder: true };
 }
 
