@@ -1,6 +1,6 @@
-"""Attention over packed rows out of dense products alone: parts in batches, and chosen blocks gathered for a few queries at a time.
+"""Attention over packed rows: parts in batches of dense products, and chosen blocks, by a kernel of our own on a GPU.
 
-A kernel with a mask of chosen blocks looks every pair of tokens up; here 32 neighbouring queries share the blocks that any of them
+A kernel with a mask of chosen blocks looks every pair of tokens up; here neighbouring queries share the blocks that any of them
 chose (they choose nearly the same), and the mask is small.
 """
 
@@ -16,8 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .sparse import BLOCK, PAD
 
-NEIGHBOURS = 32  # queries that share gathered blocks
-SHARED_MOST = 192  # blocks that they share at most; what fewer of them chose is left out beyond
+NEIGHBOURS = 32  # queries that share gathered blocks, where no GPU is
 EXTRA = 8  # columns beside a head's own: two carry the bias, the rest aligns
 _LENGTHS = (256, 576, 1152, 2304, 4608, 9216, 1 << 30)
 
@@ -123,11 +122,19 @@ def _shared(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, usable: Tensor, sha
     return out.view(groups, teams, NEIGHBOURS, heads // groups, dim).permute(1, 2, 0, 3, 4).reshape(queries, heads, dim)
 
 
-def over_chosen(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, usable: Tensor, scale: float) -> Tensor:
-    """Attention of the last len(q) tokens to the blocks that each has chosen: q [Tq,H,E], k [T,G,E], v [T,G,D], blocks [G,Tq,B]."""
+def over_chosen(q: Tensor, k: Tensor, v: Tensor, cis: Tensor, blocks: Tensor, usable: Tensor, scale: float) -> Tensor:
+    """Attention of the last len(q) tokens to the blocks that each has chosen: q [Tq,H,D], k and v [T,G,D], cis [T,G], blocks [G,Tq,B]."""
+    if q.is_cuda:
+        from . import chosen_kernel  # Triton is there where a GPU is
+
+        return chosen_kernel.over_chosen(q, k, v, cis, blocks, usable, scale)
+    return _over_gathered(*widened(q, k, cis), v, blocks, usable, scale)
+
+
+def _over_gathered(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, usable: Tensor, scale: float) -> Tensor:
     with torch.no_grad():
         counts = blocks.view(len(blocks), -1, NEIGHBOURS, blocks.shape[-1]).sum(2, dtype=torch.int32)
-        most = min(int((counts > 0).sum(-1).max()), SHARED_MOST)
+        most = int((counts > 0).sum(-1).max())
         shared = counts.topk(most, dim=-1).indices
     # Gathered blocks and masks are large and quickly made again.
     return checkpoint(_shared, q, k, v, blocks, usable, shared, scale, use_reentrant=False)

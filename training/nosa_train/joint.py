@@ -274,9 +274,9 @@ def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: 
         picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index)
         chosen.append(picked)
         scale = q.shape[-1] ** -0.5
-        q, k = widened(q, k, cis if scorer is None else torch.zeros_like(cis))
-        of_context = within_parts(q[:c], k[:c], v[:c], plan.prefill, scale)
-        of_tails = over_chosen(q[c:], k, v, picked.blocks, plan.usable, scale)
+        bias = cis if scorer is None else torch.zeros_like(cis)
+        of_context = within_parts(*widened(q[:c], k[:c], bias[:c]), v[:c], plan.prefill, scale)
+        of_tails = over_chosen(q[c:], k, v, bias, picked.blocks, plan.usable, scale)
         outputs.append(of_tails)
         x = _layer_out(layer, x, torch.cat((of_context, of_tails)), scorer is None)
     return Pass(model.norm(x[c:]), outputs, chosen)

@@ -17,7 +17,7 @@ from nosa_train.model import Decoder, random_tensors
 from nosa_train.repos import SourceFile
 from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
-from nosa_train.gathered import over_chosen, widened
+from nosa_train.gathered import over_chosen
 from nosa_train.joint import JointRow, Watch, learn, plan, teach
 from nosa_train.train import Others, Weights, build_step, step_loss
 
@@ -149,8 +149,7 @@ def test_gathered_attention_has_the_gradients_of_the_plain_one():
     for is_gathered in (True, False):
         leaves = [t.clone().requires_grad_() for t in (q, k, v, cis)]
         if is_gathered:
-            wide_q, wide_k = widened(leaves[0], leaves[1], leaves[3])
-            out = over_chosen(wide_q[row.context :], wide_k, leaves[2], blocks, usable, 8**-0.5)
+            out = over_chosen(leaves[0][row.context :], leaves[1], leaves[2], leaves[3], blocks, usable, 8**-0.5)
         else:
             at = torch.arange(total)
             seen = blocks.repeat_interleave(BLOCK, -1) & usable & (at[None] <= at[row.context :, None])
