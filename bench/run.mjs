@@ -9,6 +9,7 @@ const benchmarks = {
   cache: () => import("./cache.mjs"),
   cpu: () => import("./cpu.mjs"),
   editor: () => import("./editor.mjs"),
+  engine: () => import("./engine.mjs"),
   gpu: () => import("./gpu.mjs"),
   replay: () => import("./replay.mjs"),
 };

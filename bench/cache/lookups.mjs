@@ -3,7 +3,7 @@
 // Every method answers the same questions with the same model and adapter, from the first on; the slow ones may answer fewer of them. Differences are over
 // the questions that both answered, with 95 % bootstrap intervals.
 //
-//   --sizes A,B     of the repositories (32k,128k)
+//   --sizes A,B     of the repositories (32k,128k)        --repositories A,B  of bench/lookups/set.mjs, by name (all)
 //   --methods A,B   (nosa,nosa:64,infllmv2,full,snippets,none) "nosa" is what chat does: its budget, and the blocks that hold what a question names; with
 //                   a number of blocks, "nosa:64" or "infllmv2:256", selection finds them alone. "infllmv2" is "infllmv2:64"
 //   --questions N   for each method at each size (200), but for these:
@@ -14,7 +14,7 @@ import { openContext, openModel, selections } from "../lib/context.mjs";
 import { parseShard } from "../lib/options.mjs";
 import { modelFile } from "../lib/product.mjs";
 import { Asker } from "../lookups/ask.mjs";
-import { lookupSet } from "../lookups/set.mjs";
+import { isWanted, lookupSet } from "../lookups/set.mjs";
 import { Snippets, snippetTokens } from "../lookups/snippets.mjs";
 
 const snippetTokensMax = 8_192;
@@ -35,7 +35,7 @@ export async function run(figures, options) {
     const counts = new Map(methods.map((method) => [method, countOf(method, size, options)]));
     const set = lookupSet(size, Math.max(...counts.values()));
     const asked = set.reduce((sum, { questions }) => sum + questions.length, 0);
-    for (const { name, files, questions } of set) {
+    for (const { name, files, questions } of set.filter((each) => isWanted(each.name, options))) {
       const own = questions.map((each, at) => ({ ...each, at })).filter(({ at }) => at % shard.of === shard.at);
       if (own.length === 0) continue;
       // Each method the same part of every repository's questions.
@@ -53,7 +53,7 @@ export async function run(figures, options) {
       await askers.dispose();
       console.log(`  ${name}: ${own.length} asked`);
     }
-    if (shard.of === 1) report(figures, `${id}, ${size}`, answers);
+    if (shard.of === 1 && options.repositories === undefined) report(figures, `${id}, ${size}`, answers);
   }
   await model.dispose();
   return raw;

@@ -26,6 +26,7 @@ export async function run(figures, options) {
   const status = await engine.request("nosa/status", {});
   await engine.stop();
   const { summary, answers, completion } = result;
+  console.log(`  ${status.device}. ${status.deviceNote ?? ""}`);
   const usages = answers.map(({ usage }) => usage);
   const last = usages.at(-1);
   figures.add("1M: files", summary.files, "files");
@@ -42,6 +43,7 @@ export async function run(figures, options) {
   figures.add("1M: anonymous memory of the engine, most", most / 1e9, "GB");
   const planned = status.memory.bytesMax + status.memory.engineBytes;
   figures.add("1M: of what the plan says", (100 * most) / planned, "%", { goal: 110, better: "lower" });
+  figures.add("1M: read from disk", status.memory.diskBytesRead / 1e6, "MB");
   figures.add("1M: first token, first question", usages[0].millis.firstToken, "ms");
   figures.add("1M: first token, last question", last.millis.firstToken, "ms");
   figures.add("1M: decode", (1000 * last.answerTokens) / last.millis.decode, "tokens/s");

@@ -41,6 +41,11 @@ export function lookupSet(size, count) {
   });
 }
 
+/** Whether `--repositories A,B`, where it is given, names this one. */
+export function isWanted(name, { repositories: wanted }) {
+  return wanted === undefined || String(wanted).split(",").includes(name);
+}
+
 /** The same order for the same list. */
 function shuffled(list) {
   const result = [...list];
