@@ -12,7 +12,7 @@
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
 //   --git DIR      the commits of this repository instead, newest first, three lines of each
 //   --shard I/N    only every N-th change from number I on, for processes with cache folders of their own; theirs put together are the whole's
-//   --list         says what there is to replay, and ends
+//   --list         says what there is to replay, and ends       --kept   no answering: figures of the changes that every way has answered already
 //   --results DIR  where every answer is kept as JSON (bench/results/replay for the whole; nowhere for less)
 //
 // Finished cases are kept in the benchmarks' cache folder: a run that is stopped goes on where it was. Exact: the line as it was, but for white space around
@@ -57,16 +57,11 @@ export async function run(figures, options) {
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
-  const replay = new Replay({
-    file,
-    threads,
-    window,
-    gpu: options["llama-gpu"] ?? false,
-    kept: new Kept(`${model} ${window}`),
-  });
+  const kept = new Kept(`${model} ${window}`);
+  const replay = new Replay({ file, threads, window, gpu: options["llama-gpu"] ?? false, kept });
   const done = [];
   try {
-    for (const step of plan) {
+    for (const step of options.kept === true ? answeredOf(plan, kept, only) : plan) {
       for (const way of only) await replay.answer(way, step);
       done.push(step);
       const count = done.reduce((sum, { changes }) => sum + changes.flat().length, 0);
@@ -75,6 +70,7 @@ export async function run(figures, options) {
   } finally {
     await replay.dispose();
   }
+  if (done.length === 0) throw new Error("No change has an answer of every way.");
   const changes = done.flatMap((step) =>
     step.changes.map((change) => change.map((each) => replay.answersOf(each, only))),
   );
@@ -111,6 +107,14 @@ function shareOf(plan, { at, of }, only) {
   let count = -1;
   return plan
     .map((step) => ({ ...step, changes: step.changes.filter(() => (count += 1) % of === at) }))
+    .filter(({ changes }) => changes.length > 0);
+}
+
+/** Steps with those of their changes of which every case has an answer of each way. */
+function answeredOf(plan, kept, only) {
+  const isAnswered = (change) => change.every(({ id }) => only.every((way) => kept.get(way, id) !== undefined));
+  return plan
+    .map((step) => ({ ...step, changes: step.changes.filter(isAnswered) }))
     .filter(({ changes }) => changes.length > 0);
 }
 
