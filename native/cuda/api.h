@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define NOSA_CUDA_ABI 2
+#define NOSA_CUDA_ABI 3
 
 /// What a look at the GPU found.
 typedef struct NosaCudaProbe {
@@ -98,6 +98,7 @@ typedef struct NosaCudaNetwork {
   const float* output_norm;
   NosaCudaTensor output;
   const NosaCudaLayer* layers;
+  int32_t keeps_choices;  // 1, for tests: next_choice() tells what queries chose
 } NosaCudaNetwork;
 
 /// What a runner took, and what it can do.
@@ -141,7 +142,17 @@ typedef struct NosaCudaAdvanced {
   const int32_t* blocks;    // [n_layers * n_kv_heads, n_selected_max]
   const float* mass;        // likewise
   int32_t n_selected_max;
+  uint64_t n_fetched;       // extents copied from host memory because queries chose them
 } NosaCudaAdvanced;
+
+/// What one query chose. Good until the next call.
+typedef struct NosaCudaChoice {
+  uint64_t key;
+  int32_t own_idx;          // of its token
+  int32_t n_selected_max;
+  const int32_t* n_blocks;  // [n_layers * n_kv_heads]
+  const int32_t* blocks;    // [n_layers * n_kv_heads, n_selected_max] ascending
+} NosaCudaChoice;
 
 /// Where rows of a block go; see RowsRead of runner.h.
 typedef struct NosaCudaRows {
@@ -170,6 +181,8 @@ typedef struct NosaCudaRunnerFunctions {
                   NosaCudaError* error);
   /// hidden [n_rows, n_embd] to logits [n_rows, n_vocab].
   int32_t (*head)(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float* logits, NosaCudaError* error);
+  /// The next query that chose, in the order in which they were computed; 0 when all are told.
+  int32_t (*next_choice)(NosaCudaRunner* runner, NosaCudaChoice* out);
 } NosaCudaRunnerFunctions;
 
 const NosaCudaRunnerFunctions* nosa_cuda_runner_functions(void);

@@ -55,8 +55,8 @@ struct DecodeStep::Buffers {
   // Selection.
   float2* best = nullptr;        // [n_rows, n_kv_heads, n_blocks_max]
   std::byte* score_scratch = nullptr;
-  SelectedBlock* selected = nullptr;  // [n_rows, n_kv_heads, n_selected_max]
-  int32_t* n_selected = nullptr;      // [n_rows, n_kv_heads]
+  SelectedBlock* selected = nullptr;  // [n_rows, n_kv_heads, n_selected_max], of the layer at hand or of each
+  int32_t* n_selected = nullptr;      // [n_rows, n_kv_heads], likewise
   int32_t* load_pages = nullptr;  // [n_seqs, n_kv_heads, n_slots]
   int32_t* load_slots = nullptr;  // likewise
   int32_t* n_loads = nullptr;    // [n_seqs, n_kv_heads]
@@ -119,8 +119,9 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(linear_scratch, linear_scratch_most / sizeof(float));
   plan.add(argmax_scratch, argmax_scratch_bytes(n_seqs));
   if (!selects(options)) return plan;
-  plan.add(selected, rows * heads * selected_max);
-  plan.add(n_selected, rows * heads);
+  const size_t n_kept = options.keeps_choices ? size_t(shape.n_layers) : 1;
+  plan.add(selected, n_kept * rows * heads * selected_max);
+  plan.add(n_selected, n_kept * rows * heads);
   plan.add(best, rows * heads * size_t(n_blocks_max));
   plan.add(score_scratch, score_blocks_scratch_bytes(n_rows, shape.n_heads, shape.n_kv_heads, n_blocks_max));
   plan.add(load_pages, seqs * heads * size_t(n_slots));
@@ -291,6 +292,36 @@ Status DecodeStep::read_detail(StepDetail& detail, cudaStream_t stream) {
   return check(stream);
 }
 
+Status DecodeStep::read_choices(int n_rows, StepChoices& choices, cudaStream_t stream) {
+  CHECK(selects(options_) && options_.keeps_choices && n_rows <= n_rows_max_);
+  const ModelShape& shape = model_.shape();
+  choices.n_rows = n_rows;
+  choices.n_kv_heads = shape.n_kv_heads;
+  choices.n_selected_max = options_.budget.total_blocks;
+  const size_t n_lists = size_t(n_rows) * size_t(shape.n_kv_heads);
+  const size_t n_entries = n_lists * size_t(choices.n_selected_max);
+  choices.n_blocks.resize(size_t(shape.n_layers) * n_lists);
+  choices.selected.resize(size_t(shape.n_layers) * n_entries);
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    NOSA_CUDA_TRY(cudaMemcpyAsync(choices.n_blocks.data() + size_t(layer) * n_lists, n_selected(layer), n_lists * sizeof(int32_t),
+                                  cudaMemcpyDeviceToHost, stream),
+                  computing);
+    NOSA_CUDA_TRY(cudaMemcpyAsync(choices.selected.data() + size_t(layer) * n_entries, selected(layer),
+                                  n_entries * sizeof(SelectedBlock), cudaMemcpyDeviceToHost, stream),
+                  computing);
+  }
+  return check(stream);
+}
+
+Status DecodeStep::start_counting(int lane, cudaStream_t stream) {
+  return to_status(cudaMemsetAsync(buffers_->n_loads_total + lane, 0, sizeof(buffers_->n_loads_total[0]), stream), computing);
+}
+
+Status DecodeStep::read_count(int lane, uint64_t& n_loads, cudaStream_t stream) {
+  NOSA_CUDA_TRY(cudaMemcpyAsync(&n_loads, buffers_->n_loads_total + lane, sizeof(n_loads), cudaMemcpyDeviceToHost, stream), computing);
+  return check(stream);
+}
+
 Status DecodeStep::read_loads(std::vector<unsigned long long>& loads, cudaStream_t stream) {
   loads.resize(size_t(lanes_.n_lanes()));
   NOSA_CUDA_TRY(cudaMemcpyAsync(loads.data(), buffers_->n_loads_total, loads.size() * sizeof(loads[0]),
@@ -330,6 +361,16 @@ Result<cudaGraphExec_t> DecodeStep::graph(const Kind& kind, cudaStream_t stream)
 // With one query a lane, attention itself fetches what is not in a slot: the first bytes arrive while the rest is read.
 bool DecodeStep::attend_fetches(const Kind& kind) const {
   return !resident() && selects(options_) && kind.n_queries == 1;
+}
+
+SelectedBlock* DecodeStep::selected(int layer) const {
+  if (!selects(options_) || !options_.keeps_choices) return buffers_->selected;
+  return buffers_->selected + size_t(layer) * size_t(n_rows_max_) * size_t(model_.shape().n_kv_heads) * size_t(options_.budget.total_blocks);
+}
+
+int32_t* DecodeStep::n_selected(int layer) const {
+  if (!selects(options_) || !options_.keeps_choices) return buffers_->n_selected;
+  return buffers_->n_selected + size_t(layer) * size_t(n_rows_max_) * size_t(model_.shape().n_kv_heads);
 }
 
 StepRows DecodeStep::rows(const Kind& kind) const {
@@ -471,8 +512,8 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.q = b.q;
   attend.q_stride = size_t(shape.q_width());
   attend.pages = attend_fetches(kind) ? pool_.extents(layer) : KvPool{};
-  attend.selected = b.selected;  // Null without a selection: everything.
-  attend.n_selected = b.n_selected;
+  attend.selected = selected(layer);  // Null without a selection: everything.
+  attend.n_selected = n_selected(layer);
   attend.token_bias = model_.additive() ? side_car.token_scores : nullptr;
   attend.parts = b.attention_parts;
   attend.scale = scale;
@@ -533,8 +574,8 @@ Status DecodeStep::enqueue_selection(int layer, const Kind& kind, cudaStream_t s
   const bool forced = forced_scores.best != nullptr && kind.n_queries == 1;
   select.best = forced ? forced_scores.best + size_t(layer) * forced_scores.layer_stride : b.best;
   select.step = b.step;
-  select.selected = b.selected;
-  select.n_selected = b.n_selected;
+  select.selected = selected(layer);
+  select.n_selected = n_selected(layer);
   select.load_pages = b.load_pages;
   select.load_slots = b.load_slots;
   select.n_loads = b.n_loads;

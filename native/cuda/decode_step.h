@@ -30,6 +30,15 @@ struct StepDetail {
   std::vector<float> mass;        // likewise: a block's share of the attention, see kernels/block_mass.h
 };
 
+/// What every query of a step chose, where the step's options keep it.
+struct StepChoices {
+  int n_rows = 0;  // sequences * queries of the step
+  int n_kv_heads = 0;
+  int n_selected_max = 0;
+  std::vector<int32_t> n_blocks;        // [n_layers, n_rows, n_kv_heads]
+  std::vector<SelectedBlock> selected;  // [n_layers, n_rows, n_kv_heads, n_selected_max], the first n_blocks ascending
+};
+
 /// One step through the whole network for the newest tokens of some lanes, as one CUDA graph: everything that changes from
 /// step to step lies on the device, nothing is allocated, and the host is not asked in between.
 ///
@@ -74,6 +83,9 @@ class DecodeStep {
   /// What each layer and KV head of the last step with `detail` attended to; waits for it.
   Status read_detail(StepDetail& detail, cudaStream_t stream);
 
+  /// What the queries of the last step, `n_rows` of them, chose; waits for it. REQUIRES: a selection whose options keep it.
+  Status read_choices(int n_rows, StepChoices& choices, cudaStream_t stream);
+
   /// What the last step left on the device: the residual stream behind the last layer, [rows, n_embd], and of a decode step
   /// the scores of the next token, [sequences, n_vocab].
   const float* device_hidden() const;
@@ -83,6 +95,10 @@ class DecodeStep {
 
   /// Computes up to kQueriesMax given tokens of one lane, whose n_tokens counts them already.
   Status feed(int lane, std::span<const int32_t> ids, cudaStream_t stream);
+
+  /// Counts the blocks fetched for a lane from here on; read_count() gives them, and waits for it.
+  Status start_counting(int lane, cudaStream_t stream);
+  Status read_count(int lane, uint64_t& n_loads, cudaStream_t stream);
 
   /// Blocks fetched from host memory for each lane since it was created, and waits for it.
   Status read_loads(std::vector<unsigned long long>& loads, cudaStream_t stream);
@@ -119,6 +135,8 @@ class DecodeStep {
   Status set_rows(std::span<const int32_t> lanes, std::span<const int32_t> ids, cudaStream_t stream);
   bool attend_fetches(const Kind& kind) const;
   StepRows rows(const Kind& kind) const;
+  SelectedBlock* selected(int layer) const;
+  int32_t* n_selected(int layer) const;
   EvictionRanking ranking(int layer) const;
   Operand operand(std::byte* data, DType weight, int n_rows, int cols) const;
   bool resident() const { return pool_.resident(); }

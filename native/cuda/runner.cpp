@@ -1,6 +1,7 @@
 #include "cuda/runner.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/check.h"
@@ -202,6 +203,7 @@ Status Runner::feed(SequenceKey key, int end) {
     ids.assign(sequence.tokens.begin() + sequence.n_computed, sequence.tokens.begin() + sequence.n_computed + n);
     NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + n, stream_));
     NOSA_TRY(step_of(sequence).feed(sequence.lane, ids, stream_));
+    NOSA_TRY(keep_choices(step_of(sequence), std::array{static_cast<const Sequence*>(&sequence)}, {&key, 1}, n));
     n_steps_ += 1;
     sequence.n_computed += n;
     if (sequence.n_computed % kBlockTokens == 0) {
@@ -243,6 +245,7 @@ Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn)
   NOSA_TRY(steps_[0]->begin(lanes, ids, command.teacher, command.n_steps, stream_));
   for (int i = 0; i < command.n_steps; ++i) {
     NOSA_TRY(steps_[0]->decode(stream_));
+    NOSA_TRY(keep_choices(*steps_[0], sequences, command.sequences, 1));
     n_steps_ += 1;
     for (Sequence* sequence : sequences) {
       sequence->n_computed += 1;
@@ -254,6 +257,34 @@ Status Runner::decode(const DecodeCommand& command, std::vector<int32_t>& drawn)
   NOSA_TRY(steps_[0]->read_tokens(command.n_steps, drawn, stream_));
   for (size_t i = 0; i < drawn.size(); ++i) {
     sequences[i % sequences.size()]->tokens.push_back(uint32_t(drawn[i]));
+  }
+  return {};
+}
+
+// Of the step just enqueued, which takes `n_queries` tokens of every sequence behind those that count as computed.
+Status Runner::keep_choices(DecodeStep& step, std::span<const Sequence* const> sequences, std::span<const SequenceKey> keys,
+                            int n_queries) {
+  if (!plan_.options.step.keeps_choices || step.options().policy == Policy::kFull) return {};
+  const size_t n_rows_each = n_queries == 1 ? 1 : size_t(kQueriesMax);
+  StepChoices found;
+  NOSA_TRY(step.read_choices(int(sequences.size() * n_rows_each), found, stream_));
+  const size_t n_heads = size_t(found.n_kv_heads);
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    for (int q = 0; q < n_queries; ++q) {
+      const int own_idx = sequences[s]->n_computed + q;
+      if (!chooses(*sequences[s], own_idx + 1)) continue;
+      TokenChoice& choice = choices_.emplace_back();
+      choice.key = keys[s];
+      choice.own_idx = own_idx;
+      for (size_t layer = 0; layer < size_t(shape().n_layers); ++layer) {
+        for (size_t head = 0; head < n_heads; ++head) {
+          const size_t list = (layer * size_t(found.n_rows) + s * n_rows_each + size_t(q)) * n_heads + head;
+          const SelectedBlock* first = found.selected.data() + list * size_t(found.n_selected_max);
+          std::vector<int32_t>& blocks = choice.blocks.emplace_back();
+          for (int32_t i = 0; i < found.n_blocks[list]; ++i) blocks.push_back(first[i].block);
+        }
+      }
+    }
   }
   return {};
 }
@@ -480,6 +511,7 @@ Status Runner::advance(const AdvanceRequest& request) {
   }
   const size_t n_embd = size_t(shape().n_embd);
   n_hidden_ = 0;
+  n_fetched_ = 0;
   has_logits_ = false;
   staged_ = {request.key, first, first};
   if (hidden_.bytes() < size_t(request.n_hidden) * n_embd * sizeof(float)) {
@@ -515,6 +547,7 @@ Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& reques
   const int first_hidden = end - request.n_hidden;
   NOSA_TRY(bind_lane(sequence, request.key, {}));
   NOSA_TRY(make_room(sequence, end));
+  NOSA_TRY(step.start_counting(sequence.lane, stream_));
   while (sequence.n_computed < end) {
     const int own = sequence.n_computed;
     const int n_left = end - own;
@@ -529,6 +562,7 @@ Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& reques
     } else {
       NOSA_TRY(step.feed(sequence.lane, ids, stream_));
     }
+    NOSA_TRY(keep_choices(step, std::array{static_cast<const Sequence*>(&sequence)}, {&request.key, 1}, n));
     n_steps_ += 1;
     NOSA_TRY(stage_rows(sequence, n));
     const int from = std::max(first_hidden, own);
@@ -545,8 +579,8 @@ Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& reques
       NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
     }
   }
-  if (request.detail) return step.read_detail(detail_, stream_);
-  return step.check(stream_);
+  if (request.detail) NOSA_TRY(step.read_detail(detail_, stream_));
+  return step.read_count(sequence.lane, n_fetched_, stream_);
 }
 
 // Rows of the `n` newest tokens, of one block, which the step just enqueued computes.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/status.h"
@@ -54,6 +55,13 @@ struct AdvanceRequest {
   std::span<const uint32_t> tokens;  // 1 .. chunk_tokens, or step_tokens_max of a sequence that chooses
   int n_hidden = 1;                  // Of the last so many, what the last layer gives is wanted.
   bool detail = false;               // And of the last one, what it attended to.
+};
+
+/// What one query chose.
+struct TokenChoice {
+  SequenceKey key{0};
+  int own_idx = 0;  // Of its token.
+  std::vector<std::vector<int32_t>> blocks;  // [n_layers * n_kv_heads] ascending
 };
 
 /// What several runners of one model may share: for benchmarks, which open many.
@@ -130,6 +138,11 @@ class Runner {
   /// Of the last advance(): [n_hidden, n_embd], and with `detail` what the last token attended to.
   std::span<const float> hidden() const { return {hidden_.as<float>(), n_hidden_}; }
   const StepDetail& detail() const { return detail_; }
+  uint64_t n_fetched() const { return n_fetched_; }  // Extents that its queries chose and slots did not have.
+
+  /// What queries chose since the last call, in the order in which they were computed, those left out that had no choice;
+  /// nothing unless the plan's step keeps it.
+  std::vector<TokenChoice> take_choices() { return std::exchange(choices_, {}); }
 
   /// Rows [first_row, first_row + n_rows) of own block `block`, which the last advance() computed.
   Status read_rows(SequenceKey key, int block, int first_row, int n_rows, const RowsRead& to);
@@ -177,6 +190,7 @@ class Runner {
   void copy_windows(int first_token, int end_token, const RowsRead& to) const;
   Status stage_hidden(const float* rows, int n_rows, int first_row);
   std::vector<int32_t> preload(const Sequence& sequence) const;
+  Status keep_choices(DecodeStep& step, std::span<const Sequence* const> sequences, std::span<const SequenceKey> keys, int n_queries);
 
   struct LaneState {
     SequenceKey key{0};
@@ -219,6 +233,8 @@ class Runner {
   size_t n_hidden_ = 0;  // Values.
   bool has_logits_ = false;
   StepDetail detail_;
+  uint64_t n_fetched_ = 0;
+  std::vector<TokenChoice> choices_;
   std::unique_ptr<Head> head_;  // Made when first needed.
 };
 

@@ -1,5 +1,7 @@
 // The runner as plain C: what a session in another library calls.
+#include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -8,6 +10,9 @@
 
 struct NosaCudaRunner {
   std::unique_ptr<nosa::cuda::Runner> runner;
+  // What is told by next_choice().
+  std::deque<nosa::cuda::TokenChoice> choices;
+  std::vector<int32_t> n_blocks, blocks;
 };
 
 namespace {
@@ -81,6 +86,7 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, No
   options.n_seqs_max = 1;
   options.n_slots = 192;  // Room for what eight queries choose.
   options.host_bytes_max = size_t(host_bytes_max);
+  options.step.keeps_choices = network->keeps_choices != 0;
   auto runner = nosa::cuda::Runner::create(source_of(*network), options);
   if (!runner.ok()) {
     tell(runner.status(), error);
@@ -94,7 +100,7 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, No
            found.options.chunk_tokens,
            nosa::cuda::Runner::step_tokens_max,
            nosa::cuda::Head::rows_max};
-  return std::make_unique<NosaCudaRunner>(NosaCudaRunner{*std::move(runner)}).release();
+  return std::make_unique<NosaCudaRunner>(NosaCudaRunner{*std::move(runner), {}, {}, {}}).release();
 }
 
 void close(NosaCudaRunner* runner) { const std::unique_ptr<NosaCudaRunner> owned(runner); }
@@ -129,6 +135,7 @@ int32_t select(NosaCudaRunner* runner, uint64_t key, const NosaCudaSelection* se
   nosa::cuda::StepOptions options;
   options.policy = nosa::Policy(selection->policy);
   options.budget = {selection->total_blocks, selection->query_blocks, selection->sink_blocks, selection->window_blocks};
+  options.keeps_choices = runner->runner->plan().options.step.keeps_choices;
   return tell(runner->runner->select(SequenceKey(key), options, {selection->flags, size_t(selection->n_flags)}), error);
 }
 
@@ -152,7 +159,8 @@ int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCuda
   const Status status = runner->runner->advance(of);
   if (!status.ok()) return tell(status, error);
   const nosa::cuda::StepDetail& detail = runner->runner->detail();
-  *out = {runner->runner->hidden().data(), detail.n_blocks.data(), detail.blocks.data(), detail.mass.data(), detail.n_selected_max};
+  *out = {runner->runner->hidden().data(), detail.n_blocks.data(), detail.blocks.data(), detail.mass.data(), detail.n_selected_max,
+          runner->runner->n_fetched()};
   return 1;
 }
 
@@ -170,7 +178,25 @@ int32_t head(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float*
   return tell(runner->runner->head(hidden, n_rows, logits), error);
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open, close, create, fork, drop, attend, select, put, cut, advance, read, head};
+int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
+  for (nosa::cuda::TokenChoice& choice : runner->runner->take_choices()) runner->choices.push_back(std::move(choice));
+  if (runner->choices.empty()) return 0;
+  const nosa::cuda::TokenChoice choice = std::move(runner->choices.front());
+  runner->choices.pop_front();
+  size_t n_most = 0;
+  for (const auto& list : choice.blocks) n_most = std::max(n_most, list.size());
+  runner->n_blocks.clear();
+  runner->blocks.assign(choice.blocks.size() * n_most, -1);
+  for (size_t i = 0; i < choice.blocks.size(); ++i) {
+    runner->n_blocks.push_back(int32_t(choice.blocks[i].size()));
+    std::ranges::copy(choice.blocks[i], runner->blocks.begin() + long(i * n_most));
+  }
+  *out = {uint64_t(choice.key), choice.own_idx, int32_t(n_most), runner->n_blocks.data(), runner->blocks.data()};
+  return 1;
+}
+
+constexpr NosaCudaRunnerFunctions functions = {open,   close, create,  fork, drop, attend,     select,
+                                               put,    cut,   advance, read, head, next_choice};
 
 }  // namespace
 

@@ -8,6 +8,7 @@ namespace nosa::cuda {
 struct StepOptions {
   Policy policy = Policy::kNosa;
   SelectionBudget budget;
+  bool keeps_choices = false;  ///< For tests: what each layer chose stays until the next step.
 
   bool operator==(const StepOptions&) const = default;
 };

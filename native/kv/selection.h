@@ -51,6 +51,7 @@ class EvictionOrder {
 
   int size() const { return int(entries_.size()); }
   int32_t block(int rank) const { return entries_[rank].block_idx; }
+  float score(int rank) const { return entries_[rank].score; }
 
  private:
   struct Entry {

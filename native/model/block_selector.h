@@ -10,6 +10,7 @@
 #include "kv/block_table.h"
 #include "kv/selection.h"
 #include "kv/side_car.h"
+#include "model/choice_log.h"
 
 namespace nosa {
 
@@ -135,6 +136,17 @@ class BlockSelector {
   /// it takes all of them, else forced blocks and (kNosa) the first of the eviction order; ascending.
   std::vector<int32_t> base(int layer, int kv_head, int own_idx, const SideCar& own);
 
+  /// For tests: `log` is told what queries choose from here on, wherever they are computed; or null.
+  void record(ChoiceLog* log) { recorded_ = log; }
+  ChoiceLog* recorded() const { return recorded_; }
+
+  /// For tests: queries take what `log` says where it says something, and `verdict` tells how that compares. Both outlive
+  /// the selector.
+  void follow(const ChoiceLog* log, ChoiceVerdict* verdict) {
+    followed_ = log;
+    verdict_ = verdict;
+  }
+
  private:
   struct Ranking {
     EvictionOrder order;
@@ -158,6 +170,8 @@ class BlockSelector {
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
   void score(const Queries& queries, Backend& backend, SelectorScratch& scratch) const;
+  void follow_others(const SelectionInput& input, int own_idx, int layer, int kv_head, std::vector<int32_t>& chosen);
+  double regret(const SelectionInput& input, std::span<const int32_t> chosen) const;
 
   KvShape shape_;
   SelectionOptions options_;
@@ -173,6 +187,10 @@ class BlockSelector {
 
   std::vector<float> pooled_;      // [blocks of one sequence], scratch
   std::vector<int32_t> forced_;    // For the last queries
+
+  ChoiceLog* recorded_ = nullptr;
+  const ChoiceLog* followed_ = nullptr;
+  ChoiceVerdict* verdict_ = nullptr;
 };
 
 }  // namespace nosa

@@ -80,7 +80,7 @@ void DeviceKv::fork_from(const DeviceKv& other) {
 
 Result<std::unique_ptr<DeviceNetwork>> DeviceNetwork::create(const std::string& library_path, const Weights& weights,
                                                              const Adapter* adapter, const ModelConfig& config,
-                                                             const KvShape& kv_shape, int n_threads) {
+                                                             const KvShape& kv_shape, int n_threads, bool keeps_choices) {
   if (kv_shape.dtype != DType::kF16) return Status::unsupported("The GPU keeps keys and values as 16-bit floats.");
   Result<std::unique_ptr<CudaLibrary>> library = CudaLibrary::open(library_path);
   if (!library.ok()) return library.status();
@@ -109,6 +109,7 @@ Result<std::unique_ptr<DeviceNetwork>> DeviceNetwork::create(const std::string& 
   network.output_norm = from.output_norm;
   network.output = tensor_of(from.output);
   network.layers = layers.data();
+  network.keeps_choices = keeps_choices ? 1 : 0;
 
   std::unique_ptr<DeviceNetwork> device(new DeviceNetwork(*std::move(library), kv_shape, config.n_embd));
   const size_t host_bytes = std::min(machine_bytes() / memory_share, tokens_wanted / kBlockTokens * page_bytes(kv_shape));
@@ -360,7 +361,9 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::run(uint64_t key, ForwardPass& pas
   if (plan.n_tokens >= chunk_tokens_least) {
     token_seconds_ = std::chrono::duration<double>(Clock::now() - start).count() / plan.n_tokens;
   }
+  take_choices(*target.selector);
   pass.rows_.assign(advanced.hidden, advanced.hidden + size_t(n_hidden) * size_t(n_embd_));
+  pass.n_fetched_ = advanced.n_fetched;
   Outcome outcome = Outcome::kDone;
   if (Status status = take_rows(key, pass, target, outcome); !status.ok() || outcome != Outcome::kDone) {
     target.side_car->truncate(plan.store_from);
@@ -448,6 +451,19 @@ void DeviceNetwork::take_detail(const NosaCudaAdvanced& advanced, ForwardPass& p
     float* masses = pass.masses_.data() + list % size_t(kv_shape_.n_kv_heads) * n_blocks;
     for (size_t i = 0; i < n; ++i) masses[size_t(chosen[i])] += advanced.mass[at + i];
     if (chooses || selector.masks_any()) pass.selections_[list].assign(chosen.begin(), chosen.end());
+  }
+}
+
+void DeviceNetwork::take_choices(const BlockSelector& selector) const {
+  ChoiceLog* log = selector.recorded();
+  if (log == nullptr) return;
+  const size_t n_heads = size_t(kv_shape_.n_kv_heads);
+  NosaCudaChoice choice = {};
+  while (calls().next_choice(runner_, &choice) != 0) {
+    for (size_t list = 0; list < size_t(kv_shape_.extents_per_block()); ++list) {
+      log->put(choice.own_idx, int(list / n_heads), int(list % n_heads),
+               {choice.blocks + list * size_t(choice.n_selected_max), size_t(choice.n_blocks[list])});
+    }
   }
 }
 

@@ -30,11 +30,12 @@ namespace nosa {
 /// Not thread-safe: used by the native worker thread only.
 class DeviceNetwork {
  public:
-  /// Fails as CudaLibrary::open() and DeviceSource::create(), with kUnsupported when the GPU cannot be used or does not take
-  /// the model, with kOutOfMemory when it does not fit.
+  /// With `keeps_choices`, for tests, selectors that record are told what the GPU chose. Fails as CudaLibrary::open() and
+  /// DeviceSource::create(), with kUnsupported when the GPU cannot be used or does not take the model, with kOutOfMemory when
+  /// it does not fit.
   static Result<std::unique_ptr<DeviceNetwork>> create(const std::string& library_path, const Weights& weights,
                                                        const Adapter* adapter, const ModelConfig& config, const KvShape& kv_shape,
-                                                       int n_threads);
+                                                       int n_threads, bool keeps_choices = false);
   ~DeviceNetwork();
   DeviceNetwork(const DeviceNetwork&) = delete;
   DeviceNetwork& operator=(const DeviceNetwork&) = delete;
@@ -93,6 +94,7 @@ class DeviceNetwork {
   Status take_rows(uint64_t key, const ForwardPass& pass, const PassTarget& target, Outcome& outcome);
   Status take_block(uint64_t key, const PassTarget& target, int block, int first_row, int n_rows, Outcome& outcome);
   void take_detail(const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target) const;
+  void take_choices(const BlockSelector& selector) const;
 
   std::unique_ptr<CudaLibrary> library_;
   KvShape kv_shape_;

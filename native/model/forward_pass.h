@@ -85,6 +85,9 @@ class ForwardPass {
   /// Blocks that the last token attended to, summed over layers and KV heads. REQUIRES: done().
   size_t n_attended() const { return n_attended_; }
 
+  /// Extents that a GPU copied from host memory because its queries chose them.
+  uint64_t n_fetched() const { return n_fetched_; }
+
   /// The buffers, for the next pass. The pass is over.
   std::unique_ptr<PassBuffers> take_buffers() { return std::move(buffers_); }
 
@@ -104,6 +107,7 @@ class ForwardPass {
   std::vector<float> masses_;  // [n_kv_heads, n_attended_blocks + n_own_blocks], over layers.
   std::vector<std::vector<int32_t>> selections_;
   size_t n_attended_ = 0;
+  uint64_t n_fetched_ = 0;
 };
 
 }  // namespace nosa

@@ -67,7 +67,7 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
 void Model::open_device(const ModelOptions& options) {
   if (options.cuda_library.empty() || !options.cuda_network || options.precision == Precision::kF32) return;
   Result<std::unique_ptr<DeviceNetwork>> device = DeviceNetwork::create(options.cuda_library, *weights_, adapter_.get(), config_,
-                                                                        kv_shape_, options.n_threads);
+                                                                        kv_shape_, options.n_threads, options.gpu_keeps_choices);
   if (device.ok()) {
     device_network_ = *std::move(device);
   } else {

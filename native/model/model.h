@@ -41,6 +41,7 @@ struct ModelOptions {
   /// SHA-256 of the model file, lower-case hex: an adapter belongs to one model. Hashing half a
   /// gigabyte at every start would be slow, and who downloads models knows it. Needed with an adapter.
   std::string base_sha256{};
+  bool gpu_keeps_choices = false;  ///< For tests, see DeviceNetwork::create().
 };
 
 /// A loaded model: its weights, the backend that computes with them, and its network. It keeps no

@@ -138,6 +138,8 @@ class Sequence {
   /// [n_tokens()]; those that wait to be computed are among them.
   std::span<const uint32_t> tokens() const { return tokens_; }
   int n_computed() const { return n_computed_; }
+  /// Changes with select(), and is not copied by fork().
+  BlockSelector& selector() { return *selector_; }
   const BlockTable& blocks() const { return blocks_; }
   size_t side_car_bytes() const { return side_car_.bytes(); }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/status.h"
+#include "model/choice_log.h"
 #include "support/random.h"
 #include "support/temp_folder.h"
 #include "support/tiny_model.h"
@@ -76,6 +77,17 @@ inline std::mt19937_64 seeded() {
   return std::mt19937_64(seed);
 }
 
+/// The value below which `share` of `values` lie, 0 of none; puts them in order.
+inline double at(std::vector<double>& values, double share) {
+  if (values.empty()) return 0.0;
+  std::ranges::sort(values);
+  return values[size_t(share * double(values.size() - 1))];
+}
+
+/// By how much the GPU's choice of blocks may be worse than the cores' own, as a share of the scores that decide: scores are
+/// exponents of products of 16-bit operands there.
+inline constexpr double choice_rounding = 0.05;
+
 /// Steps by what became of them.
 struct Verdicts {
   int steps = 0;
@@ -83,9 +95,33 @@ struct Verdicts {
   int close = 0;  // Different, but no further apart than rounding.
   int wrong = 0;
   std::vector<double> errors;
+  ChoiceVerdict choices;
+  std::string told;  // Of the first that were wrong, what led to them.
+
+  /// Whether each token and each choice is one that rounding explains. REQUIRES: a walk of some steps.
+  bool good() const {
+    const bool chosen_well = choices.n_invalid == 0 && std::ranges::all_of(choices.regrets, [](double r) { return r <= choice_rounding; });
+    return steps > 0 && wrong == 0 && chosen_well;
+  }
+
+  void print_choices() {
+    if (choices.n_followed == 0 && choices.n_own == 0) return;
+    const auto n_beyond = std::ranges::count_if(choices.regrets, [](double r) { return !(r <= choice_rounding); });
+    std::printf("  of %lld choices %zu other than the cores', worse by p50 %.2g p99 %.2g max %.2g of the scores, %td beyond rounding (%.2g); "
+                "%lld invalid, %lld not told\n",
+                static_cast<long long>(choices.n_followed), choices.regrets.size(), at(choices.regrets, 0.5), at(choices.regrets, 0.99),
+                at(choices.regrets, 1.0), n_beyond, choice_rounding, static_cast<long long>(choices.n_invalid),
+                static_cast<long long>(choices.n_own));
+    if (!told.empty()) std::printf("%s", told.c_str());
+  }
 
   /// `margin` is how far apart the two best are where numbers are exact, `error` that of the best one's log-probability.
-  void add(bool is_same, double margin, double error) {
+  void add(bool is_same, double margin, double error, const std::string& before) {
+    if (!is_same && margin > rounding && wrong < 8) {
+      char line[160];
+      std::snprintf(line, sizeof(line), "  step %d is wrong: margin %.3g, error %.3g; before it: ", steps, margin, error);
+      told += line + before + "\n";
+    }
     steps += 1;
     errors.push_back(error);
     if (is_same) {
@@ -97,12 +133,5 @@ struct Verdicts {
     }
   }
 };
-
-/// The value below which `share` of `values` lie, 0 of none; puts them in order.
-inline double at(std::vector<double>& values, double share) {
-  if (values.empty()) return 0.0;
-  std::ranges::sort(values);
-  return values[size_t(share * double(values.size() - 1))];
-}
 
 }  // namespace nosa::walk

@@ -52,6 +52,16 @@ struct NosaCudaRunner {
   std::vector<float> hidden;
   std::vector<int32_t> n_blocks, blocks;
   std::vector<float> mass;
+  // What is told of choices.
+  bool keeps_choices = false;
+  struct Choice {
+    uint64_t key;
+    int own_idx;
+    std::vector<std::vector<int32_t>> blocks;
+  };
+  std::vector<Choice> choices;
+  size_t n_told = 0;
+  std::vector<int32_t> n_chosen, chosen;
 };
 
 namespace nosa::test {
@@ -92,6 +102,7 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t, NosaCudaPlan* pla
     return nullptr;
   }
   runner->store = std::make_unique<BlockStore>(BlockStoreOptions{runner->model->kv_shape().extent_bytes()});
+  runner->keeps_choices = network->keeps_choices != 0;
   *plan = {};
   plan->n_pages = options.n_pages;
   plan->n_blocks_max = options.n_pages;
@@ -249,6 +260,19 @@ void tell(NosaCudaRunner& runner, const Copy& copy, const ForwardPass& pass) {
   }
 }
 
+// What the tokens [from, to) chose, those left out that had no choice.
+void keep(NosaCudaRunner& runner, uint64_t key, const ChoiceLog& log, int from, int to) {
+  const KvShape& shape = runner.model->kv_shape();
+  for (int token = from; token < to; ++token) {
+    NosaCudaRunner::Choice choice{key, token, {}};
+    for (int list = 0; list < shape.extents_per_block(); ++list) {
+      const std::vector<int32_t>* found = log.find(token, list / shape.n_kv_heads, list % shape.n_kv_heads);
+      if (found != nullptr) choice.blocks.push_back(*found);
+    }
+    if (!choice.blocks.empty()) runner.choices.push_back(std::move(choice));
+  }
+}
+
 int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
   if (is_gone(*runner)) return fail(error, NOSA_CUDA_FAILED, "The GPU has fallen off the bus.");
   Copy& copy = *runner->copies.at(request->key);
@@ -272,17 +296,21 @@ int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCuda
     if (request->detail != 0 && from + n == end && n > 1) n -= 1;
     const bool tells = request->detail != 0 && from + n == end;
     ForwardPass pass({from, n, from, tells, tells}, *PassBuffers::create(config));
+    ChoiceLog log;
+    copy.selector->record(runner->keeps_choices ? &log : nullptr);
     const PassTarget target{copy.tokens, copy.base, &copy.blocks, &copy.side_car, copy.attended_kv, copy.selector.get()};
     if (!runner->model->network().advance(pass, target, {}).ok()) return fail(error, NOSA_CUDA_FAILED, "The cores failed.");
     const float* hidden = pass.hidden(0, config.n_embd);
     runner->hidden.insert(runner->hidden.end(), hidden, hidden + size_t(n) * size_t(config.n_embd));
     if (tells) tell(*runner, copy, pass);
+    if (runner->keeps_choices) keep(*runner, request->key, log, from, from + n);
+    copy.selector->record(nullptr);
     from += n;
   }
   runner->first = first;
   const size_t skipped = size_t(request->n_tokens - request->n_hidden) * size_t(config.n_embd);
   const int n_all = copy.selector->n_context_blocks() + blocks_for(end);
-  *out = {runner->hidden.data() + skipped, runner->n_blocks.data(), runner->blocks.data(), runner->mass.data(), n_all};
+  *out = {runner->hidden.data() + skipped, runner->n_blocks.data(), runner->blocks.data(), runner->mass.data(), n_all, 0};
   return 1;
 }
 
@@ -321,7 +349,23 @@ int32_t head(NosaCudaRunner* runner, const float* hidden, int32_t n_rows, float*
   return runner->model->network().logits(hidden, n_rows, logits, {}) ? 1 : fail(error, NOSA_CUDA_FAILED, "Stopped.");
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open, close, create, fork, drop, attend, select, put, cut, advance, read, head};
+int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
+  if (runner->n_told == runner->choices.size()) {
+    runner->choices.clear();
+    runner->n_told = 0;
+    return 0;
+  }
+  const NosaCudaRunner::Choice& choice = runner->choices[runner->n_told++];
+  const size_t n_each = choice.blocks[0].size();
+  runner->n_chosen.assign(choice.blocks.size(), int32_t(n_each));
+  runner->chosen.clear();
+  for (const auto& list : choice.blocks) runner->chosen.insert(runner->chosen.end(), list.begin(), list.end());
+  *out = {choice.key, choice.own_idx, int32_t(n_each), runner->n_chosen.data(), runner->chosen.data()};
+  return 1;
+}
+
+constexpr NosaCudaRunnerFunctions functions = {open,   close, create,  fork, drop, attend,     select,
+                                               put,    cut,   advance, read, head, next_choice};
 
 }  // namespace
 }  // namespace nosa::test
