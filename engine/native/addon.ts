@@ -261,6 +261,8 @@ export interface PrefillResult {
   readonly interrupted: boolean;
   /** Blocks of one layer and KV head that this command read from disk. */
   readonly blocksRead: number;
+  /** The same, copied from host memory to the GPU because its queries chose them. */
+  readonly blocksFetched: number;
 }
 
 export interface SamplingOptions {
@@ -339,6 +341,8 @@ export interface DecodeResult {
   readonly totalBlocks: number;
   /** Blocks of one layer and KV head that this command read from disk. */
   readonly blocksRead: number;
+  /** The same, copied from host memory to the GPU because its queries chose them. */
+  readonly blocksFetched: number;
   /** Tokens guessed ahead, and how many of them were right. */
   readonly drafted: number;
   readonly draftedRight: number;

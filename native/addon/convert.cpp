@@ -232,6 +232,7 @@ Napi::Value to_js(Napi::Env env, const PrefillOutcome& outcome) {
   result.Set("done", outcome.done);
   result.Set("interrupted", outcome.interrupted);
   result.Set("blocksRead", double(outcome.blocks_read));
+  result.Set("blocksFetched", double(outcome.blocks_fetched));
   return result;
 }
 
@@ -271,6 +272,7 @@ Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome) {
   result.Set("attendedBlocks", outcome.attended_blocks);
   result.Set("totalBlocks", outcome.total_blocks);
   result.Set("blocksRead", double(outcome.blocks_read));
+  result.Set("blocksFetched", double(outcome.blocks_fetched));
   result.Set("drafted", outcome.n_drafted);
   result.Set("draftedRight", outcome.n_right);
   return result;

@@ -149,6 +149,7 @@ std::vector<BlockId> Sequence::missing_base_blocks() {
 
 Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
   const uint64_t n_loaded = shared_.store.n_loaded();
+  const uint64_t n_fetched = n_fetched_;
   int n_left = tokens_max;
   bool interrupted = false;
   while (n_computed_ < n_tokens() && n_left > 0) {
@@ -167,7 +168,7 @@ Result<PrefillOutcome> Sequence::prefill(int tokens_max, const StopFlag& stop) {
     n_left -= n_computed_ - n_before;
   }
   return PrefillOutcome{n_computed_, n_computed_ == n_tokens(), interrupted,
-                        shared_.store.n_loaded() - n_loaded};
+                        shared_.store.n_loaded() - n_loaded, n_fetched_ - n_fetched};
 }
 
 Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopFlag& stop) {
@@ -191,6 +192,7 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
   if (Status status = follow_grammar(request); !status.ok()) return status;
 
   const uint64_t n_loaded = shared_.store.n_loaded();
+  const uint64_t n_fetched = n_fetched_;
   DecodeOutcome outcome;
   MassSum masses;
   const bool drafts = request.drafts && !request.forced && !request.masses && !request.selections &&
@@ -214,6 +216,7 @@ Result<DecodeOutcome> Sequence::decode(const DecodeRequest& request, const StopF
   grammar_state_.reset();
   outcome.masses = best_masses(masses);
   outcome.blocks_read = shared_.store.n_loaded() - n_loaded;
+  outcome.blocks_fetched = n_fetched_ - n_fetched;
   if (last_.token_idx >= 0) {
     const double n_lists = shared_.model.kv_shape().extents_per_block();
     outcome.attended_blocks = int(std::lround(double(last_.n_attended) / n_lists));
@@ -527,6 +530,7 @@ Result<bool> Sequence::advance(const StopFlag& stop) {
     if (!status.ok()) return status;
   }
   if (!pass_->done()) return false;
+  n_fetched_ += pass_->n_fetched();
   n_computed_ = std::max(n_computed_, pass_->end());
   const int n_embd = shared_.model.config().n_embd;
   const float* hidden = pass_->hidden(pass_->plan().n_tokens - 1, n_embd);

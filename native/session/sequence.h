@@ -24,7 +24,8 @@ struct PrefillOutcome {
   int computed = 0;  ///< Tokens of the sequence whose KV is complete.
   bool done = false;
   bool interrupted = false;
-  uint64_t blocks_read = 0;  ///< From disk, by this command.
+  uint64_t blocks_read = 0;     ///< From disk, by this command.
+  uint64_t blocks_fetched = 0;  ///< From host memory to the GPU, because queries of this command chose them.
 };
 
 struct PrefetchOutcome {
@@ -75,6 +76,7 @@ struct DecodeOutcome {
   int attended_blocks = 0;   ///< By the last step: the mean over layers and KV heads, rounded.
   int total_blocks = 0;      ///< That there were for it, of the attended sequences and its own.
   uint64_t blocks_read = 0;  ///< From disk, by this command.
+  uint64_t blocks_fetched = 0;  ///< As PrefillOutcome.
   int n_drafted = 0;         ///< Tokens guessed ahead, and how many of them were right.
   int n_right = 0;
 
@@ -252,6 +254,7 @@ class Sequence {
   int base_position_;
   std::vector<const Sequence*> attended_;
   std::vector<AttendedKv> attended_kv_;
+  uint64_t n_fetched_ = 0;  // To the GPU, ever.
   std::unique_ptr<BlockSelector> selector_;
   int n_attending_ = 0;
 
