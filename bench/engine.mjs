@@ -148,7 +148,7 @@ function reportChats(figures, chats, { isGpu }) {
     usages.map(({ attendedBlocks }) => attendedBlocks),
     usages.at(-1).totalBlocks,
   );
-  figures.add("chat: blocks fetched for an answer, mean", mean(usages.map(({ blocksRead }) => blocksRead)), "blocks");
+  reportFetched(figures, "chat", usages);
 }
 
 function reportTyping(figures, samples, { isGpu }) {
@@ -198,11 +198,7 @@ function reportTyping(figures, samples, { isGpu }) {
     mean(stats.map(({ attendedTokens }) => attendedTokens)),
     "tokens",
   );
-  figures.add(
-    "ghost text: blocks fetched for an offer, mean",
-    mean(stats.map(({ blocksRead }) => blocksRead)),
-    "blocks",
-  );
+  reportFetched(figures, "ghost text", stats);
 }
 
 function reportAttended(figures, where, attended, total) {
@@ -210,6 +206,13 @@ function reportAttended(figures, where, attended, total) {
     goal: total - 1,
     better: "lower",
   });
+}
+
+/** Blocks of one layer and KV head: from disk to memory, and from memory to a GPU. */
+function reportFetched(figures, where, usages) {
+  figures.add(`${where}: blocks read from disk, mean`, mean(usages.map(({ blocksRead }) => blocksRead)), "blocks");
+  const fetched = usages.map(({ blocksFetched = 0 }) => blocksFetched);
+  figures.add(`${where}: blocks fetched from host memory by the GPU, mean`, mean(fetched), "blocks");
 }
 
 function mean(values) {

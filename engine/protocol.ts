@@ -236,6 +236,8 @@ export interface Usage {
   readonly policy: SelectionPolicy;
   /** Blocks of one layer and KV head that were fetched from disk for the answer. */
   readonly blocksRead: number;
+  /** The same, fetched from host memory to a GPU that computes. */
+  readonly blocksFetched?: number;
   readonly millis: {
     readonly restore: number;
     readonly prefill: number;
@@ -335,6 +337,7 @@ export interface ContextStatus extends RootParams {
   /** Of the last request. */
   readonly policy: SelectionPolicy;
   readonly blocksRead: number;
+  readonly blocksFetched?: number;
   /** Where the loaded model's ranking comes from. */
   readonly selection: SelectionSource;
 }
@@ -370,6 +373,8 @@ export interface CompletionStats {
   readonly attendedTokens: number;
   /** Blocks of one layer and KV head that were fetched from disk for it. */
   readonly blocksRead: number;
+  /** The same, fetched from host memory to a GPU that computes. */
+  readonly blocksFetched?: number;
   readonly promptTokens: number;
   /** Those of the prompt that were not there from the last one. */
   readonly promptTokensRead: number;

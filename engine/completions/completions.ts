@@ -352,6 +352,7 @@ function statsOf(
     contextTokens: context.loadedSegments.reduce((total, segment) => total + segment.tokens, 0),
     attendedTokens: attended.attendedBlocks * session.info.blockTokens,
     blocksRead: attended.blocksRead,
+    blocksFetched: attended.blocksFetched,
     promptTokens: prompt.tokens.length,
     promptTokensRead,
     tokens: generated.ids.length,

@@ -11,7 +11,7 @@ import { decodeSteps } from "../scheduler/budget";
 import type { Job, Scheduler } from "../scheduler/scheduler";
 import type { TextStream } from "../tokenizer/tokenizer";
 import { MassSum } from "./masses";
-import { prefillAll } from "./prefill";
+import { prefillAll, type Moved } from "./prefill";
 import { StopMatcher } from "./stop";
 
 export interface GenerateOptions {
@@ -40,9 +40,16 @@ export interface Attended {
   readonly totalBlocks: number;
   readonly policy: SelectionPolicy;
   readonly blocksRead: number;
+  readonly blocksFetched: number;
 }
 
-export const nothingAttended: Attended = { attendedBlocks: 0, totalBlocks: 0, policy: "full", blocksRead: 0 };
+export const nothingAttended: Attended = {
+  attendedBlocks: 0,
+  totalBlocks: 0,
+  policy: "full",
+  blocksRead: 0,
+  blocksFetched: 0,
+};
 
 export interface Generated {
   readonly text: string;
@@ -85,6 +92,7 @@ class Run {
   #attendedBlocks = 0;
   #totalBlocks = 0;
   #blocksRead = 0;
+  #blocksFetched = 0;
   #syncedAt = 0;
   #prefilledAt = 0;
   #firstTokenAt = 0;
@@ -104,7 +112,7 @@ class Run {
       this.#prefilledAt = this.#syncedAt;
       return;
     }
-    this.#blocksRead += await prefillAll(scheduler, job, sequence);
+    this.#countMoved(await prefillAll(scheduler, job, sequence));
     this.#prefilledAt = performance.now();
   }
 
@@ -149,6 +157,7 @@ class Run {
         totalBlocks: this.#totalBlocks,
         policy: this.#attendedBlocks < this.#totalBlocks ? "nosa" : "full",
         blocksRead: this.#blocksRead,
+        blocksFetched: this.#blocksFetched,
       },
       millis: {
         queue: since(this.#syncedAt, this.#startedAt),
@@ -161,11 +170,16 @@ class Run {
 
   #count(result: DecodeResult): void {
     this.#masses.add(result.masses, result.steps.length);
-    this.#blocksRead += result.blocksRead;
+    this.#countMoved(result);
     if (result.totalBlocks > 0) {
       this.#attendedBlocks = result.attendedBlocks;
       this.#totalBlocks = result.totalBlocks;
     }
+  }
+
+  #countMoved({ blocksRead, blocksFetched }: Moved): void {
+    this.#blocksRead += blocksRead;
+    this.#blocksFetched += blocksFetched;
   }
 
   /** Whether a stop string, or the listener, ended the generation. */

@@ -13,16 +13,22 @@ export interface PrefillOptions {
   readonly onProgress?: (computed: number) => Promise<void> | void;
 }
 
-/** Computes what waits in `sequence`, in commands of bounded length. Gives the number of blocks read from disk for it. */
+/** Blocks of one layer and KV head that were moved for it: from disk, and from host memory to a GPU. */
+export interface Moved {
+  readonly blocksRead: number;
+  readonly blocksFetched: number;
+}
+
+/** Computes what waits in `sequence`, in commands of bounded length. */
 export async function prefillAll(
   scheduler: Scheduler,
   job: Job,
   sequence: NativeSequence,
   options: PrefillOptions = {},
-): Promise<number> {
+): Promise<Moved> {
   const budget = options.budget ?? new ChunkBudget(prefillTargetMs);
   let before = -1;
-  let blocksRead = 0;
+  let [blocksRead, blocksFetched] = [0, 0];
   for (;;) {
     let startedAt = 0;
     const result = await scheduler.run(job, () => {
@@ -32,7 +38,8 @@ export async function prefillAll(
     if (before >= 0 && !result.interrupted) budget.measured(result.computed - before, performance.now() - startedAt);
     before = result.computed;
     blocksRead += result.blocksRead;
+    blocksFetched += result.blocksFetched;
     await options.onProgress?.(result.computed);
-    if (result.done) return blocksRead;
+    if (result.done) return { blocksRead, blocksFetched };
   }
 }

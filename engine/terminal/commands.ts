@@ -11,6 +11,7 @@ import type {
   IndexProgress,
   IndexSummary,
   Reference,
+  Usage,
 } from "../protocol";
 import type { TerminalClient } from "./client";
 import { parsePlace, type TerminalOptions } from "./options";
@@ -85,7 +86,7 @@ async function ask(
   const rate = usage.millis.decode > 0 ? (usage.answerTokens * 1000) / usage.millis.decode : 0;
   terminal.stderr.write(
     `${usage.contextTokens} tokens of context, attended to ${usage.attendedBlocks} of ${usage.totalBlocks} blocks` +
-      ` (${usage.blocksRead} pieces from disk), first token after ${(usage.millis.firstToken / 1000).toFixed(2)} s, ` +
+      ` (${piecesOf(usage)}), first token after ${(usage.millis.firstToken / 1000).toFixed(2)} s, ` +
       `${usage.answerTokens} tokens at ${rate.toFixed(1)} a second${result.finish === "cancelled" ? ", stopped" : ""}\n`,
   );
 }
@@ -248,4 +249,8 @@ function whyLine({ references, usage }: ChatResult): string {
 
 function writeJson(terminal: Terminal, value: unknown): void {
   terminal.stdout.write(`${JSON.stringify(value)}\n`);
+}
+
+function piecesOf({ blocksRead, blocksFetched = 0 }: Usage): string {
+  return `${blocksRead} pieces from disk${blocksFetched > 0 ? `, ${blocksFetched} from memory to the GPU` : ""}`;
 }
