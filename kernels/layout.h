@@ -61,7 +61,7 @@ struct StepRows {
   int n_queries;  // 1 .. kQueriesMax
 };
 
-/// What a lane sees of one block. Own blocks need nothing set: their counts follow from n_tokens.
+/// What a lane sees of one block. The counts of own blocks follow from n_tokens; their flags are 0.
 struct BlockInfo {
   uint8_t n_tokens;   // of an attended block, 1 .. 64
   uint8_t n_windows;  // complete windows that start in it, 0 .. 4; 0 keeps a block out of the

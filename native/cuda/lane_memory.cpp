@@ -82,6 +82,8 @@ Status LaneMemory::bind(int lane, const LaneBinding& binding, const PagePool& po
   const size_t row = size_t(lane) * size_t(n_blocks_max_);
   constexpr const char* what = "Binding a sequence to the device";
   NOSA_TRY(upload(pages_.as<int32_t>() + row, binding.pages, stream, what));
+  // Own blocks have no flags, and whoever was here before may have left some.
+  NOSA_CUDA_TRY(cudaMemsetAsync(info_.as<BlockInfo>() + row, 0, size_t(n_blocks_max_) * sizeof(BlockInfo), stream), what);
   NOSA_TRY(upload(info_.as<BlockInfo>() + row, binding.info, stream, what));
   NOSA_TRY(upload(n_attended_.as<int32_t>() + lane, std::span<const int32_t>(&binding.n_attended, 1), stream, what));
   NOSA_TRY(upload(base_positions_.as<int32_t>() + lane, std::span<const int32_t>(&binding.base_position, 1), stream, what));
