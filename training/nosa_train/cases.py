@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -46,18 +47,27 @@ def windows(repository: Repository, count: Callable[[str], int], low: int, high:
 
 def make_cases(repositories: Sequence[Repository], count: Callable[[str], int], low: int, high: int, contexts: int,
                lookups: int, infills: int, seed: int, per_repository: int = 2, per_file: int = 4) -> list[ContextCase]:  # fmt: skip
-    """Contexts taken in turn from all repositories (first every repository's first window), until there are enough."""
-    pools = [windows(r, count, low, high)[:per_repository] for r in repositories]
-    cases: list[ContextCase] = []
-    for turn in range(per_repository):
-        for repository, pool in zip(repositories, pools, strict=True):
-            if turn >= len(pool) or len(cases) >= contexts:
-                continue
-            tokens, files = pool[turn]
-            asked, holes = make_lookups(files, lookups, seed), make_infills(files, infills, seed, per_file)
-            if len(asked) == lookups and len(holes) == infills:
-                cases.append(ContextCase(repository.key, tokens, files, tuple(asked), tuple(holes)))
-    return cases
+    """Contexts taken in turn from all repositories (first every repository's first window), until there are enough.
+
+    `low` and `high` bound what is read: files with holes are being written and do not count.
+    """
+    pools = [[c for tokens, files in windows(r, count, low, 2 * high) if (c := _case(r.key, files, count, low, high, lookups, infills, seed, per_file))] for r in repositories]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(pool[:per_repository] for pool in pools)))
+    return list(itertools.islice((case for case in turns if case is not None), contexts))
+
+
+def _case(key: str, files: Sequence[SourceFile], count: Callable[[str], int], low: int, high: int, lookups: int, infills: int, seed: int, per_file: int) -> ContextCase | None:
+    holes = make_infills(files, infills, seed, per_file)
+    live, needed = {h.path for h in holes}, {h.defined_in for h in holes}
+    rest = {f.path: count(f.text) + 16 for f in files if f.path not in live}
+    for path in [p for p in reversed(rest) if p not in needed]:  # the last files go until the rest fits
+        if sum(rest.values()) > high:
+            del rest[path]
+    kept = tuple(f for f in files if f.path in rest or f.path in live)
+    asked = make_lookups([f for f in kept if f.path in rest], lookups, seed)
+    if len(holes) != infills or len(asked) != lookups or not low <= sum(rest.values()) <= high:
+        return None
+    return ContextCase(key, sum(rest.values()), kept, tuple(asked), tuple(holes))
 
 
 def save_cases(path: Path, cases: Sequence[ContextCase]) -> None:
@@ -88,11 +98,12 @@ def main() -> None:
     parser.add_argument("--lookups", type=int, default=10)
     parser.add_argument("--infills", type=int, default=10)
     parser.add_argument("--per-file", type=int, default=4, help="most holes of one file")
+    parser.add_argument("--per-repository", type=int, default=2, help="most contexts of one repository")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     tokenizer = load_tokenizer(args.model)
     cases = make_cases(repos.load(args.repos), lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), args.low, args.high,
-                       args.contexts, args.lookups, args.infills, args.seed, per_file=args.per_file)  # fmt: skip
+                       args.contexts, args.lookups, args.infills, args.seed, args.per_repository, args.per_file)  # fmt: skip
     save_cases(args.out, cases)
     for case in cases:
         print(f"{case.repository}: {case.tokens} tokens, {len(case.files)} files, {len(case.lookups)} look-ups, {len(case.infills)} holes")

@@ -1,8 +1,9 @@
-"""What sparse reading costs and what the adapter wins back, on packages that training never saw.
+"""What sparse reading costs and what adapters win back, on packages that training never saw.
 
-Every policy answers the same requests over the same contexts: questions, holes in live files, and live files as they are
-written (perplexity). Differences carry paired bootstrap intervals. Locality counts, on live files, how the selection moves
-from one token to the next: only context blocks count, a tail's own blocks are produced where they are used.
+Every reading answers the same requests over the same contexts: questions, holes in live files, and live files as they are
+written (perplexity, and which of their lines that name something of another file are right token by token). Differences carry paired
+bootstrap intervals. Locality counts, on live files, how the selection moves from one token to the next: only context blocks
+count, a tail's own blocks are produced where they are used.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,48 +25,42 @@ from torch import Tensor
 from . import adapter
 from .cases import ContextCase, load_cases
 from .gguf_weights import cached_weights, load_tokenizer
+from .joint import JointRow, Plan, plan, read
 from .layouts import QWEN, SMOLLM, Document, Encode, Layout, Marks, encode_document, header_text
+from .lookups import unique_definitions
 from .model import Decoder
-from .samples import Tail, aligned_context, continuation, infill_tail, load_samples, lookup_tail, split_case, tail_row
+from .samples import Tail, TailRow, aligned_context, continuation, infill_tail, load_samples, lookup_tail, split_case, tail_row
 from .scoring import Score, paired_interval, score_answers
-from .sparse import PAD, Budget, Scorer, SparseContext
+from .sparse import PAD, Budget
+
+REFERENCES = ("dense, sequence", "dense, segments", "training-free, segments")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One row of the comparison."""
+    """One row of the comparison. `adapted` names an adapter; without one the base model reads."""
 
     name: str
+    layout: Layout
     policy: str = "full"
     budget: Budget = Budget()
-    training_free: bool = False
+    adapted: str | None = None
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Readings that share one prefilled context."""
-
-    adapted: bool
-    layout: Layout
-    readings: tuple[Reading, ...]
-
-
-def settings(product: Layout) -> list[Setting]:
+def readings(product: Layout, adapters: Sequence[str], is_quick: bool) -> list[Reading]:
     sequence = Layout("sequence", product.header)
-    budgets = [Reading(f"adapter, {64 * n} tokens", "nosa", Budget(n, min(16, n // 4), min(17, n // 4))) for n in (16, 32, 96, 128)]
-    return [
-        Setting(False, Layout("none", product.header), (Reading("no repository"),)),
-        Setting(False, sequence, (Reading("dense, sequence"), Reading("infllmv2, sequence", "infllmv2"))),
-        Setting(False, product, (Reading("dense, segments"), Reading("infllmv2, segments", "infllmv2"), Reading("training-free, segments", "nosa", training_free=True))),
-        Setting(True, product, (Reading("adapter, segments", "nosa"), Reading("adapter dense, segments"), *budgets)),
-        Setting(True, sequence, (Reading("adapter, sequence", "nosa"), Reading("adapter dense, sequence"))),
-    ]
-
-
-def quick(table: list[Setting]) -> list[Setting]:
-    wanted = ("dense, sequence", "dense, segments", "training-free, segments", "adapter, segments", "adapter dense, sequence")
-    kept = [Setting(s.adapted, s.layout, tuple(r for r in s.readings if r.name in wanted)) for s in table]
-    return [s for s in kept if s.readings]
+    rows = [Reading("dense, sequence", sequence), Reading("training-free, segments", product, "nosa")]
+    rows += [Reading(f"{name}, segments", product, "nosa", adapted=name) for name in adapters]
+    if is_quick:
+        return rows
+    rows += [Reading("no repository", Layout("none", product.header)), Reading("dense, segments", product)]
+    rows += [Reading("infllmv2, sequence", sequence, "infllmv2"), Reading("infllmv2, segments", product, "infllmv2")]
+    for name in adapters:
+        rows += [Reading(f"{name}, sequence", sequence, "nosa", adapted=name), Reading(f"{name}, dense, segments", product, adapted=name),
+                 Reading(f"{name}, dense, sequence", sequence, adapted=name)]  # fmt: skip
+        budgets = [Budget(n, min(16, n // 4), min(17, n // 4)) for n in (16, 32, 96, 128)]
+        rows += [Reading(f"{name}, {64 * b.total} tokens", product, "nosa", b, name) for b in budgets]
+    return rows
 
 
 class ExpectedAttention:
@@ -126,57 +122,84 @@ def locality(chosen: Sequence[Tensor], context_blocks: int, first: int, end: int
     }
 
 
+def joint_row(layout: Layout, header: list[int], documents: Sequence[Document], asked: TailRow, device: str) -> JointRow:
+    context, start = aligned_context(layout, header, documents)
+    columns = (context.ids + asked.row.ids, context.positions + [start + p for p in asked.row.positions], context.parts + asked.row.parts)
+    return JointRow(*(torch.tensor(c, device=device) for c in columns), len(context.ids))
+
+
+def telling_lines(ids: Sequence[int], piece: Callable[[int], str], names: set[str], skip: int = 128, most: int = 12) -> list[tuple[int, int]]:
+    """Lines [first, end) among the tokens of a text that name something of another file, once enough of the text has been seen."""
+    found, first = [], 0
+    for at, token in enumerate(ids):
+        if "\n" not in piece(token) and "Ċ" not in piece(token):
+            continue
+        line = "".join(piece(t) for t in ids[first : at + 1]).replace("Ġ", " ")
+        if first >= skip and 3 <= at + 1 - first <= 40 and names.intersection(re.findall(r"\w+", line)):
+            found.append((first, at + 1))
+        first = at + 1
+    return found[:: -(-len(found) // most)] if found else []
+
+
 class Evaluator:
-    def __init__(self, model: Decoder, encode: Encode, piece, marks: Marks, device: str, scorer: Scorer):
-        self.model, self.encode, self.piece, self.marks, self.device, self.scorer = model, encode, piece, marks, device, scorer
+    def __init__(self, models: dict[str, Decoder], encode: Encode, piece: Callable[[int], str], marks: Marks, device: str):
+        """`models` by the names of their adapters; any of them, with its adapter out of use, is the base model."""
+        self.models, self.encode, self.piece, self.marks, self.device = models, encode, piece, marks, device
+        self.base = next(iter(models.values()))
+        self.expected = ExpectedAttention()
         self.scores: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
         self.moves: dict[str, list[dict[str, list[float]]]] = defaultdict(list)
 
+    def calibrate(self, cases: Sequence[ContextCase], product: Layout) -> None:
+        """Query statistics from a few training contexts, for the training-free ranking."""
+        for case in cases:
+            documents, tails = split_case(case, self.encode, self.marks, product.header, 512)
+            row = joint_row(product, self._header(product, case.repository), documents, tail_row(tails), self.device)
+            real = row.tails != PAD
+
+            def watch(layer: int, q: Tensor, k: Tensor, v: Tensor, row: JointRow = row, real: Tensor = real) -> Tensor:
+                self.expected.queries[layer].append(q[row.context :][real].float())
+                return -k.float().norm(dim=-1)
+
+            read(self.base, plan(row), "nosa", Budget(), False, watch)
+        self.expected.settle()
+
+    def _header(self, layout: Layout, repository: str) -> list[int]:
+        return self.encode(header_text(layout.header, repository, self.marks))
+
     @torch.inference_mode()
-    def read(self, setting: Setting, repository: str, documents: Sequence[Document], tails: Sequence[Tail], label: str = "", watch_moves: bool = False) -> None:
-        adapter.set_enabled(self.model, setting.adapted)
-        header = self.encode(header_text(setting.layout.header, repository, self.marks))
-        row, start = aligned_context(setting.layout, header, documents)
-        parts = torch.tensor(row.parts, device=self.device)
-        context = SparseContext(parts, self.model.config.group, self.device == "cuda")
-        self.model.hidden(torch.tensor(row.ids, device=self.device), torch.tensor(row.positions, device=self.device), context.prefill())
+    def read(self, table: Sequence[Reading], repository: str, documents: Sequence[Document], tails: Sequence[Tail], label: str = "",
+             names: dict[str, str] | None = None, watch_moves: bool = False) -> None:  # fmt: skip
+        """`names`: where each definition stands; with it, lines that name something of another file are scored too."""
         asked = tail_row(tails)
-        ids, offsets, tail_parts = (torch.tensor(x, device=self.device) for x in (asked.row.ids, asked.row.positions, asked.row.parts))
-        for reading in setting.readings:
-            context.scorer = self.scorer if reading.training_free else None
-            context.keep_chosen = watch_moves and reading.policy != "full"
-            context.chosen, context.shares, context.outputs = [], [], []
-            hidden = self.model.hidden(ids, offsets + start, context.tails(tail_parts, reading.policy, reading.budget))
-            for kind, score in zip(asked.kinds, score_answers(self.model, hidden, ids, asked.answers, self.piece), strict=True):
+        spans, kinds = list(asked.answers), list(asked.kinds)
+        for (first, _), tail, kind in zip(asked.answers, tails, asked.kinds, strict=True):
+            if names is not None and kind == "continue":
+                elsewhere = {name for name, path in names.items() if path != tail.about}
+                lines = telling_lines(tail.answer, self.piece, elsewhere)
+                spans += [(first + a, first + b) for a, b in lines]
+                kinds += ["next line"] * len(lines)
+        plans: dict[tuple[str, int], Plan] = {}
+        for reading in table:
+            key = (reading.layout.label, reading.budget.window)
+            if key not in plans:
+                plans[key] = plan(joint_row(reading.layout, self._header(reading.layout, repository), documents, asked, self.device), reading.budget.window)
+            planned = plans[key]
+            model = self.base if reading.adapted is None else self.models[reading.adapted]
+            scorer = (lambda layer, q, k, v: self.expected(layer, k, v)) if reading.policy == "nosa" and reading.adapted is None else None
+            hidden, chosen = read(model, planned, reading.policy, reading.budget, reading.adapted is not None, scorer)
+            ids = planned.row.ids[planned.row.context :]
+            for kind, score in zip(kinds, score_answers(model, hidden, ids, spans, self.piece), strict=True):
                 self.scores[reading.name][label + kind].append(score)
-            if context.keep_chosen:
-                first, end = asked.answers[0]
-                if asked.kinds[0] == "continue" and end - first >= 200:
-                    self.moves[reading.name].append(locality(context.chosen, len(parts) // 64, first, end))
-
-
-def calibrate(model: Decoder, cases: Sequence[ContextCase], product: Layout, encode: Encode, marks: Marks, device: str) -> ExpectedAttention:
-    """Query statistics from a few training contexts."""
-    expected = ExpectedAttention()
-    adapter.set_enabled(model, False)
-    for case in cases:
-        documents, tails = split_case(case, encode, marks, product.header, 512)
-        row, start = aligned_context(product, encode(header_text(product.header, case.repository, marks)), documents)
-        asked = tail_row(tails).row
-        with torch.inference_mode():
-            parts, tail_parts = torch.tensor(row.parts, device=device), torch.tensor(asked.parts, device=device)
-            context = SparseContext(parts, model.config.group, device == "cuda")
-            model.hidden(torch.tensor(row.ids, device=device), torch.tensor(row.positions, device=device), context.prefill())
-            ids, positions = torch.tensor(asked.ids, device=device), torch.tensor(asked.positions, device=device) + start
-            model.hidden(ids, positions, expected.watch(context.tails(tail_parts), tail_parts != PAD))
-    expected.settle()
-    return expected
+            first, end = asked.answers[0]
+            if watch_moves and reading.policy != "full" and asked.kinds[0] == "continue" and end - first >= 200:
+                self.moves[reading.name].append(locality(chosen, planned.row.context // 64, first, end))
 
 
 def summarise(scores: dict[str, dict[str, list[Score]]], moves: dict[str, list[dict[str, list[float]]]]) -> list[dict]:
-    """One row a reading and kind; perplexity counts tokens, the rest counts cases. Differences are against both dense layouts."""
+    """One row a reading and kind; perplexity counts tokens, the rest counts cases. Differences are against every reference."""
     kinds = sorted({kind for by_kind in scores.values() for kind in by_kind})
-    groups = {kind: [kind] for kind in kinds} | {"lookups": [k for k in kinds if k in ("where", "signature", "returns")]}
+    groups = {kind: [kind] for kind in kinds} | {"lookups": [k for k in kinds if k in ("where", "signature", "returns", "calls")]}
     rows = []
     for name, by_kind in scores.items():
         for group, members in groups.items():
@@ -186,38 +209,57 @@ def summarise(scores: dict[str, dict[str, list[Score]]], moves: dict[str, list[d
             row = {"reading": name, "kind": group, "cases": len(ours), "nll": sum(s.nll for s in ours) / sum(s.tokens for s in ours),
                    "exact": 100 * float(np.mean([s.exact for s in ours]))}  # fmt: skip
             row["perplexity"] = float(np.exp(row["nll"]))
-            for other in ("dense, sequence", "dense, segments"):
+            for other in REFERENCES:
                 theirs = [s for k in members for s in scores.get(other, {}).get(k, [])]
                 if len(theirs) == len(ours) and other != name:
                     row[f"nll - {other}"] = paired_interval([s.nll / s.tokens for s in ours], [s.nll / s.tokens for s in theirs])
                     row[f"exact - {other}"] = paired_interval([100.0 * s.exact for s in ours], [100.0 * s.exact for s in theirs])
             rows.append(row)
-        for_layers = {key: np.mean([m[key] for m in moves[name]], axis=0) for key in (moves[name][0] if moves[name] else ())}
-        if for_layers:
-            rows.append({"reading": name, "kind": "locality", "cases": len(moves[name]), **{k: float(v.mean()) for k, v in for_layers.items()},
-                         "layers": {k: [round(float(x), 3) for x in v] for k, v in for_layers.items()}})  # fmt: skip
+        if not moves[name]:
+            continue
+        for_layers = {key: np.mean([m[key] for m in moves[name]], axis=0) for key in moves[name][0]}
+        row = {"reading": name, "kind": "locality", "cases": len(moves[name]), **{k: float(v.mean()) for k, v in for_layers.items()}}
+        theirs = moves.get("training-free, segments", [])
+        if len(theirs) == len(moves[name]) and name != "training-free, segments":
+            for key in ("misses_64", "misses_128"):
+                row[f"{key} - training-free, segments"] = paired_interval([float(np.mean(m[key])) for m in moves[name]], [float(np.mean(m[key])) for m in theirs])
+        rows.append({**row, "layers": {k: [round(float(x), 3) for x in v] for k, v in for_layers.items()}})
     return rows
 
 
+def show(rows: Sequence[dict]) -> None:
+    for row in rows:
+        if row["kind"] == "locality":
+            print(f"{row['reading']:26} locality ({row['cases']}) overlap {row['overlap']:.3f}  misses {row['misses_64']:.2f} / {row['misses_128']:.2f}")
+            continue
+        against = row.get("nll - dense, sequence")
+        beside = f"  {against[0]:+.4f} [{against[1]:+.4f}, {against[2]:+.4f}]" if against else ""
+        print(f"{row['reading']:26} {row['kind']:14} ({row['cases']}) nll {row['nll']:.4f}{beside}  ppl {row['perplexity']:.3f}  exact {row['exact']:5.1f} %")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--adapters", nargs="+", required=True, help="NAME=FILE, any number")
     parser.add_argument("--cases", type=Path, required=True, help="contexts with questions and holes (nosa_train.cases)")
     parser.add_argument("--perplexity", type=Path, nargs="*", default=[], help="more contexts, read for perplexity alone; the file's stem is their label")
     parser.add_argument("--calibration", type=Path, required=True, help="training samples for the training-free ranking")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--group", type=int, default=2048)
-    parser.add_argument("--contexts", type=int, default=None)
-    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--contexts", type=int, help="at most so many of each file")
+    parser.add_argument("--until", type=float, default=1e12, help="no context is begun after this time (seconds since 1970)")
     parser.add_argument("--quick", action="store_true", help="only the readings that a run is judged by")
     args = parser.parse_args()
-    started = time.monotonic()
+    begun = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     config, tensors = cached_weights(args.model, torch.bfloat16 if device == "cuda" else torch.float32)
-    model = Decoder(config, {name: t.to(device) for name, t in tensors.items()})
-    metadata = adapter.load(model, args.adapter)
+    tensors = {name: t.to(device) for name, t in tensors.items()}
+    models, steps = {}, {}
+    for name, file in (each.split("=", 1) for each in args.adapters):
+        models[name] = Decoder(config, tensors)
+        steps[name] = adapter.load(models[name], Path(file)).get("steps", "")
     tokenizer = load_tokenizer(args.model)
     marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
     product = Layout("segments", "raw", args.size, args.group)
@@ -225,35 +267,36 @@ def main() -> None:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
-    scorer = calibrate(model, load_samples(args.calibration)[:6], product, encode, marks, device)
-    evaluator = Evaluator(model, encode, lambda token: tokenizer.id_to_token(token) or "", marks, device, scorer)
-    table = quick(settings(product)) if args.quick else settings(product)
+    evaluator = Evaluator(models, encode, lambda token: tokenizer.id_to_token(token) or "", marks, device)
+    evaluator.calibrate(load_samples(args.calibration, 4), product)
+    table = readings(product, list(models), args.quick)
     sets = [[(case, "") for case in load_cases(args.cases)[: args.contexts]]]
     sets += [[(case, f"{path.stem} ") for case in load_cases(path)[: args.contexts]] for path in args.perplexity]
     # One of each set in turn: a run that ends early has read some of all.
     work = [each for turn in itertools.zip_longest(*sets) for each in turn if each is not None]
     done = 0
+
+    def keep() -> list[dict]:
+        rows = summarise(evaluator.scores, evaluator.moves)
+        args.out.write_text(json.dumps({"model": args.model.stem, "steps": steps, "contexts": done, "rows": rows}) + "\n")
+        return rows
+
     for case, label in work:
-        if time.monotonic() - started > args.seconds:
+        if time.time() > args.until:
             break
         documents = [encode_document(f.path, f.text, encode, marks) for f in case.files]
         live = {i.path for i in case.infills}
-        rest = [d for d in documents if d.path not in live]
+        names = {d.name: d.path for d in unique_definitions(case.files)}
         writing = [continuation(d, 1024) for d in documents if d.path in live][:3]
         holes = [] if label else [infill_tail(i, encode, marks) for i in case.infills]
-        for setting in table:
-            evaluator.read(setting, case.repository, rest, writing + holes, label, watch_moves=not label)
-            if not label:
-                asked = [lookup_tail(q, product.header, encode) for q in case.lookups]
-                evaluator.read(setting, case.repository, documents, asked, label)
+        evaluator.read(table, case.repository, [d for d in documents if d.path not in live], writing + holes, label, names, watch_moves=not label)
+        if not label:
+            evaluator.read(table, case.repository, documents, [lookup_tail(q, product.header, encode) for q in case.lookups])
         done += 1
-        print(f"{done}/{len(work)} {label}{case.repository} {time.monotonic() - started:.0f} s", flush=True)
-        args.out.write_text(json.dumps({"model": args.model.stem, "adapter": metadata, "contexts": done, "rows": summarise(evaluator.scores, evaluator.moves)}) + "\n")
-    for row in summarise(evaluator.scores, evaluator.moves):
-        if row["kind"] == "locality":
-            print(f"{row['reading']:26} locality  overlap {row['overlap']:.3f}  misses {row['misses_64']:.2f} / {row['misses_128']:.2f}")
-        else:
-            print(f"{row['reading']:26} {row['kind']:14} nll {row['nll']:.4f}  ppl {row['perplexity']:.3f}  exact {row['exact']:5.1f} %")
+        if done % 8 == 0:
+            keep()
+            print(f"{done}/{len(work)} {time.monotonic() - begun:.0f} s", flush=True)
+    show(keep())
 
 
 if __name__ == "__main__":

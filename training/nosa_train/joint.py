@@ -1,7 +1,6 @@
 """Context and tails through each layer together, made for speed: few launches, masks built once a step, selection without sorting.
 
-The same mathematics as `model` and `sparse` (a test holds them together), for rows whose tails fit NOSA's window, so that a tail's
-own blocks are all taken and only blocks of the context are chosen among.
+The same mathematics as `model` and `sparse`; a test holds them together.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from .sparse import BLOCK, PAD, STRIDE, Budget, window_means
 
 Scorer = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [T,H,D], k and v [T,G,D] -> [T,G]
 STEADY = 0.3  # how sharply the soft count of misses tells chosen from not chosen, in nats of score
+DEFINING = 20  # a head that looks at the block which an answer comes from learns to rank that block so many times as eagerly
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,33 @@ class Plan:
     row: JointRow
     usable: Tensor  # [T] not filling
     window_seen: Tensor  # [Tq, W] complete windows that a tail's query may score
-    window_ok: Tensor  # [Wc] complete windows of the context
-    free: Tensor  # [Bc] blocks of the context that may be chosen: all with text but the first
-    own: Tensor  # [Tq, Bt] the tail's own blocks
+    window_ok: Tensor  # [W] complete windows
+    free: Tensor  # [Tq, B] blocks that a query may choose among
+    forced: Tensor  # [Tq, B] blocks that it takes anyway: the first of all and the last of its own tail
+    text: Tensor  # [Bc] blocks of the context with text, but the first
     prefill: list[Batch]
     asked: list[Batch]  # the tails alone, counted from the first
 
 
-def plan(row: JointRow) -> Plan:
+def plan(row: JointRow, window: int = Budget().window) -> Plan:
     parts, context = row.parts, row.context
     chunks = parts.view(-1, STRIDE)
     whole = (chunks == chunks[:, :1]).all(1) & (chunks[:, 0] != PAD)
     pairs = whole[:-1] & whole[1:] & (chunks[:-1, 0] == chunks[1:, 0])
-    at = torch.arange(len(parts), device=parts.device)
-    queries = at[context:]
+    queries = torch.arange(context, len(parts), device=parts.device)
     window_part = chunks[:-1, 0]
     window_end = STRIDE * torch.arange(len(window_part), device=parts.device) + 2 * STRIDE - 1
     own_window = (window_part[None] == row.tails[:, None]) & (window_end[None] <= queries[:, None])
     window_seen = pairs & ((window_part >= 0)[None] | own_window)
     block_part = parts.view(-1, BLOCK)[:, 0]
-    blocks = torch.arange(len(block_part), device=parts.device)
-    free = (block_part[: context // BLOCK] >= 0) & (blocks[: context // BLOCK] > 0)
-    own = (block_part[None, context // BLOCK :] == row.tails[:, None]) & (blocks[None, context // BLOCK :] <= (queries // BLOCK)[:, None])
-    usable = parts != PAD
+    blocks, current = torch.arange(len(block_part), device=parts.device)[None], (queries // BLOCK)[:, None]
+    own = (block_part[None] == row.tails[:, None]) & (blocks <= current)
+    forced = (blocks == 0) | (own & (blocks > current - window))
+    free = ((block_part >= 0)[None] | own) & ~forced
+    text = (block_part[: context // BLOCK] >= 0) & (blocks[0, : context // BLOCK] > 0)
     plain = parts.cpu().numpy()
     of_context, of_tails = batches(plain[:context], parts.device, True), batches(plain[context:], parts.device, False)
-    return Plan(row, usable, window_seen, pairs[: context // STRIDE - 1], free, own, of_context, of_tails)
+    return Plan(row, parts != PAD, window_seen, pairs, free, forced, text, of_context, of_tails)
 
 
 def block_scores(share: Tensor, blocks: int) -> Tensor:
@@ -84,6 +85,7 @@ class Watch:
     look: Tensor  # [R] queries at answers, which have to find a block
     others: list[Tensor]  # by layer [4 * blocks, G, D]; empty lists when there are none
     others_ok: Tensor  # [4 * blocks]
+    defining: Tensor | None = None  # [R, Bc] the block that a query's answer comes from
 
 
 @dataclass(frozen=True)
@@ -103,47 +105,62 @@ def shares_of(q: Tensor, compressed: Tensor, seen: Tensor) -> Tensor:
     return logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0.0).sum(0)
 
 
+@torch.no_grad()
+def select(plan: Plan, share: Tensor, ranks: Tensor | None, budget: Budget) -> tuple[Tensor, Tensor]:
+    """One key head's blocks: [Tq, B] picked by the queries' shares of windows [Tq, W], and all that are taken.
+
+    `ranks` [B] are the blocks' eviction scores; without them (InfLLM v2) queries pick all that the budget holds.
+    """
+    count = plan.free.shape[1]
+    left = (budget.total - plan.forced.sum(-1, keepdim=True)).clamp_min(0)
+    # Neighbours often share their best window: the later one is taken first.
+    later = 1 + 3e-7 * torch.arange(count, device=share.device)
+    scores = (block_scores(share, count) * later).masked_fill(~plan.free, -1.0)
+    top = scores.topk(min(count, budget.total if ranks is None else budget.query - 1), dim=-1)
+    wanted = (top.values >= 0) & (torch.arange(top.values.shape[1], device=share.device) < left)
+    picks = torch.zeros_like(plan.free).scatter_(-1, top.indices, wanted)
+    taken = picks | plan.forced
+    if ranks is not None:
+        order = count - 1 - ranks.flip(0).argsort(descending=True, stable=True)
+        open_ = (plan.free & ~picks)[:, order]
+        filled = open_ & (open_.cumsum(-1, dtype=torch.int32) <= left - picks.sum(-1, keepdim=True))
+        taken |= filled[:, torch.empty_like(order).scatter_(0, order, torch.arange(count, device=order.device))]
+    return picks, taken
+
+
+def block_ranks(plan: Plan, cis: Tensor) -> Tensor:
+    """Eviction scores of tokens [T] -> of blocks [B]."""
+    return block_scores_low(window_means(cis.float()), plan.window_ok, plan.free.shape[1])
+
+
 def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, budget: Budget, watch: Watch, layer: int) -> Chosen:
     """NOSA's selection of the context's blocks for every query of the tails, and the losses that make it rank and hold still.
 
     q [Tq,H,D], k [T,G,D], cis [T,G]; sharpness [2,G]: how sharply eviction scores and block scores are read as a ranking.
     """
-    groups, tokens, context = k.shape[1], len(q), plan.row.context
-    count = context // BLOCK
-    real = plan.usable[context:]
+    groups, count = k.shape[1], plan.row.context // BLOCK
+    real = plan.usable[plan.row.context :]
     follows = (plan.row.tails[1:] == plan.row.tails[:-1]) & real[1:]
     chosen, ranks, moves, misses, finds, caught, windows = [], [], [], [], [], [], []
-    picks_most = min(budget.query - 1, count)
-    # Neighbours often share their best window: the later one is taken first.
-    later = 1 + 3e-7 * torch.arange(count, device=q.device)
     for g in range(groups):
         queries = q.unflatten(1, (groups, -1))[:, g]
         compressed = window_means(k[:, g].float())
+        pooled = block_ranks(plan, cis[:, g])
         with torch.no_grad():
             share = shares_of(queries, compressed, plan.window_seen)
-            mass = share[:, : len(plan.window_ok)].mul(real[:, None]).sum(0) / real.sum()
-            scores = (block_scores(share, count) * later).masked_fill(~plan.free, -1.0)
-            top = scores.topk(picks_most, dim=-1, sorted=False)
-            picks = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top.indices, top.values >= 0)
-        means = window_means(cis[:context, g].float())
-        pooled = block_scores_low(means, plan.window_ok, count)
-        with torch.no_grad():
-            order = count - 1 - pooled.masked_fill(~plan.free, float("-inf")).flip(0).argsort(descending=True, stable=True)
-            left = budget.total - 1 - plan.own.sum(-1, keepdim=True) - picks_most
-            open_ = ~picks[:, order] & plan.free[order]
-            filled = open_ & (open_.cumsum(-1, dtype=torch.int32) <= left)
-            back = torch.empty_like(order).scatter_(0, order, torch.arange(count, device=order.device))
-            taken = picks | filled[:, back]
+            picks, taken = select(plan, share, pooled, budget)
+            chosen.append(taken)
+            mass = block_scores(share[:, : 4 * count - 1].mul(real[:, None]).sum(0) / real.sum(), count)
+            picks, taken = picks[:, :count], taken[:, :count]
             entered = (picks[1:] & ~picks[:-1] & follows[:, None]).sum(0).float()
-            missed = (taken[1:] & ~taken[:-1] & follows[:, None]).sum() / follows.sum().clamp_min(1)
-            taken[:, 0] = True
-            chosen.append(torch.cat((taken, plan.own), 1))
-            misses.append(missed)
-        ranks.append(_rank_loss(pooled, block_scores(mass, count), entered, plan.free, sharpness[0, g]))
-        moves.append(_moves(queries[watch.steady], compressed, plan, watch.steady, taken, picks_most, count))
+            misses.append((taken[1:] & ~taken[:-1] & follows[:, None]).sum() / follows.sum().clamp_min(1))
+        ranks.append(_rank_loss(pooled[:count], mass, entered, plan.text, sharpness[0, g]))
+        moves.append(_moves(queries[watch.steady], compressed, plan, watch.steady, taken, min(budget.query - 1, count), count))
         goal = _dense_mass(queries[watch.look], k[:, g], cis[:, g], plan, watch.look, count)
         caught.append((goal * taken[watch.look]).sum() / goal.sum().clamp_min(1e-9))
         others = watch.others[layer][:, g] if watch.others else compressed[:0]
+        if watch.defining is not None:
+            goal = goal * (1 + DEFINING * watch.defining)
         finds.append(_find_loss(goal, queries[watch.look], compressed, others, plan, watch, sharpness[1, g], count))
         windows.append(F.pad(compressed[: 4 * count - 1].detach(), (0, 0, 0, 1)))
     means = (torch.stack(each).mean() for each in (ranks, moves, misses, finds, caught))
@@ -159,7 +176,7 @@ def _dense_mass(queries: Tensor, keys: Tensor, bias: Tensor, plan: Plan, look: T
     seen = plan.usable & ((parts >= 0)[None] | own)
     logits = torch.einsum("qnd,kd->nqk", queries.float(), keys.float()) * queries.shape[-1] ** -0.5 + bias.float()
     weights = logits.masked_fill_(~seen, float("-inf")).softmax(-1).mean(0)
-    return weights[:, :context].unflatten(-1, (count, BLOCK)).sum(-1) * plan.free
+    return weights[:, :context].unflatten(-1, (count, BLOCK)).sum(-1) * plan.text
 
 
 def _find_loss(goal: Tensor, queries: Tensor, compressed: Tensor, others: Tensor, plan: Plan, watch: Watch, sharpness: Tensor, count: int) -> Tensor:
@@ -169,7 +186,7 @@ def _find_loss(goal: Tensor, queries: Tensor, compressed: Tensor, others: Tensor
     if foreign:
         keys, seen = torch.cat((compressed, others)), torch.cat((seen, watch.others_ok.expand(len(seen), -1)), 1)
     share = shares_of(queries, keys, seen)
-    scores, allowed = block_scores(share, count), plan.free
+    scores, allowed = block_scores(share, count), plan.text
     if foreign:
         scores = torch.cat((scores, block_scores(share[:, len(compressed) :], foreign)), 1)
         allowed = torch.cat((allowed, watch.others_ok.view(foreign, 4).any(1)))
@@ -205,8 +222,8 @@ def _moves(queries: Tensor, compressed: Tensor, plan: Plan, steady: slice, taken
     """Expected number of blocks that a query picks and that the query before it had not chosen; gradient into queries and keys."""
     share = shares_of(queries, compressed, plan.window_seen[steady])
     scores = (block_scores(share, count) + 1e-7).log()
-    edge = scores.detach().masked_fill(~plan.free, float("-inf")).topk(picks, dim=-1).values[:, -1:]
-    soft = ((scores - edge) / STEADY).sigmoid() * plan.free
+    edge = scores.detach().masked_fill(~plan.text, float("-inf")).topk(picks, dim=-1).values[:, -1:]
+    soft = ((scores - edge) / STEADY).sigmoid() * plan.text
     return (soft[1:] * ~taken[steady][:-1]).sum(-1).mean()
 
 
@@ -255,28 +272,50 @@ def teach(model: Decoder, plan: Plan) -> Pass:
     return Pass(model.norm(x[c:]), outputs, [])
 
 
-def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: Watch, scorer: Scorer | None = None) -> Pass:
-    """The adapted model in the product's layout; tails attend to the blocks that they choose. sharpness [2, layers, G].
-
-    With a `scorer` the base model instead: it ranks by it, and nothing is added to its logits.
-    """
+def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: Watch) -> Pass:
+    """The adapted model in the product's layout; tails attend to the blocks that they choose. sharpness [2, layers, G]."""
     row = plan.row
     cos, sin = model.angles(row.positions)
     x = F.embedding(row.ids, model.embedding)
     c, outputs, chosen = row.context, [], []
     for layer in model.layers:
-        q, k, v = _layer_in(layer, x, cos, sin, scorer is None)
-        if scorer is None:
-            assert layer.eviction is not None
-            cis = layer.eviction(v)
-        else:
-            cis = scorer(layer.index, q, k, v)
+        q, k, v = _layer_in(layer, x, cos, sin, True)
+        assert layer.eviction is not None
+        cis = layer.eviction(v)
         picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index)
         chosen.append(picked)
         scale = q.shape[-1] ** -0.5
-        bias = cis if scorer is None else torch.zeros_like(cis)
-        of_context = within_parts(*widened(q[:c], k[:c], bias[:c]), v[:c], plan.prefill, scale)
-        of_tails = over_chosen(q[c:], k, v, bias, picked.blocks, plan.usable, scale)
+        of_context = within_parts(*widened(q[:c], k[:c], cis[:c]), v[:c], plan.prefill, scale)
+        of_tails = over_chosen(q[c:], k, v, cis, picked.blocks, plan.usable, scale)
         outputs.append(of_tails)
-        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), scorer is None)
+        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), True)
     return Pass(model.norm(x[c:]), outputs, chosen)
+
+
+@torch.no_grad()
+def read(model: Decoder, plan: Plan, policy: str, budget: Budget, adapted: bool, scorer: Scorer | None = None) -> tuple[Tensor, list[Tensor]]:
+    """What `learn` computes, of any policy and without losses: hidden states of the tails, and each layer's blocks [G, Tq, B].
+
+    policy "full", "infllmv2" or "nosa"; a model that is not adapted ranks by `scorer`, and nothing is added to its logits.
+    """
+    row = plan.row
+    cos, sin = model.angles(row.positions)
+    x = F.embedding(row.ids, model.embedding)
+    c, chosen = row.context, []
+    for layer in model.layers:
+        q, k, v = _layer_in(layer, x, cos, sin, adapted)
+        bias = layer.eviction(v) if adapted and layer.eviction is not None else torch.zeros(k.shape[:2], device=k.device)
+        ranks = scorer(layer.index, q, k, v) if scorer is not None else bias
+        taken = []
+        for g in range(k.shape[1]):
+            if policy == "full":
+                taken.append(plan.free | plan.forced)
+                continue
+            share = shares_of(q[c:].unflatten(1, (k.shape[1], -1))[:, g], window_means(k[:, g].float()), plan.window_seen)
+            taken.append(select(plan, share, block_ranks(plan, ranks[:, g]) if policy == "nosa" else None, budget)[1])
+        chosen.append(torch.stack(taken))
+        scale = q.shape[-1] ** -0.5
+        of_context = within_parts(*widened(q[:c], k[:c], bias[:c]), v[:c], plan.prefill, scale)
+        of_tails = over_chosen(q[c:], k, v, bias, chosen[-1], plan.usable, scale)
+        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), adapted)
+    return model.norm(x[c:]), chosen

@@ -33,6 +33,7 @@ class Tail:
     kind: str  # "continue", "infill", or a look-up's kind
     prompt: list[int]
     answer: list[int]
+    about: str = ""  # words among which is the name of a definition that the answer depends on; the path of a file being written
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ def tail_row(tails: Sequence[Tail]) -> TailRow:
 
 
 def continuation(document: Document, tokens: int) -> Tail:
-    return Tail("continue", document.lead, document.body[:tokens])
+    return Tail("continue", document.lead, document.body[:tokens], document.path)
 
 
 def infill_tail(infill: Infill, encode: Encode, marks: Marks) -> Tail:
-    return Tail("infill", encode(fim_tail_text(infill.path, infill.prefix, infill.suffix, marks)), encode(infill.answer))
+    return Tail("infill", encode(fim_tail_text(infill.path, infill.prefix, infill.suffix, marks)), encode(infill.answer), infill.name)
 
 
 def lookup_tail(lookup: Lookup, header: str, encode: Encode) -> Tail:
-    return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer))
+    return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer), lookup.question)
 
 
 def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, live_tokens: int) -> tuple[list[Document], list[Tail]]:
@@ -151,9 +152,9 @@ def save_samples(path: Path, cases: Sequence[ContextCase]) -> None:
             out.write(json.dumps(asdict(case)) + "\n")
 
 
-def load_samples(path: Path) -> list[ContextCase]:
+def load_samples(path: Path, most: int | None = None) -> list[ContextCase]:
     with _packed(path)(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in itertools.islice(lines, most)]
     return [
         ContextCase(row["repository"], row["tokens"], tuple(SourceFile(**f) for f in row["files"]),
                     tuple(Lookup(**q) for q in row["lookups"]), tuple(Infill(**i) for i in row["infills"]))

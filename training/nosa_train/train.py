@@ -8,7 +8,7 @@ eviction heads and low-rank updates, reads the context in the product's layout, 
   align   relative squared error of every layer's attention output
   rank    listwise: the eviction scores' ranking of blocks against the attention that they get and how often queries fetch them
   find    listwise: the block scores that queries at answers pick by, over this repository's blocks and those of others, against
-          the attention that all keys would get
+          the attention that all keys would get; the block that defines what the answer names counts many times
   moves   expected number of blocks that a query picks and that the query before it had not chosen
 Time-boxed: the learning rate follows the share of --seconds that has passed, over restarts too.
 """
@@ -22,10 +22,11 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,14 @@ from .cases import ContextCase
 from .gguf_weights import cached_weights, load_tokenizer
 from .joint import Chosen, JointRow, Watch, learn, plan, teach
 from .layouts import QWEN, SMOLLM, Encode, Layout, Marks, header_text
+from .lookups import definitions, unique_definitions
 from .model import Decoder
-from .samples import aligned_context, ask_again, load_samples, split_case, tail_row
+from .repos import SourceFile
+from .samples import CHARACTERS_PER_TOKEN, aligned_context, ask_again, load_samples, split_case, tail_row
 from .sparse import BLOCK, PAD, Budget
 
 STEADY_QUERIES, LOOK_QUERIES = 192, 128
+READ = (0, 14_000, 22_000, 27_000)  # tokens that a sample is filled up to, by the estimate that makes samples
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Step:
     teacher_context: int
     answers: list[tuple[int, int]]  # [first, end) of each tail's answer among the tails' tokens
     kinds: list[str]
+    sources: list[int]  # the student's block that each tail's answer depends on; -1 where none is known
 
     def rows(self, device: str) -> tuple[JointRow, JointRow]:
         def row(arrays: tuple[np.ndarray, ...], context: int) -> JointRow:
@@ -72,6 +77,13 @@ class Step:
             asked += rng.sample(places, 8) if kind == "continue" and len(places) > 8 else list(places)
         return sorted(rng.sample(asked, min(LOOK_QUERIES, len(asked))))
 
+    def defining(self, look: list[int]) -> np.ndarray:
+        """[queries, blocks of the student's context]: the block that each query's answer depends on."""
+        marked = np.zeros((len(look), self.student_context // BLOCK), dtype=np.float32)
+        for (first, end), block in zip(self.answers, self.sources, strict=True):
+            marked[[i for i, query in enumerate(look) if first - 1 <= query < end - 1], block] = float(block >= 0)
+        return marked
+
     def steady(self, rng: random.Random) -> slice:
         """Neighbouring queries of the first file being written, for which steady picks are asked for."""
         first, end = self.answers[0]
@@ -83,12 +95,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Weights:
-    text: float = 0.25
+    text: float = 1.0
     answer: float = 0.2
     align: float = 0.2
     rank: float = 0.1
     moves: float = 0.01
-    find: float = 0.03
+    find: float = 0.06
 
 
 class Others:
@@ -100,12 +112,26 @@ class Others:
     def add(self, repository: str, chosen: Sequence[Chosen], ok: Tensor) -> None:
         self.kept.append((repository, [c.windows.to(torch.bfloat16) for c in chosen], F.pad(ok, (0, 1))))
 
-    def watch(self, repository: str, steady: slice, look: Tensor) -> Watch:
+    def watch(self, repository: str, steady: slice, look: Tensor, defining: Tensor) -> Watch:
         others = [each for each in self.kept if each[0] != repository]
         if not others:
-            return Watch(steady, look, [], look)
+            return Watch(steady, look, [], look, defining)
         layers = [torch.cat([keys[i] for _, keys, _ in others]).float() for i in range(len(others[0][1]))]
-        return Watch(steady, look, layers, torch.cat([ok for _, _, ok in others]))
+        return Watch(steady, look, layers, torch.cat([ok for _, _, ok in others]), defining)
+
+
+def _definition_texts(case: ContextCase) -> dict[str, str]:
+    """The first lines of everything that the case defines once, by name."""
+    lines = {file.path: file.text.split("\n") for file in case.files}
+    return {d.name: "\n".join(lines[d.path][d.line : d.line + 6]) + "\n" for d in unique_definitions(case.files)}
+
+
+def _block_of(ids: np.ndarray, text: str, encode: Encode) -> int:
+    """The block of the row in which a text stands; -1 when it does not stand there, or more than once."""
+    wanted = encode(text)[2:14]  # the first tokens depend on what stands before
+    found = np.flatnonzero(ids == wanted[0]) if len(wanted) > 4 else []
+    matches = [int(at) for at in found if ids[at : at + len(wanted)].tolist() == wanted]
+    return matches[0] // BLOCK if len(matches) == 1 else -1
 
 
 def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, live_tokens: int) -> Step:
@@ -121,7 +147,11 @@ def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, 
         ids, places, parts = (np.array(a, dtype=np.int64) for a in arrays)
         return (ids, places, parts), len(context.ids)
 
-    return Step(case.repository, *joined(layout), *joined(Layout("sequence", layout.header)), row.answers, row.kinds)
+    student, context = joined(layout)
+    texts = _definition_texts(case)
+    named = [next((texts[word] for word in re.findall(r"\w{5,}", tail.about) if word in texts and tail.kind != "continue"), "") for tail in tails]
+    sources = [_block_of(student[0][:context], text, encode) if text else -1 for text in named]
+    return Step(case.repository, student, context, *joined(Layout("sequence", layout.header)), row.answers, row.kinds, sources)
 
 
 def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, wanted: Tensor, written: Tensor, asked: Tensor,
@@ -154,7 +184,8 @@ def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, wei
               others: Others, device: str) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     student, teacher = step.rows(device)
     taught = teach(model, plan(teacher))
-    watch = others.watch(step.repository, step.steady(rng), torch.tensor(step.look(rng), device=device))
+    steady, look = step.steady(rng), step.look(rng)
+    watch = others.watch(step.repository, steady, torch.tensor(look, device=device), torch.from_numpy(step.defining(look)).to(device))
     planned = plan(student)
     ours = learn(model, planned, budget, sharpness, watch)
 
@@ -175,7 +206,7 @@ def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, wei
     loss = loss + weights.rank * rank + weights.moves * moves + weights.find * find
     misses, caught = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("misses", "caught"))
     parts |= {"rank": rank.detach(), "moves": moves.detach(), "find": find.detach(), "misses": misses, "caught": caught}
-    others.add(step.repository, ours.chosen, planned.window_ok)
+    others.add(step.repository, ours.chosen, planned.window_ok[: 4 * (student.context // BLOCK) - 1])
     return loss, parts
 
 
@@ -205,6 +236,7 @@ class Source:
     world: int
     first: int
     stride: int
+    least: int = 0  # tokens of a context, as its sample estimates them
 
 
 def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCase]:
@@ -215,6 +247,22 @@ def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCas
     return [case for team in teams for case in team]
 
 
+def widened(case: ContextCase, package: dict[str, SourceFile], tokens: int, rng: random.Random) -> ContextCase:
+    """The case among more files of its package, up to about so many tokens: samples take their own files out of what is read."""
+    live = {i.path for i in case.infills}
+    asked = {word for q in case.lookups for word in re.findall(r"\w{5,}", q.question)} | {i.name for i in case.infills}
+    files = {f.path: f for f in case.files}
+    total = sum(len(f.text) for f in case.files if f.path not in live) / CHARACTERS_PER_TOKEN
+    others = sorted(package.keys() - files.keys())
+    start = rng.randrange(len(others)) if others else 0
+    for path in others[start:] + others[:start]:
+        size = len(package[path].text) / CHARACTERS_PER_TOKEN
+        if total + size <= tokens and not any(d.name in asked for d in definitions(package[path])):
+            files[path] = package[path]
+            total += size
+    return replace(case, files=tuple(files[path] for path in sorted(files)))
+
+
 def make_steps(source: Source) -> Iterator[Step]:
     tokenizer = load_tokenizer(source.model)
     marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
@@ -223,11 +271,15 @@ def make_steps(source: Source) -> Iterator[Step]:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
-    cases = in_order(load_samples(source.samples), source.world, source.seed)
+    cases = in_order([c for c in load_samples(source.samples) if c.tokens >= source.least], source.world, source.seed)
+    packages: dict[str, dict[str, SourceFile]] = defaultdict(dict)
+    for case in cases:
+        packages[case.repository].update((f.path, f) for f in case.files)
     for number in itertools.count(source.first, source.stride):
         case = cases[number % len(cases)]
         if number >= len(cases):  # the same files again, but other ones are written and other things asked
             case = ask_again(case, number) or case
+        case = widened(case, packages[case.repository], choices.choice(READ), choices)
         yield build_step(case, draw_layout(source.product, choices), encode, marks, source.live_tokens)
 
 
@@ -324,6 +376,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192, help="S")
     parser.add_argument("--group", type=int, default=2048, help="small neighbours of a folder share a segment up to so many tokens")
     parser.add_argument("--live-tokens", type=int, default=1024)
+    parser.add_argument("--least", type=int, default=0, help="leave out contexts of fewer tokens")
+    parser.add_argument("--makers", type=int, default=3, help="processes that make steps")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10**9)
     args = parser.parse_args()
@@ -339,8 +393,8 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     product = Layout("segments", "raw", args.size, args.group)
     done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
-    makers = 2
-    steps = prefetch([Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, makers * world) for i in range(makers)])
+    sources = [Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, args.makers * world, args.least) for i in range(args.makers)]
+    steps = prefetch(sources)
     config, tensors = cached_weights(args.model, torch.bfloat16 if device != "cpu" else torch.float32)
     torch.manual_seed(args.seed)
     model = Decoder(config, {name: t.to(device) for name, t in tensors.items()})

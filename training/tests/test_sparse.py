@@ -9,16 +9,16 @@ import torch
 
 from nosa_train import adapter, attention
 from nosa_train.cases import ContextCase
-from nosa_train.evaluate import Evaluator, ExpectedAttention, settings, summarise
+from nosa_train.evaluate import Evaluator, readings, summarise, telling_lines
 from nosa_train.gguf_weights import ModelConfig
 from nosa_train.layouts import QWEN, Layout
-from nosa_train.lookups import make_infills, make_lookups
+from nosa_train.lookups import make_infills, make_lookups, unique_definitions
 from nosa_train.model import Decoder, random_tensors
 from nosa_train.repos import SourceFile
 from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
 from nosa_train.gathered import over_chosen
-from nosa_train.joint import JointRow, Watch, learn, plan, teach
+from nosa_train.joint import JointRow, Watch, learn, plan, read, teach
 from nosa_train.train import Others, Weights, build_step, step_loss
 
 CONFIG = ModelConfig(layers=2, hidden=48, heads=6, kv_heads=2, head_dim=8, ffn=64, vocab=256, rope_theta=10000.0, norm_eps=1e-6, context=4096)
@@ -170,6 +170,26 @@ def joint_row(lengths: list[int], tails: list[int]) -> JointRow:
     return JointRow(ids, positions, torch.cat((context_parts, tail_parts)), context)
 
 
+@pytest.mark.parametrize("policy", ["full", "nosa", "infllmv2"])
+@pytest.mark.parametrize("budget", [Budget(10, 4, 17), Budget(7, 3, 1), Budget(3, 2, 2)])
+def test_reading_in_one_pass_is_what_it_is_in_two(adapted, policy, budget):
+    row = joint_row([10, 300, 500, 70, 900], [330, 70])
+    for is_adapted in (True, False):
+        adapter.set_enabled(adapted, is_adapted)
+        scorer = None if is_adapted else lambda layer, k, v: k[..., 0]
+        with torch.no_grad():
+            apart = SparseContext(row.parts[: row.context], CONFIG.group, False, scorer)
+            apart.keep_chosen = True
+            adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
+            wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails, policy, budget))
+        beside = None if scorer is None else lambda layer, q, k, v: scorer(layer, k, v)
+        got, chosen = read(adapted, plan(row, budget.window), policy, budget, is_adapted, beside)
+        real = row.tails != PAD
+        torch.testing.assert_close(got[real], wanted[real], atol=2e-4, rtol=1e-3)
+        for ours, theirs in zip(chosen if policy != "full" else [], apart.chosen, strict=True):
+            assert torch.equal(ours[:, real], theirs[:, real])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("budget", [Budget(10, 4, 17), Budget(8, 3, 17), Budget()])
 def test_context_and_tails_together_are_what_they_are_apart(adapted, budget):
@@ -258,18 +278,29 @@ def test_evaluation_compares_every_reading_on_the_same_requests(adapted):
     infills = make_infills(FILES, 1, 0, per_file=1)
     lookups = [q for q in make_lookups(FILES, 8, 0) if q.path != infills[0].path][:1]
     case = ContextCase("demo", 0, FILES, tuple(lookups), tuple(infills))
-    documents, tails = split_case(case, encode, QWEN, "raw", 100)
-    scorer = ExpectedAttention()
-    scorer.means = [torch.zeros(6, 8)] * 2
-    scorer.covariances = [torch.eye(8).expand(6, 8, 8)] * 2
-    evaluator = Evaluator(adapted, encode, chr, QWEN, "cpu", scorer)
-    for setting in settings(Layout("segments", "raw", 256))[:4]:
-        evaluator.read(setting, "demo", documents, tails, watch_moves=False)
-    rows = summarise(evaluator.scores, evaluator.moves)
-    names = {r["reading"] for r in rows}
-    assert {"no repository", "dense, sequence", "dense, segments", "training-free, segments", "adapter, segments"} <= names
-    dense = next(r for r in rows if r["reading"] == "dense, segments" and r["kind"] == "continue")
-    sparse = next(r for r in rows if r["reading"] == "infllmv2, segments" and r["kind"] == "continue")
-    assert dense["cases"] == sparse["cases"] == 1
-    low, mean, high = (sparse["nll - dense, segments"][i] for i in (1, 0, 2))
+    documents, tails = split_case(case, encode, QWEN, "raw", 200)
+    evaluator = Evaluator({"ours": adapted}, encode, chr, QWEN, "cpu")
+    product = Layout("segments", "raw", 256)
+    evaluator.calibrate([case], product)
+    table = readings(product, ["ours"], False)
+    names = {d.name: d.path for d in unique_definitions(FILES)}
+    evaluator.read(table, "demo", documents, tails, names=names, watch_moves=True)
+    rows = {(r["reading"], r["kind"]): r for r in summarise(evaluator.scores, evaluator.moves)}
+    assert {reading for reading, _ in rows} == {r.name for r in table}
+    assert len({rows[r.name, kind]["cases"] for r in table for kind in ("continue", "infill", "lookups")}) == 1
+    for reading in table:  # a full budget's worth of blocks is all there is here
+        assert (reading.name, "locality") in rows or reading.policy == "full" or len(tails[0].answer) < 200
+    low, mean, high = (rows["ours, segments", "continue"]["nll - dense, sequence"][i] for i in (1, 0, 2))
     assert low <= mean <= high
+    assert rows["ours, segments", "continue"]["nll"] != rows["training-free, segments", "continue"]["nll"]
+    # Of adapters that are the same, none is better.
+    same = rows["ours, 6144 tokens", "continue"]["nll"] - rows["ours, segments", "continue"]["nll"]
+    assert same == pytest.approx(0, abs=1e-5)
+
+
+def test_lines_that_tell_something_name_another_file():
+    text = "import os\n\n\ndef f(x):\n    return compute_alpha(x)\n    y = 1\n    z = compute_alpha(2)\n"
+    spans = telling_lines(encode(text), chr, {"compute_alpha"}, skip=20)
+    assert [text[a:b] for a, b in spans] == ["    return compute_alpha(x)\n", "    z = compute_alpha(2)\n"]
+    assert telling_lines(encode(text), chr, {"compute_alpha"}, skip=60) == [spans[1]]
+    assert len(telling_lines(encode("value = compute_alpha(1)\n" * 50), chr, {"compute_alpha"}, skip=0, most=12)) <= 12
