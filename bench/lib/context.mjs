@@ -154,6 +154,47 @@ export async function readShare(model, { name, files }, { at, loads, folder }) {
   return tokens;
 }
 
+/**
+ * Computes `count` of the saved segments anew, and how far apart what follows is: absolute differences of the log-probabilities of 96 tokens behind either.
+ * For segments that another machine, or a GPU, computed. Gives `{segments, tokens, differences}`.
+ */
+export async function compareShare(model, { name, files }, { count, folder }) {
+  const { header, plans, keyOf } = await planOf(model, { name, files });
+  const fileOf = (contentKey) => path.join(folder, `${keyOf(contentKey)}.kv`);
+  const saved = plans.filter(({ contentKey }) => existsSync(fileOf(contentKey)));
+  const step = Math.max(1, Math.floor(saved.length / count));
+  const head = await model.native.createSequence({ basePosition: 0, attends: [] });
+  await head.setTokens(header);
+  await finish(head);
+  const result = { segments: 0, tokens: 0, differences: [] };
+  for (let at = 0; at < saved.length && result.segments < count; at += step) {
+    const { contentKey, tokens } = saved[at];
+    const behind = plans[(plans.indexOf(saved[at]) + 1) % plans.length].tokens.slice(0, 97);
+    const either = [];
+    for (const fill of [
+      (sequence) => sequence.load({ path: fileOf(contentKey), key: keyOf(contentKey) }),
+      async (sequence) => {
+        await sequence.setTokens(tokens);
+        await finish(sequence);
+      },
+    ]) {
+      const segment = await model.native.createSequence({ basePosition: header.length, attends: [head] });
+      await fill(segment);
+      const basePosition = header.length + model.segmentTokensMax;
+      const tail = await model.native.createSequence({ basePosition, attends: [head, segment] });
+      await tail.setTokens(behind);
+      either.push((await tail.score({ from: 1 })).logprobs);
+      for (const each of [tail, segment]) await each.dispose();
+    }
+    const [theirs, ours] = either;
+    result.differences.push(...[...theirs].map((each, index) => Math.abs(each - ours[index])));
+    result.segments += 1;
+    result.tokens += tokens.length;
+  }
+  await head.dispose();
+  return result;
+}
+
 /** Prefills all that waits in `sequence`. */
 export async function finish(sequence) {
   for (;;) {
