@@ -23,7 +23,7 @@ export async function complete(context, { path, before, after }, window) {
   try {
     const segments = context.segments.length === 0 ? [] : plans.map(recordOf);
     const hidden = product.liveLines(segments, { path, before, after, ...prompt });
-    if (segments.length > 0) await sequence.select(product.selectionFor(segments, { pins: [], scope: [], hidden }));
+    if (segments.length > 0) await sequence.select(product.selectionFor(segments, { ...product.noFocus, hidden }));
     const startedMs = performance.now();
     await sequence.setTokens(prompt.tokens);
     const stream = model.text.decodeStream();
