@@ -62,7 +62,7 @@ class Sampler {
 
   void adjust(const SamplingOptions& options, std::span<const uint32_t> recent,
               std::span<const uint32_t> banned);
-  void gather_candidates();
+  void gather_candidates(int n_wanted);
   void keep_accepted(TokenFilter& filter, int n_wanted);
   void keep_top_k(int top_k);
   void keep_top_p(float top_p);
