@@ -35,8 +35,6 @@ export interface OpenModelOptions {
   readonly adapter?: string;
   /** The CUDA part, where a process to spare found that it works; without it the processor's cores do everything. */
   readonly cudaLibrary?: string;
-  /** Whether the GPU may compute the whole network (true when absent); else it takes products alone. */
-  readonly cudaNetwork?: boolean;
   /** SHA-256 of the model's file, hex, which the adapter must name; needed with one. */
   readonly baseSha256?: string;
   /**

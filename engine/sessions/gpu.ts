@@ -26,15 +26,6 @@ export function cudaLibraryIn(folder: string): string {
   return path.join(folder, process.platform === "win32" ? "nosa_cuda.dll" : "libnosa_cuda.so");
 }
 
-/**
- * Whether a GPU is to compute the whole network, not products alone: where NOSA_GPU_NETWORK is "1". Not by itself yet:
- * before its last corrections a walk of random commands drew a few other tokens than the cores (bench/LEDGER.md), and it
- * has not been walked on a GPU since.
- */
-export function networkOnGpu(environment: NodeJS.ProcessEnv): boolean {
-  return environment.NOSA_GPU_NETWORK === "1";
-}
-
 /** A driver that has to start its GPU may take some seconds. */
 const timeoutMs = 30_000;
 

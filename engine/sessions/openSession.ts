@@ -11,7 +11,7 @@ import type { ResolvedModel } from "../models/registry";
 import { loadAddon } from "../native/load";
 import type { EngineSettings } from "../protocol";
 import { Tokenizer } from "../tokenizer/tokenizer";
-import { cudaLibraryIn, findGpu, networkOnGpu } from "./gpu";
+import { cudaLibraryIn, findGpu } from "./gpu";
 import { modelText } from "./modelText";
 import { Session } from "./session";
 
@@ -40,7 +40,7 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
       threads: settings.threads === 0 ? physicalCores() : settings.threads,
       precision: "fast",
       kernels: "auto",
-      ...(gpu.usable ? { cudaLibrary, cudaNetwork: networkOnGpu(process.env) } : {}),
+      ...(gpu.usable ? { cudaLibrary } : {}),
       ...(adapter === undefined ? {} : { adapter, baseSha256: resolved.sha256 }),
       spillFolder: store.spillFolder,
       spillBytesMax: spillBytesOf(diskBytes),

@@ -32,7 +32,6 @@ Result<OpenOptions> open_options_from(Napi::Value value) {
   model.path = options.text("path");
   model.adapter = options.text_or("adapter", "");
   model.cuda_library = options.text_or("cudaLibrary", "");
-  model.cuda_network = options.flag_or("cudaNetwork", true);
   model.base_sha256 = options.text_or("baseSha256", "");
   model.n_threads = int(options.whole("threads", 1, ThreadPool::threads_max));
   model.precision = options.choice("precision", precisions) == 0 ? Precision::kFast

@@ -65,7 +65,7 @@ Result<std::unique_ptr<Model>> Model::open(const ModelOptions& options) {
 
 // The whole network on the GPU, if it was asked for and takes it.
 void Model::open_device(const ModelOptions& options) {
-  if (options.cuda_library.empty() || !options.cuda_network || options.precision == Precision::kF32) return;
+  if (options.cuda_library.empty() || options.precision == Precision::kF32) return;
   Result<std::unique_ptr<DeviceNetwork>> device = DeviceNetwork::create(options.cuda_library, *weights_, adapter_.get(), config_,
                                                                         kv_shape_, options.n_threads, options.gpu_keeps_choices);
   if (device.ok()) {

@@ -37,7 +37,6 @@ struct ModelOptions {
   /// The CUDA part, or empty: then, and whenever the GPU cannot be used, the processor's cores do everything. Not
   /// looked at with Precision::kF32.
   std::string cuda_library{};
-  bool cuda_network = true;  ///< The whole network on the GPU where it takes it; false: products alone.
   /// SHA-256 of the model file, lower-case hex: an adapter belongs to one model. Hashing half a
   /// gigabyte at every start would be slow, and who downloads models knows it. Needed with an adapter.
   std::string base_sha256{};

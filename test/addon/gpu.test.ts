@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import * as path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cudaLibraryIn, findGpu, networkOnGpu } from "../../engine/sessions/gpu";
+import { cudaLibraryIn, findGpu } from "../../engine/sessions/gpu";
 
 const addonPath = path.resolve(__dirname, "../../dist/nosa.node");
 let folder = "";
@@ -58,13 +58,5 @@ describe("findGpu", () => {
       libraryPath: someLibrary(),
     });
     expect(found).toEqual(answer);
-  });
-});
-
-describe("networkOnGpu", () => {
-  it("wants to be asked for", () => {
-    expect(networkOnGpu({})).toBe(false);
-    expect(networkOnGpu({ NOSA_GPU_NETWORK: "0" })).toBe(false);
-    expect(networkOnGpu({ NOSA_GPU_NETWORK: "1" })).toBe(true);
   });
 });
