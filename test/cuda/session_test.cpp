@@ -31,6 +31,10 @@ namespace {
 using namespace walk;
 
 constexpr double mass_rounding = 0.01;
+/// Cores at 8 bits compute some tokens of the GPU's side: those that would change what is stored. Alone they are off by
+/// 0.05 (99 of 100) and choose blocks of scores 2 % worse; what they store stays, and later choices go by it.
+constexpr double cores_rounding = 0.1;
+constexpr walk::Tolerance tolerance = {0.05, 0.1};
 
 int failures = 0;
 
@@ -58,7 +62,9 @@ constexpr Setup setups[] = {
 };
 
 struct Counts : Verdicts {
+  Counts() : Verdicts(tolerance) {}
   int n_files = 0;
+  std::vector<double> file_errors;  // Against cores at 8 bits.
   std::vector<double> mass_errors;
 };
 
@@ -279,7 +285,7 @@ class Walk {
       }
       outcomes.push_back(must(loaded.decode(request, {}), "decoding what was loaded"));
     }
-    for (size_t i = 0; i < outcomes[0].steps.size(); ++i) compare(outcomes[0].steps[i], outcomes[1].steps[i], "a file of the GPU");
+    for (size_t i = 0; i < outcomes[0].steps.size(); ++i) compare_file(outcomes[0].steps[i], outcomes[1].steps[i], "a file of the GPU");
     counts_.n_files += 1;
     // And back: what the cores wrote of it, the GPU reads.
     const std::string back = folder_.path_of("back.kv");
@@ -294,7 +300,7 @@ class Walk {
     const SequenceId other = must(fast_->create_sequence(0, {}), "creating");
     Sequence& reference = *must(fast_->sequence(other), "finding");
     must(reference.load(back, "key").status(), "loading");
-    compare(must(reference.decode(request, {}), "decoding").steps[0], got.steps[0], "a file of the cores");
+    compare_file(must(reference.decode(request, {}), "decoding").steps[0], got.steps[0], "a file of the cores");
     fast_->close_sequence(other);
     fast_->close_sequence(on_cores);
     gpu_->close_sequence(on_gpu);
@@ -328,7 +334,16 @@ class Walk {
     counts_.add(want.top[0].id == got.top[0].id, margin, std::fabs(double(want.logprob) - double(got.logprob)), before);
   }
 
+  void compare_file(const DecodeStep& want, const DecodeStep& got, const std::string& before) {
+    compare(want, got, before);
+    counts_.file_errors.push_back(counts_.errors.back());
+    counts_.errors.pop_back();
+  }
+
+  // A query that was computed before anybody asked for masses has none, on either side: whether it was, depends on where
+  // passes end.
   void compare_masses(const std::vector<BlockMass>& want, const std::vector<BlockMass>& got) {
+    if (want.empty() || got.empty()) return;
     check(want.size() == got.size(), "as many blocks have a mass");
     std::map<std::pair<int, int>, float> found;
     for (const BlockMass& mass : got) found[{mass.sequence, mass.block}] = mass.mass;
@@ -358,13 +373,14 @@ bool compare_commands(const std::string& library, int n_steps) {
     const auto start = std::chrono::steady_clock::now();
     Counts counts = Walk(setup, library, random, n_steps).run();
     std::printf("%-26s %6d steps: %d the same, %d within rounding (%.3g), %d wrong; error p50 %.2g p99 %.2g max %.2g; masses p99 %.2g "
-                "max %.2g; %d files; %.1f s\n",
-                setup.name, counts.steps, counts.same, counts.close, rounding, counts.wrong, at(counts.errors, 0.5),
+                "max %.2g; %d files, error max %.2g; %.1f s\n",
+                setup.name, counts.steps, counts.same, counts.close, tolerance.margin, counts.wrong, at(counts.errors, 0.5),
                 at(counts.errors, 0.99), at(counts.errors, 1.0), at(counts.mass_errors, 0.99), at(counts.mass_errors, 1.0),
-                counts.n_files, seconds_since(start));
+                counts.n_files, at(counts.file_errors, 1.0), seconds_since(start));
     counts.print_choices();
     check(counts.good(), std::string(setup.name) + ": tokens or choices differ");
-    check(at(counts.errors, 0.99) <= rounding, std::string(setup.name) + ": numbers differ");
+    check(at(counts.errors, 0.99) <= tolerance.margin, std::string(setup.name) + ": numbers differ");
+    check(at(counts.file_errors, 1.0) <= cores_rounding, std::string(setup.name) + ": numbers from files differ");
     check(at(counts.mass_errors, 0.99) <= mass_rounding, std::string(setup.name) + ": masses differ");
   }
   return failures == 0;
