@@ -73,7 +73,8 @@ __device__ float2 rotated(const AppendKvParams& p, const float* x, int pair, flo
   return {a * turn.x - b * turn.y, b * turn.x + a * turn.y};
 }
 
-__device__ void rotate_queries(const AppendKvParams& p, int row, int head) {
+/// Writes nothing unless it `counts`.
+__device__ void rotate_queries(const AppendKvParams& p, int row, int head, bool counts) {
   const int n_group = p.n_heads / p.n_kv_heads;
   const int n_pairs = p.n_rotated / 2;
   float* q = p.q + row * p.q_stride + size_t(head) * n_group * p.head_dim;
@@ -83,6 +84,7 @@ __device__ void rotate_queries(const AppendKvParams& p, int row, int head) {
     int first, second;
     const float2 turned =
         rotated(p, x, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
+    if (!counts) continue;
     x[first] = turned.x;
     x[second] = turned.y;
   }
@@ -144,11 +146,15 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
   __shared__ int tail_index;
   const int head = blockIdx.x;
   const int n_pairs = p.n_rotated / 2;
-  RowPlace place = read_place(p.rows, blockIdx.y * p.rows.n_queries);
-  begin_kernel();
-  for (int t = 0; t < p.rows.n_queries; ++t) {
-    const int row = blockIdx.y * p.rows.n_queries + t;
-    if (t > 0) place = read_place(p.rows, row);
+  const RowPlace first = read_place(p.rows, blockIdx.y * p.rows.n_queries);
+  // The first round is a rehearsal over what the layer before left, and writes nothing: it runs while the kernel before
+  // still does, and the instructions are at hand when it counts.
+#pragma unroll 1
+  for (int t = first.lane >= 0 ? -1 : 0; t < p.rows.n_queries; ++t) {
+    const bool counts = t >= 0;
+    if (t == 0) begin_kernel();
+    const int row = blockIdx.y * p.rows.n_queries + max(t, 0);
+    const RowPlace place = t > 0 ? read_place(p.rows, row) : first;
     if (place.lane < 0) return;
     const Stream stream = stream_of(p, place.lane, head);
     const int own = place.own;
@@ -157,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
     const float* v_row = p.v + row * p.v_stride;
 
     if (p.slots.n_slots > 0 && threadIdx.x >= kThreads - kWarp) {
-      const int slot = take_slot(p, stream, block);
+      const int slot = counts ? take_slot(p, stream, block) : 0;
       if (threadIdx.x == kThreads - 1) tail_index = slot;
     } else if (p.slots.n_slots == 0 && threadIdx.x == kThreads - 1) {
       tail_index = index_of(p, stream, block);
@@ -167,31 +173,33 @@ __global__ void __launch_bounds__(kThreads) append_kv_kernel(AppendKvParams p) {
         key[pair + n_pairs] = k[pair + n_pairs];
         continue;
       }
-      int first, second;
-      const float2 turned =
-          rotated(p, k, pair, p.rotation[size_t(row) * n_pairs + pair], first, second);
-      key[first] = turned.x;
-      key[second] = turned.y;
+      int one, other;
+      const float2 turned = rotated(p, k, pair, p.rotation[size_t(row) * n_pairs + pair], one, other);
+      key[one] = turned.x;
+      key[other] = turned.y;
     }
     __syncthreads();  // The key and its place are known.
 
     auto* extent = reinterpret_cast<__half*>(extent_at(p.pool, place.lane, head, tail_index));
     const int token = own % kBlockTokens;
     for (int d = threadIdx.x; d < p.head_dim; d += kThreads) {
-      extent[token * p.head_dim + d] = to_half(key[d]);
-      extent[(kBlockTokens + token) * p.head_dim + d] =
-          to_half(v_row[size_t(head) * p.head_dim + d]);
+      const __half k_value = to_half(key[d]);
+      const __half v_value = to_half(v_row[size_t(head) * p.head_dim + d]);
+      if (!counts) continue;
+      extent[token * p.head_dim + d] = k_value;
+      extent[(kBlockTokens + token) * p.head_dim + d] = v_value;
     }
-    rotate_queries(p, row, head);
+    rotate_queries(p, row, head, counts);
     const float sum = block_sum<kThreads>(score_part(p, v_row, key, head), scratch);
     if (threadIdx.x == 0) {
       const int page = p.blocks.pages[size_t(place.lane) * p.blocks.n_blocks_max + block];
       const size_t at = (size_t(head) * p.side_car.n_pages + page) * kBlockTokens + token;
-      p.side_car.token_scores[at] = score_of(p, sum, head);
+      const float score = score_of(p, sum, head);
+      if (counts) p.side_car.token_scores[at] = score;
     }
     __syncthreads();  // Key and score are stored before a window reads them, and `key` is free
                       // again.
-    if (own + 1 >= kWindowTokens && (own + 1) % kWindowStride == 0) {
+    if (counts && own + 1 >= kWindowTokens && (own + 1) % kWindowStride == 0) {
       compress_window(p, stream, windows_in(own + 1) - 1, place.n_attended);
     }
   }

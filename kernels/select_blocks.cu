@@ -1,7 +1,8 @@
 // One thread block a stream: sequence and KV head. Everything is small (2,048 scores at 128 k
 // tokens), so the cost is the number of barriers: forced and open blocks become bitmaps by ballots,
 // the query's picks fall out of one histogram (top_blocks.cuh), the eviction picks out of a scan,
-// and victims get their rank by counting.
+// and slots are in the order of their last use before anything is chosen. What does not depend on the
+// scores is looked up while the kernel before still runs.
 #include "common/eviction_pool.cuh"
 #include "common/launch.cuh"
 #include "common/top_blocks.cuh"
@@ -21,12 +22,31 @@ struct Shared {
   int scan[kSelectThreads / kWarp];
   unsigned free_entries[kSelectThreads / kWarp];
   unsigned missing[kSelectThreads / kWarp];
+  unsigned available[kSelectThreads / kWarp];
   int n_open;
   int n_forced;
-  int list[kSlotsMax];       // blocks, ascending
-  uint32_t ages[kSlotsMax];  // of slots
+  int list[kSlotsMax];        // blocks, ascending
+  uint32_t ages[kSlotsMax];   // of slots
+  int block_of[kSlotsMax];    // of slots
+  bool in_use[kSlotsMax];     // of slots: chosen again
+  int16_t by_age[kSlotsMax];  // slots, longest unused first
   int victims[kSlotsMax];
 };
+
+/// What is known of the stream's blocks before they are scored, each [n_blocks_max]: a copy in shared memory where there is
+/// room, else the stream's own.
+struct Known {
+  const int32_t* pages;
+  const uint32_t* info;  // BlockInfo
+  const int16_t* slots;  // with slots
+
+  __device__ BlockInfo info_of(int block) const {
+    const uint32_t word = info[block];
+    return {uint8_t(word), uint8_t(word >> 8), uint8_t(word >> 16), uint8_t(word >> 24)};
+  }
+};
+static_assert(sizeof(BlockInfo) == sizeof(uint32_t));
+constexpr size_t kKnownBytes = sizeof(int32_t) + sizeof(uint32_t) + sizeof(int16_t);
 
 /// The stream, and what this thread will need of its state: loaded before anything is decided,
 /// because what counts is how many loads wait for one another.
@@ -99,11 +119,62 @@ __device__ void rank_own_block(const SelectBlocksParams& p, Stream& stream, int 
   if (i < stream.n_ranked) stream.ranked_block = blocks[i];
 }
 
+constexpr int kAtOnce = 4;  // blocks of a thread whose loads wait together
+
+/// Copies what is known of the first `n` blocks to `copy`. To be synchronised.
+__device__ Known look_up(const Known& known, int n, int n_max, bool has_slots, uint32_t* copy) {
+  auto* copied_pages = reinterpret_cast<int32_t*>(copy);
+  uint32_t* copied_info = copy + n_max;
+  auto* copied_slots = reinterpret_cast<int16_t*>(copied_info + n_max);
+  for (int first = threadIdx.x; first < n; first += kAtOnce * kSelectThreads) {
+    int32_t pages[kAtOnce];
+    uint32_t infos[kAtOnce];
+    int16_t slots[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int b = min(first + i * kSelectThreads, n - 1);
+      // Past the first-level cache, which may hold what a step before left.
+      pages[i] = __ldcg(known.pages + b);
+      infos[i] = __ldcg(known.info + b);
+      slots[i] = has_slots ? __ldcg(known.slots + b) : int16_t(-1);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int b = first + i * kSelectThreads;
+      if (b >= n) break;
+      copied_pages[b] = pages[i];
+      copied_info[b] = infos[i];
+      copied_slots[b] = slots[i];
+    }
+  }
+  return {copied_pages, copied_info, copied_slots};
+}
+
+/// Slots in the order of their last use: into s.by_age. To be synchronised.
+__device__ void order_slots(const SelectBlocksParams& p, const Stream& stream, Shared& s) {
+  constexpr uint32_t kInUse =
+      0xffffffffu;  // as an age; 0 is an empty slot, else one more than the step of the last use
+  const int i = threadIdx.x;
+  if (i < p.slots.n_slots) {
+    s.ages[i] = stream.block_of_slot < 0          ? 0
+                : stream.last_step == stream.step ? kInUse
+                                                  : stream.last_step + 1;
+    s.in_use[i] = s.ages[i] == kInUse;
+    s.block_of[i] = stream.block_of_slot;
+    s.victims[i] = -1;
+  }
+  __syncthreads();  // All ages are there.
+  if (i >= p.slots.n_slots) return;
+  const uint32_t age = s.ages[i];
+  int rank = 0;
+  for (int k = 0; k < p.slots.n_slots; ++k)
+    rank += s.ages[k] < age || (s.ages[k] == age && k < i) ? 1 : 0;
+  s.by_age[rank] = int16_t(i);
+}
+
 /// Open and forced blocks into s.open and s.taken, scores of the others into `keys`, counted.
 __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream,
-                               const RowView& row, Shared& s, uint32_t* keys) {
-  constexpr int kAtOnce = 4;  // blocks of a thread whose loads wait together
-  const BlockInfo* info = p.blocks.info + size_t(stream.lane) * p.blocks.n_blocks_max;
+                               const RowView& row, Shared& s, uint32_t* keys, const Known& known) {
   const float2* best =
       p.best + (size_t(row.idx) * p.n_kv_heads + stream.head) * p.blocks.n_blocks_max;
   const int window = stream.n_attended + row.window_begin;
@@ -118,7 +189,7 @@ __device__ void look_at_blocks(const SelectBlocksParams& p, const Stream& stream
     for (int i = 0; i < kAtOnce; ++i) {
       const int b = first + i * kSelectThreads + int(threadIdx.x);
       const bool there = b < row.n_blocks;
-      infos[i] = there ? info[b] : BlockInfo{0, 0, 1, 0};
+      infos[i] = there ? known.info_of(b) : BlockInfo{0, 0, 1, 0};
       scores[i] = there && scored ? best[b] : float2{-INFINITY, -INFINITY};
       last_before[i] = there && scored && lane == 0 && b > 0 ? best[b - 1].y : -INFINITY;
     }
@@ -178,13 +249,16 @@ __device__ int list_bits(const uint32_t* words, int n_blocks, int* list, int roo
   return total;
 }
 
-/// Chooses for one row, into s.taken.
-__device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s,
-                       uint32_t* keys) {
+/// To be synchronised before a row is chosen for.
+__device__ void clear(Shared& s) {
   clear_counts(s.top);
   if (threadIdx.x == 0) s.n_open = s.n_forced = 0;
-  __syncthreads();  // The counts are zero, and the row before is done with keys and bitmaps.
-  look_at_blocks(p, stream, row, s, keys);
+}
+
+/// Chooses for one row, into s.taken. REQUIRES: counts are clear.
+__device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowView& row, Shared& s,
+                       uint32_t* keys, const Known& known) {
+  look_at_blocks(p, stream, row, s, keys, known);
   __syncthreads();  // Bitmaps and keys are there.
   if (s.n_open <= p.total_blocks) {
     for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads)
@@ -205,37 +279,27 @@ __device__ void choose(const SelectBlocksParams& p, Stream& stream, const RowVie
 }
 
 /// Tokens of `block` that a query at own token `own` sees.
-__device__ int tokens_seen(const SelectBlocksParams& p, const Stream& stream, int own, int block) {
-  if (block < stream.n_attended)
-    return p.blocks.info[size_t(stream.lane) * p.blocks.n_blocks_max + block].n_tokens;
+__device__ int tokens_seen(const Stream& stream, int own, int block, const Known& known) {
+  if (block < stream.n_attended) return known.info_of(block).n_tokens;
   return min(kBlockTokens, own + 1 - (block - stream.n_attended) * kBlockTokens);
 }
 
 /// Gives every block of s.list[0 .. n) a slot and lists what must be loaded. When the list is one
-/// row's, whose token is `own`, writes it to `selected` as well.
+/// row's, whose token is `own`, writes it to `selected` as well. REQUIRES: slots are in order.
 __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, int own,
-                      int4* selected, Shared& s) {
+                      int4* selected, Shared& s, const Known& known) {
   int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   int32_t* block_of_slot = p.slots.block_of_slot + stream.idx * p.slots.n_slots;
   uint32_t* last_step = p.slots.last_step + stream.idx * p.slots.n_slots;
-  constexpr uint32_t kInUse =
-      0xffffffffu;  // as an age; 0 is an empty slot, else one more than the step of the last use
 
   const int i = threadIdx.x;
   const int block = i < n ? s.list[i] : 0;
-  int slot = i < n ? slot_of_block[block] : 0;
-  const int page = i < n ? p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block] : 0;
-  const int n_seen = i < n ? tokens_seen(p, stream, own, block) : 0;
-  if (i < p.slots.n_slots) {
-    s.ages[i] = stream.block_of_slot < 0          ? 0
-                : stream.last_step == stream.step ? kInUse
-                                                  : stream.last_step + 1;
-    s.victims[i] = -1;
-  }
-  __syncthreads();  // All ages are there, before hits change some.
+  int slot = i < n ? known.slots[block] : 0;
+  const int page = i < n ? known.pages[block] : 0;
+  const int n_seen = i < n ? tokens_seen(stream, own, block, known) : 0;
   if (i < n && slot >= 0) {
     last_step[slot] = stream.step;
-    s.ages[slot] = kInUse;
+    s.in_use[slot] = true;
   }
   int n_missing;
   const bool fetch = slot < 0;
@@ -247,16 +311,14 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
       atomicAdd(&p.n_loads_total[stream.lane], static_cast<unsigned long long>(n_missing));
   }
   if (n_missing > 0) {
-    // The count's barrier came after the last age.
-    const uint32_t age = i < p.slots.n_slots ? s.ages[i] : kInUse;
-    if (age != kInUse) {
-      int rank = 0;
-      for (int k = 0; k < p.slots.n_slots; ++k)
-        rank += s.ages[k] < age || (s.ages[k] == age && k < i) ? 1 : 0;
-      if (rank < n_missing) {
-        s.victims[rank] = i;
-        if (stream.block_of_slot >= 0) slot_of_block[stream.block_of_slot] = -1;
-      }
+    // The count's barrier came after the last block that stays.
+    const int oldest = i < p.slots.n_slots ? s.by_age[i] : 0;
+    const bool available = i < p.slots.n_slots && !s.in_use[oldest];
+    int n_available;
+    const int rank = exclusive_count<kSelectThreads>(available, s.available, n_available);
+    if (available && rank < n_missing) {
+      s.victims[rank] = oldest;
+      if (s.block_of[oldest] >= 0) slot_of_block[s.block_of[oldest]] = -1;
     }
     __syncthreads();  // The victims are known.
     if (fetch) {
@@ -278,10 +340,10 @@ __device__ void place(const SelectBlocksParams& p, const Stream& stream, int n, 
 
 /// Writes entry `i` of a row's list; its slot follows when it is known.
 __device__ void put_selected(const SelectBlocksParams& p, const Stream& stream, const RowView& row,
-                             int4* selected, int i, int block) {
-  const int page = p.blocks.pages[size_t(stream.lane) * p.blocks.n_blocks_max + block];
+                             int4* selected, int i, int block, const Known& known) {
+  const int page = known.pages[block];
   selected[i] = {block, p.slots.n_slots > 0 ? -1 : page, page,
-                 tokens_seen(p, stream, row.own, block)};
+                 tokens_seen(stream, row.own, block, known)};
 }
 
 __device__ int4* selected_of(const SelectBlocksParams& p, int row, int head) {
@@ -313,15 +375,27 @@ __device__ Stream load_stream(const SelectBlocksParams& p, int seq, int head,
   return stream;
 }
 
-__global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlocksParams p) {
+__global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlocksParams p, bool copies) {
   extern __shared__ uint32_t dynamic[];
   auto& s = *reinterpret_cast<Shared*>(dynamic);
   uint32_t* keys = dynamic + sizeof(Shared) / sizeof(uint32_t);  // [n_blocks_max]
   const int seq = blockIdx.y;
   const int head = blockIdx.x;
+  const int n_max = p.blocks.n_blocks_max;
   const RowPlace first = read_place(p.rows, seq * p.rows.n_queries);
   Stream stream = {};
-  if (first.lane >= 0) stream = load_stream(p, seq, head, first);
+  Known known = {};
+  if (first.lane >= 0) {
+    stream = load_stream(p, seq, head, first);
+    const size_t of_lane = size_t(first.lane) * n_max;
+    known = {p.blocks.pages + of_lane, reinterpret_cast<const uint32_t*>(p.blocks.info + of_lane),
+             p.slots.slot_of_block + stream.idx * n_max};
+    // Rows behind the first one may see one block more.
+    if (copies) known = look_up(known, min(n_max, first.n_blocks + 1), n_max, p.slots.n_slots > 0, keys + n_max);
+    if (p.slots.n_slots > 0) order_slots(p, stream, s);
+    clear(s);
+    __syncthreads();  // What is known is there, and the counts are zero.
+  }
   begin_kernel();
   if (first.lane < 0) {
     if (threadIdx.x == 0 && p.slots.n_slots > 0) p.n_loads[seq * p.n_kv_heads + head] = 0;
@@ -337,7 +411,11 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     if (at.lane < 0) break;
     row = {seq * p.rows.n_queries + n_rows, at.own,
            max(0, at.own / kBlockTokens + 1 - p.window_blocks), at.n_blocks};
-    choose(p, stream, row, s, keys);
+    if (n_rows > 0) {
+      clear(s);
+      __syncthreads();  // The row before is done with keys and bitmaps.
+    }
+    choose(p, stream, row, s, keys, known);
     const int n = n_wanted = list_bits(s.taken, row.n_blocks, s.list, kSlotsMax, s.scan);
     const int n_kept =
         min(n, p.slots.n_slots > 0 ? min(p.n_selected_max, p.slots.n_slots) : p.n_selected_max);
@@ -350,7 +428,7 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
     if (p.slots.n_slots == 0 || p.rows.n_queries > 1) {
       int4* selected = selected_of(p, row.idx, head);
       for (int i = threadIdx.x; i < n_kept; i += kSelectThreads)
-        put_selected(p, stream, row, selected, i, s.list[i]);
+        put_selected(p, stream, row, selected, i, s.list[i], known);
     }
     for (int w = threadIdx.x; w < (row.n_blocks + 31) / 32; w += kSelectThreads)
       s.wanted[w] |= s.taken[w];
@@ -364,10 +442,10 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
   if (n_wanted > p.slots.n_slots && threadIdx.x == 0) *p.failed = 1;
   const int n_placed = min(n_wanted, p.slots.n_slots);
   if (p.rows.n_queries == 1) {
-    place(p, stream, n_placed, row.own, selected_of(p, row.idx, head), s);
+    place(p, stream, n_placed, row.own, selected_of(p, row.idx, head), s, known);
     return;
   }
-  place(p, stream, n_placed, row.own, nullptr, s);
+  place(p, stream, n_placed, row.own, nullptr, s, known);
   __syncthreads();  // Every block has its slot.
   const int16_t* slot_of_block = p.slots.slot_of_block + stream.idx * p.blocks.n_blocks_max;
   for (int t = 0; t < n_rows; ++t) {
@@ -395,13 +473,18 @@ bool valid(const SelectBlocksParams& p) {
 cudaError_t select_blocks(const SelectBlocksParams& p, cudaStream_t stream) {
   if (!valid(p)) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
-  constexpr size_t most = sizeof(Shared) + kBlocksMax * sizeof(uint32_t);
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      select_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most));
-  if (allowed != cudaSuccess) return allowed;
-  const size_t shared_bytes = sizeof(Shared) + size_t(p.blocks.n_blocks_max) * sizeof(uint32_t);
+  constexpr size_t kCopiesMax = 96 * 1024;  // what every GPU of ours has for a thread block
+  const size_t least = sizeof(Shared) + size_t(p.blocks.n_blocks_max) * sizeof(uint32_t);
+  const size_t with_copies = least + size_t(p.blocks.n_blocks_max) * kKnownBytes;
+  const bool copies = with_copies <= kCopiesMax;
+  const size_t shared_bytes = copies ? with_copies : least;
+  if (const cudaError_t error = cudaFuncSetAttribute(
+          select_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+      error != cudaSuccess) {
+    return error;
+  }
   return launch(select_blocks_kernel, dim3(p.n_kv_heads, p.rows.n_seqs), kSelectThreads,
-                shared_bytes, stream, p);
+                shared_bytes, stream, p, copies);
 }
 
 }  // namespace nosa::cuda
