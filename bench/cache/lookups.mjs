@@ -46,7 +46,7 @@ export async function run(figures, options) {
         for (const method of methods.filter((each) => at < share(each))) {
           const { text, exact, nll, tokens } = await askers.get(method).ask(index);
           const place = `${definition.path}:${definition.line}`;
-          answers[method].push({ place, name: definition.name, at, exact, nll, tokens, text });
+          answers[method].push({ repository: name, place, name: definition.name, at, exact, nll, tokens, text });
         }
         keep(raw);
       }
@@ -186,9 +186,9 @@ function pairsOf(ours, theirs) {
   return theirs.flatMap((each) => (known.has(keyOf(each)) ? [[known.get(keyOf(each)), each]] : []));
 }
 
-/** Repositories of a size may share files: a definition is told from itself in another one by its number there. */
-function keyOf({ place, at }) {
-  return `${at} ${place}`;
+/** Repositories of a size may share files. */
+function keyOf({ repository, place, at }) {
+  return `${repository} ${at} ${place}`;
 }
 
 /** Place in a report; other budgets stand behind what they vary. */
