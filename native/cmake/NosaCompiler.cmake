@@ -16,7 +16,6 @@ endif()
 # chosen when the program runs.
 if(MSVC)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:/W4> $<$<COMPILE_LANGUAGE:CXX>:/utf-8>)
-  add_compile_definitions(NOMINMAX WIN32_LEAN_AND_MEAN)
 else()
   set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>)
@@ -24,6 +23,10 @@ else()
     # GCC 12 warns of overlapping copies in std::string operator+ that there are none of (bug 105651).
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
   endif()
+endif()
+
+if(WIN32)
+  add_compile_definitions(NOMINMAX WIN32_LEAN_AND_MEAN)
 endif()
 
 if(NOSA_SANITIZE)
