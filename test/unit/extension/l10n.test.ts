@@ -44,6 +44,16 @@ describe("the words of the extension", () => {
     expect(found.filter((line) => !line.endsWith('title: "Nosa",'))).toEqual([]);
   });
 
+  it("come to the webviews with their page: those have no sentence of their own", () => {
+    const pages = readdirSync("media", { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".ts"));
+    const found = pages.flatMap((name) => {
+      const code = readFileSync(path.join("media", name), "utf8").replaceAll(/\/\*[^]*?\*\/|\/\/.*$/gm, "");
+      return [...code.matchAll(/["`]([A-Z][a-z]+(?: [a-z]+)+[^"`\n]*)["`]/g)].map(([, text]) => `${name}: ${text}`);
+    });
+    expect(found).toEqual([]);
+    expect(pages.length).toBeGreaterThan(8);
+  });
+
   it("of the manifest are all there in German", () => {
     const english = JSON.parse(readFileSync("package.nls.json", "utf8")) as Record<string, string>;
     const german = JSON.parse(readFileSync("package.nls.de.json", "utf8")) as Record<string, string>;
