@@ -1,6 +1,6 @@
 // The offloaded cache: speed against llama.cpp and against our own dense path, restarts, edits, budgets, look-ups, attribution.
 //
-//   --only A,B       parts, in this order (all but contexts): contexts, indexing, decode, prefill, restart, edit, overlap, lookups, attribution, budgets, million
+//   --only A,B       parts, in this order (all but contexts): contexts, indexing, decode, prefill, restart, edit, overlap, packed, lookups, attribution, budgets, million
 //   --threads N      threads of both engines (the number of cores)
 //   --models A,B     ids of known models (the quick one and the default one); parts of one model take the last
 //   --questions N    look-ups at each size (see bench/cache/lookups.mjs for which method answers how many of them)
@@ -30,6 +30,7 @@ const parts = {
   restart: () => import("./cache/restart.mjs"),
   edit: () => import("./cache/edit.mjs"),
   overlap: () => import("./cache/overlap.mjs"),
+  packed: () => import("./cache/packed.mjs"),
   lookups: () => import("./cache/lookups.mjs"),
   attribution: () => import("./cache/attribution.mjs"),
   budgets: () => import("./cache/budgets.mjs"),

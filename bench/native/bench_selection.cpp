@@ -1,9 +1,10 @@
 // Times a real model with and without selection.
 //
-//   bench_selection MODEL IDS decode [n_threads] [n_rounds]   one token after 4 k, 32 k and 128 k
-//   bench_selection MODEL IDS prefill [n_threads] [n_tokens]  a sequence, `full` beside `nosa`
+//   bench_selection MODEL IDS decode [n_threads] [n_rounds] [size]  one token after 4 k, 32 k and 128 k
+//   bench_selection MODEL IDS prefill [n_threads] [n_tokens]        a sequence, `full` beside `nosa`
 //
-// IDS is a file of token ids of real text, as a JSON array; its start is repeated when it is short.
+// IDS is a file of token ids of real text, as a JSON array; its start is repeated when it is short. With a
+// size, such as 128k, only that one is decoded with `nosa`, beside 4k.
 //
 // What is compared alternates, so that whatever else the machine does hits all alike. A long context
 // is one computed segment, loaded again and again: every copy has memory of its own. A prefill is
@@ -91,23 +92,32 @@ std::vector<SequenceId> load_context(Session& session, const std::string& name, 
   return ids;
 }
 
-void bench_decode(Session& session, const std::string& name, int n_rounds) {
+void bench_decode(Session& session, const std::string& name, int n_rounds, const std::string& size) {
   constexpr int n_steps = 8;
   struct Case {
     const char* label;
     int n_segments;  // 0: half of one
     Policy policy;
+    bool exact_keys = false;
     Sequence* tail = nullptr;
     std::vector<double> times = {};
   };
   std::vector<Case> cases = {{"4k full", 0, Policy::kFull},    {"4k nosa", 0, Policy::kNosa},
                              {"32k full", 4, Policy::kFull},   {"32k nosa", 4, Policy::kNosa},
-                             {"128k nosa", 16, Policy::kNosa}, {"128k infllmv2", 16, Policy::kInfLlmV2}};
+                             {"128k nosa", 16, Policy::kNosa}, {"128k infllmv2", 16, Policy::kInfLlmV2},
+                             {"128k exact keys", 16, Policy::kNosa, true}};
+  if (!size.empty()) {
+    std::erase_if(cases, [&](const Case& each) {
+      return each.policy != Policy::kNosa || (each.n_segments > 0 && !std::string(each.label).starts_with(size));
+    });
+  }
   const std::vector<SequenceId> segments = load_context(session, name, 16);
   for (Case& each : cases) {
     const std::vector<SequenceId> attended(segments.begin(), segments.begin() + each.n_segments);
     each.tail = &open_sequence(session, segment_tokens, attended);
-    CHECK(each.tail->select(options_of(each.policy)).ok());
+    SelectionOptions options = options_of(each.policy);
+    options.exact_keys = each.exact_keys;
+    CHECK(each.tail->select(options).ok());
     CHECK(each.tail->set_tokens(text_tokens(each.n_segments == 0 ? 4096 : 64)).ok());
     CHECK(each.tail->decode(steps(2), {}).ok());
   }
@@ -120,7 +130,7 @@ void bench_decode(Session& session, const std::string& name, int n_rounds) {
   }
   for (Case& each : cases) {
     std::ranges::sort(each.times);
-    std::printf("%-14s %7.2f ms a token (best), %7.2f (median)\n", each.label, each.times[0],
+    std::printf("%-16s %7.2f ms a token (best), %7.2f (median)\n", each.label, each.times[0],
                 each.times[each.times.size() / 2]);
   }
 }
@@ -173,7 +183,8 @@ int run(int n_args, char** args) {
     return 1;
   }
   if (mode == "decode") {
-    bench_decode(**session, (*session)->model().fingerprint(), n_args > 5 ? std::atoi(args[5]) : 8);
+    bench_decode(**session, (*session)->model().fingerprint(), n_args > 5 ? std::atoi(args[5]) : 8,
+                 n_args > 6 ? args[6] : "");
   } else {
     bench_prefill(**session, n_args > 5 ? std::atoi(args[5]) : 32768);
   }

@@ -178,6 +178,8 @@ export interface SelectionOptions {
   readonly masked: readonly BlockRange[];
   /** Attended to by every query, unless masked. */
   readonly pinned: readonly BlockRange[];
+  /** Scores blocks by compressed keys as they are saved, not by those packed into 8 bits: to measure what that changes. */
+  readonly exactKeys?: boolean;
 }
 
 /** What every token writes. */

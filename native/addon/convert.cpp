@@ -215,6 +215,7 @@ Result<SelectionOptions> selection_from(Napi::Value value) {
   selection.budget.query_blocks = int(options.whole("queryBlocks", 0, blocks_max));
   selection.budget.sink_blocks = int(options.whole("sinkBlocks", 0, blocks_max));
   selection.budget.window_blocks = int(options.whole("windowBlocks", 1, blocks_max));
+  selection.exact_keys = options.flag_or("exactKeys", false);
   for (const auto& [name, ranges] : {std::pair("masked", &selection.masked),
                                      std::pair("pinned", &selection.pinned)}) {
     options.each(name, [&](Options& range) {

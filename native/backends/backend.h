@@ -20,6 +20,7 @@
 #include "core/dtype.h"
 #include "core/rope_pairing.h"
 #include "core/tensor_view.h"
+#include "kv/packed_keys.h"
 
 namespace nosa {
 
@@ -111,6 +112,7 @@ struct WindowRun {
   /// Tiles [head_dim, kTileWindows] in the KV type, from window 0 on; the last one may hold fewer
   /// windows, and then anything else. Best aligned to 64 bytes.
   const std::byte* keys = nullptr;
+  PackedKeysView packed = {};  // Unless null, what is read instead.
   int32_t first_window = 0;  // The run's windows are first_window up to first_window + n_windows - 1.
   int32_t n_windows = 0;
   int32_t first_block = 0;  // among all blocks

@@ -21,17 +21,29 @@ void take_best(const SelectionInput& input, int n_picks, SelectionScratch& scrat
   if (n_picks <= 0) return;
   auto& best = scratch.picks;  // Best first, never longer than n_picks.
   best.clear();
-  for (int32_t b = 0; b < input.n_blocks; ++b) {
-    if (scratch.taken[b] != 0) continue;
+  const auto offer = [&](int32_t b) {
+    if (scratch.taken[b] != 0) return;
     const float score = input.scores[b];
     const bool full = int(best.size()) == n_picks;
-    if (full && !ranks_before(score, b, best.back().score, best.back().block_idx)) continue;
+    if (full && !ranks_before(score, b, best.back().score, best.back().block_idx)) return;
     if (full) best.pop_back();
     const auto place = std::find_if(best.begin(), best.end(), [&](const auto& pick) {
       return ranks_before(score, b, pick.score, pick.block_idx);
     });
     best.insert(place, {score, b});
+  };
+  // Most blocks are far from the best, and are passed over many at a time.
+  constexpr int32_t n_at_once = 16;
+  int32_t b = 0;
+  for (; b + n_at_once <= input.n_blocks; b += n_at_once) {
+    if (int(best.size()) == n_picks) {
+      float highest = input.scores[b];
+      for (int32_t i = 1; i < n_at_once; ++i) highest = std::max(highest, input.scores[b + i]);
+      if (highest < best.back().score) continue;
+    }
+    for (int32_t i = 0; i < n_at_once; ++i) offer(b + i);
   }
+  for (; b < input.n_blocks; ++b) offer(b);
   for (const auto& pick : best) scratch.taken[pick.block_idx] = 1;
 }
 

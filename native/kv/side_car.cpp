@@ -58,7 +58,8 @@ SideCar::SideCar(const KvShape& shape)
 
 double SideCar::bytes_per_token(const KvShape& shape) {
   const double key_bytes = double(shape.head_dim) * double(shape.value_bytes());
-  const double head_bytes = (key_bytes + sizeof(float)) / kWindowStride + sizeof(float);
+  const double packed_bytes = shape.dtype == DType::kF16 ? PackedKeys::bytes_per_window(shape.head_dim) : 0.0;
+  const double head_bytes = (key_bytes + packed_bytes + sizeof(float)) / kWindowStride + sizeof(float);
   return head_bytes * shape.extents_per_block();
 }
 
@@ -96,6 +97,7 @@ void SideCar::append_scores(int layer, int n_tokens, std::span<const float> scor
   const int n_new = n_tokens - state.n_tokens;
   CHECK(has_token_scores_ && n_new >= 0);
   CHECK(scores.size() == size_t(n_new) * size_t(shape_.n_kv_heads));
+  if (n_new > 0) unpack();
   for (int head = 0; head < shape_.n_kv_heads; ++head) {
     auto& tokens = state.heads[head].token_scores;
     const auto mine = scores.subspan(size_t(head) * n_new, size_t(n_new));
@@ -160,6 +162,7 @@ void SideCar::truncate(int n_tokens) {
   CHECK(has_token_scores_);
   for (Layer& layer : layers_) {
     if (layer.n_tokens <= n_tokens) continue;
+    unpack();
     layer.n_tokens = n_tokens;
     const size_t n_windows = size_t(windows_in(n_tokens));
     for (Head& head : layer.heads) {
@@ -177,10 +180,34 @@ void SideCar::drop_token_scores() {
   }
 }
 
+void SideCar::pack() {
+  if (is_packed_ || shape_.dtype != DType::kF16) return;
+  is_packed_ = true;
+  for (Layer& layer : layers_) {
+    CHECK(layer.n_tokens == layers_[0].n_tokens);
+    for (Head& head : layer.heads) {
+      const auto* tiles = reinterpret_cast<const uint16_t*>(head.compressed_keys.data());
+      head.packed_keys = PackedKeys(tiles, windows_in(layer.n_tokens), shape_.head_dim);
+    }
+  }
+}
+
+void SideCar::unpack() {
+  if (!is_packed_) return;
+  is_packed_ = false;
+  for (Layer& layer : layers_) {
+    for (Head& head : layer.heads) head.packed_keys = PackedKeys();
+  }
+}
+
 int SideCar::n_windows(int layer) const { return windows_in(layers_[layer].n_tokens); }
 
 const std::byte* SideCar::compressed_keys(int layer, int kv_head) const {
   return reinterpret_cast<const std::byte*>(layers_[layer].heads[kv_head].compressed_keys.data());
+}
+
+PackedKeysView SideCar::packed_keys(int layer, int kv_head) const {
+  return layers_[layer].heads[kv_head].packed_keys.view();
 }
 
 std::span<const float> SideCar::window_scores(int layer, int kv_head) const {
@@ -197,7 +224,7 @@ size_t SideCar::bytes() const {
   size_t total = 0;
   for (const Layer& layer : layers_) {
     for (const Head& head : layer.heads) {
-      total += head.compressed_keys.capacity() * sizeof(Line);
+      total += head.compressed_keys.capacity() * sizeof(Line) + head.packed_keys.bytes();
       total += (head.window_scores.capacity() + head.token_scores.capacity()) * sizeof(float);
     }
   }
@@ -228,6 +255,7 @@ bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
                             (has_token_scores ? size_t(n_tokens) * sizeof(float) : 0);
   if (bytes.size() != 1 + head_bytes * size_t(shape_.extents_per_block())) return false;
 
+  unpack();
   has_token_scores_ = has_token_scores;
   const std::byte* at = bytes.data() + 1;
   const auto take = [&](auto& values, size_t n) {
@@ -274,6 +302,7 @@ bool SideCar::read_range(std::span<const std::byte> bytes, int from, int to) {
   const size_t head_bytes = (end - first) * (key_bytes() + sizeof(float)) + size_t(to - from) * sizeof(float);
   if (bytes.size() != head_bytes * size_t(shape_.extents_per_block())) return false;
 
+  unpack();
   const std::byte* at = bytes.data();
   const auto take = [&](auto& values, size_t begin, size_t n) {
     if (n > 0) std::memcpy(values.data() + begin, at, n * sizeof(values[0]));

@@ -8,6 +8,7 @@
 #include "core/block_tokens.h"
 #include "kv/block.h"
 #include "kv/block_table.h"
+#include "kv/packed_keys.h"
 
 namespace nosa {
 
@@ -45,12 +46,19 @@ class SideCar {
   /// Nothing may be appended or truncated afterwards.
   void drop_token_scores();
 
+  /// Packs the compressed keys, which stay beside: what is saved and grown from is exact. For 16-bit keys;
+  /// nothing happens to others. The next token that comes or goes undoes it. REQUIRES: all layers hold the
+  /// same tokens.
+  void pack();
+
   int n_tokens(int layer) const { return layers_[layer].n_tokens; }
   int n_windows(int layer) const;
 
   /// Tiles [head_dim, kTileWindows] in the KV type, aligned to 64 bytes; of the last one, the first
   /// n_windows % kTileWindows columns count, unless it is full.
   const std::byte* compressed_keys(int layer, int kv_head) const;
+  /// The same in 8 bits, null unless packed.
+  PackedKeysView packed_keys(int layer, int kv_head) const;
   /// [n_windows]
   std::span<const float> window_scores(int layer, int kv_head) const;
   /// [n_tokens], or empty once dropped. Readable to the end of the last block.
@@ -80,6 +88,7 @@ class SideCar {
   };
   struct Head {
     std::vector<Line> compressed_keys;  // Tiles, the last one filled up to a line.
+    PackedKeys packed_keys;             // Empty unless is_packed_.
     std::vector<float> window_scores;
     std::vector<float> token_scores;  // Whole blocks.
   };
@@ -93,10 +102,12 @@ class SideCar {
   void write_keys(const Head& head, size_t first, size_t end, std::vector<std::byte>& out) const;
   void read_keys(const std::byte* from, size_t first, size_t end, Head& head) const;
   void append_scores(int layer, int n_tokens, std::span<const float> scores);
+  void unpack();
   void append_window(int layer, int kv_head, const BlockTable& table, int window);
 
   KvShape shape_;
   bool has_token_scores_ = true;
+  bool is_packed_ = false;
   std::vector<Layer> layers_;
   std::vector<float> sum_;       // [head_dim], scratch
   std::vector<std::byte> row_;   // One key, likewise

@@ -321,11 +321,13 @@ void BlockSelector::score(const Queries& queries, Backend& backend, SelectorScra
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     for (const Stretch& stretch : stretches_) {
       const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      runs.push_back({side_car.compressed_keys(queries.layer, kv_head), stretch.first_window,
-                       stretch.n_windows, stretch.first_block, stretch.n_blocks});
+      const PackedKeysView packed = options_.exact_keys ? PackedKeysView() : side_car.packed_keys(queries.layer, kv_head);
+      runs.push_back({side_car.compressed_keys(queries.layer, kv_head), packed, stretch.first_window,
+                      stretch.n_windows, stretch.first_block, stretch.n_blocks});
     }
-    runs.push_back({queries.own->compressed_keys(queries.layer, kv_head), 0, windows_in(last + 1),
-                     n_context_, n_own_blocks});
+    // Own windows come as tokens do, and so are never packed.
+    runs.push_back({queries.own->compressed_keys(queries.layer, kv_head), {}, 0, windows_in(last + 1),
+                    n_context_, n_own_blocks});
   }
   const int n_blocks = n_context_ + n_own_blocks;
   scratch.block_scores.resize(size_t(queries.n_tokens) * size_t(shape_.n_kv_heads) * size_t(n_blocks));

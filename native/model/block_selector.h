@@ -29,6 +29,7 @@ struct SelectionOptions {
   SelectionBudget budget;
   std::vector<BlockRange> masked;  ///< Never seen, under any policy: as if they were not there.
   std::vector<BlockRange> pinned;  ///< Seen by every query, unless masked. They take room from the total.
+  bool exact_keys = false;  ///< Scores blocks by compressed keys as they are saved, not by packed ones: to measure.
 
   bool operator==(const SelectionOptions&) const = default;
 };

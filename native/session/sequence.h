@@ -149,8 +149,12 @@ class Sequence {
   /// half done begins anew. Fails as BlockSelector::validate().
   Status select(const SelectionOptions& options);
 
-  /// One more, or one less, sequence attends this one.
-  void seal() { ++n_attending_; }
+  /// One more, or one less, sequence attends this one. Its compressed keys are packed for the first one.
+  /// REQUIRES: no token waits.
+  void seal() {
+    ++n_attending_;
+    side_car_.pack();
+  }
   void unseal() { --n_attending_; }
 
   /// Says which tokens the sequence should hold; gives how many keep their KV.

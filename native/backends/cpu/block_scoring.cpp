@@ -60,7 +60,9 @@ void BlockScoring::run_logits(const Ops& ops, int kv_head, Tokens tokens, size_t
   const int64_t end = std::min(int64_t{windows.first_window} + windows.n_windows,
                                (run_tile + end_tile - first_tile) * kTileWindows);
   const int64_t token_floats = int64_t{args_.n_heads} * args_.head_dim;
-  const int64_t tile_bytes = int64_t{kTileWindows} * args_.head_dim * block_bytes(args_.kv_dtype);
+  const bool packed = windows.packed.codes != nullptr;
+  const int64_t value_bytes = packed ? 1 : block_bytes(args_.kv_dtype);
+  const int64_t tile_bytes = int64_t{kTileWindows} * args_.head_dim * value_bytes;
   WindowLogits slice;
   slice.q = args_.q + tokens.begin * token_floats + int64_t{kv_head} * group_ * args_.head_dim;
   slice.n_queries = (tokens.end - tokens.begin) * group_;
@@ -69,12 +71,15 @@ void BlockScoring::run_logits(const Ops& ops, int kv_head, Tokens tokens, size_t
   slice.head_dim = args_.head_dim;
   slice.scale = args_.scale;
   slice.kv_dtype = args_.kv_dtype;
-  slice.keys = windows.keys + run_tile * tile_bytes;
+  slice.keys = (packed ? windows.packed.codes : windows.keys) + run_tile * tile_bytes;
   slice.first_window = static_cast<int32_t>(begin - run_tile * kTileWindows);
   slice.n_windows = static_cast<int32_t>(end - begin);
   slice.logits = logits + places_[run_idx].window + begin - windows.first_window;
   slice.logits_stride = n_windows_;
-  ops.window_logits(slice);
+  if (!packed) return ops.window_logits(slice);
+  slice.ranges = windows.packed.ranges + run_tile / PackedKeysView::kGroupTiles * 2 * args_.head_dim;
+  slice.tile_in_group = static_cast<int32_t>(run_tile % PackedKeysView::kGroupTiles);
+  ops.packed_logits(slice);
 }
 
 void BlockScoring::pool(const Ops& ops, int kv_head, Tokens tokens, float* logits) const {

@@ -110,7 +110,9 @@ struct WindowLogits {
   int head_dim = 0;  // a multiple of 16, at most head_dim_max
   float scale = 0.0f;
   DType kv_dtype = DType::kF16;
-  const std::byte* keys = nullptr;  // tiles of windows, see WindowRun
+  const std::byte* keys = nullptr;  // tiles of windows, see WindowRun; of packed_logits their codes
+  const float* ranges = nullptr;    // packed_logits: of the group of the first tile and those after it
+  int32_t tile_in_group = 0;        // packed_logits: of the first tile
   int32_t first_window = 0;         // within the first tile
   int32_t n_windows = 0;
   float* logits = nullptr;  // [n_queries, n_windows], rows logits_stride apart
@@ -178,9 +180,17 @@ struct Ops {
   /// logits[i, m] = scale query[i] . key[first_window + m]
   void (*window_logits)(const WindowLogits& args);
 
+  /// The same for packed keys (see PackedKeys). Each query is rounded, once multiplied by a group's steps, to
+  /// 1 / packed_query_levels of its largest value.
+  void (*packed_logits)(const WindowLogits& args);
+
   /// out[i] += softmax(logits)[i] over n > 0 values; leaves no meaning in logits.
   void (*add_softmax)(float* logits, int64_t n, float* out);
 };
+
+/// Packed keys meet whole numbers of two digits from -127 to 127: high 254 + low.
+inline constexpr int packed_query_digit = 254;
+inline constexpr int packed_query_levels = 127 * packed_query_digit;
 
 /// Scratch of a MatmulSlice, in bytes.
 int64_t matmul_scratch_bytes(int64_t n_cols);

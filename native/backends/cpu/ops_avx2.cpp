@@ -31,6 +31,7 @@ const Ops& ops_avx2() {
       .attend_picks = Attention<S, FloatMath<S>>::picks,
       .attend_picks_exact = Attention<S, FloatMath<S>>::picks,
       .window_logits = window_logits<S>,
+      .packed_logits = packed_logits<S>,
       .add_softmax = add_softmax<S>,
   };
   return ops;

@@ -32,6 +32,7 @@ const Ops& ops_avx512() {
       .attend_picks = Attention<S, Bf16Math>::picks,
       .attend_picks_exact = Attention<S, FloatMath<S>>::picks,
       .window_logits = window_logits<S>,
+      .packed_logits = packed_logits<S>,
       .add_softmax = add_softmax<S>,
   };
   return ops;

@@ -332,6 +332,43 @@ void attend_picks(const AttendPicks& args) {
   }
 }
 
+void packed_logits(const WindowLogits& args) {
+  const auto* codes = reinterpret_cast<const int8_t*>(args.keys);
+  std::vector<float> rounded(size_t(args.head_dim));
+  for (int i = 0; i < args.n_queries; ++i) {
+    const float* q = args.query(i);
+    const float* rounded_for = nullptr;
+    float base = 0.0f;
+    float unit = 0.0f;
+    for (int32_t m = 0; m < args.n_windows; ++m) {
+      const int64_t window = int64_t{args.first_window} + m;
+      const int64_t tile = window / kTileWindows;
+      const int64_t group = (args.tile_in_group + tile) / PackedKeysView::kGroupTiles;
+      const float* centres = args.ranges + group * 2 * args.head_dim;
+      const float* steps = centres + args.head_dim;
+      if (rounded_for != centres) {
+        rounded_for = centres;
+        float peak = 0.0f;
+        base = 0.0f;
+        for (int d = 0; d < args.head_dim; ++d) {
+          peak = std::max(peak, std::abs(q[d] * steps[d]));
+          base += q[d] * centres[d];
+        }
+        unit = peak / packed_query_levels;
+        for (int d = 0; d < args.head_dim; ++d) {
+          rounded[size_t(d)] = unit > 0.0f ? std::nearbyint(q[d] * steps[d] / unit) : 0.0f;
+        }
+      }
+      double dot = 0.0;  // Of whole numbers: exact.
+      for (int d = 0; d < args.head_dim; ++d) {
+        const int64_t word = (tile * (args.head_dim / 4) + d / 4) * kTileWindows + window % kTileWindows;
+        dot += double(rounded[size_t(d)]) * codes[word * 4 + d % 4];
+      }
+      args.logits[i * args.logits_stride + m] = (base + unit * float(dot)) * args.scale;
+    }
+  }
+}
+
 void window_logits(const WindowLogits& args) {
   for (int32_t m = 0; m < args.n_windows; ++m) {
     for (int i = 0; i < args.n_queries; ++i) {
@@ -398,6 +435,7 @@ const Ops& ops_generic() {
       .attend_picks = attend_picks,
       .attend_picks_exact = attend_picks,
       .window_logits = window_logits,
+      .packed_logits = packed_logits,
       .add_softmax = add_softmax,
   };
   return ops;

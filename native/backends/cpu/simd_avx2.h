@@ -128,6 +128,10 @@ struct Avx2 {
   [[gnu::always_inline]] static inline void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
+  /// Into the first cache.
+  [[gnu::always_inline]] static inline void prefetch_near(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
 
   static I set1_i(int32_t x) { return _mm256_set1_epi32(x); }
   static void store_i(void* p, I x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }

@@ -92,6 +92,10 @@ struct Neon {
   [[gnu::always_inline]] static inline void prefetch(const std::byte* p) {
     __builtin_prefetch(p, 0, 2);
   }
+  /// Into the first cache.
+  [[gnu::always_inline]] static inline void prefetch_near(const std::byte* p) {
+    __builtin_prefetch(p, 0, 3);
+  }
 
   static I set1_i(int32_t x) { return vdupq_n_s32(x); }
   static void store_i(void* p, I x) { vst1q_s32(static_cast<int32_t*>(p), x); }

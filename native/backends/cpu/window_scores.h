@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/ops.h"
@@ -30,6 +31,23 @@ inline TilePart tile_part(const WindowLogits& args, int64_t i) {
   return {static_cast<int>(std::max<int64_t>(0, -first)),
           static_cast<int>(std::min<int64_t>(kTileWindows, args.n_windows - first)),
           args.logits + first};
+}
+
+/// The windows of the part, of all in a tile, to where the logits of the query at `row` lie.
+template <typename S>
+[[gnu::always_inline]] inline void store_logits(const typename S::F* logits, const TilePart& part,
+                                                int64_t row) {
+  constexpr int vectors = kTileWindows / S::lanes;
+  float* to = part.logits + row;
+  if (part.begin == 0 && part.end == kTileWindows) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) S::store(to + v * S::lanes, logits[v]);
+    return;
+  }
+  float all[kTileWindows];
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) S::store(all + v * S::lanes, logits[v]);
+  for (int m = part.begin; m < part.end; ++m) to[m] = all[m];
 }
 
 /// kQueries queries against kTiles tiles of keys in float16 or float32, each product one chain of
@@ -70,8 +88,9 @@ template <typename S, bool kHalf, int kQueries, int kTiles>
         const std::byte* column = keys + tile * tile_bytes + d * column_bytes;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) {
-          const F key = kHalf ? S::load_f16(reinterpret_cast<const uint16_t*>(column) + v * S::lanes)
-                              : S::load(reinterpret_cast<const float*>(column) + v * S::lanes);
+          const F key = kHalf
+                            ? S::load_f16(reinterpret_cast<const uint16_t*>(column) + v * S::lanes)
+                            : S::load(reinterpret_cast<const float*>(column) + v * S::lanes);
 #pragma GCC unroll 8
           for (int i = 0; i < kQueries; ++i) {
             sums[i][tile][v] = S::fma(S::set1(q[i][d]), key, sums[i][tile][v]);
@@ -85,21 +104,9 @@ template <typename S, bool kHalf, int kQueries, int kTiles>
   for (int i = 0; i < kQueries; ++i) {
 #pragma GCC unroll 2
     for (int tile = 0; tile < kTiles; ++tile) {
-      const TilePart& part = parts[tile];
-      float* to = part.logits + (first_query + i) * args.logits_stride;
-      if (part.begin == 0 && part.end == kTileWindows) {
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) {
-          S::store(to + v * S::lanes, S::mul(sums[i][tile][v], scale));
-        }
-        continue;
-      }
-      float all[kTileWindows];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        S::store(all + v * S::lanes, S::mul(sums[i][tile][v], scale));
-      }
-      for (int m = part.begin; m < part.end; ++m) to[m] = all[m];
+      for (int v = 0; v < vectors; ++v) sums[i][tile][v] = S::mul(sums[i][tile][v], scale);
+      store_logits<S>(sums[i][tile], parts[tile], (first_query + i) * args.logits_stride);
     }
   }
 }
@@ -125,7 +132,8 @@ void few_query_logits(const WindowLogits& args) {
       tile += 1;
       continue;
     }
-    const std::byte* ahead = tile + tiles_ahead + at_once <= n ? keys + tiles_ahead * tile_bytes : nullptr;
+    const std::byte* ahead =
+        tile + tiles_ahead + at_once <= n ? keys + tiles_ahead * tile_bytes : nullptr;
     TilePart parts[at_once];
     for (int i = 0; i < at_once; ++i) parts[i] = tile_part(args, tile + i);
     tile_dots<S, kHalf, kQueries, at_once>(args, 0, keys, ahead, parts);
@@ -156,7 +164,8 @@ void window_logits_of(const WindowLogits& args) {
     const std::byte* keys = args.keys + tile * n_values * (kHalf ? 2 : 4);
     if constexpr (kHalf) {
       const auto* halves = reinterpret_cast<const uint16_t*>(keys);
-      for (int64_t i = 0; i < n_values; i += S::lanes) S::store(expanded + i, S::load_f16(halves + i));
+      for (int64_t i = 0; i < n_values; i += S::lanes)
+        S::store(expanded + i, S::load_f16(halves + i));
       keys = reinterpret_cast<const std::byte*>(expanded);
     }
     const TilePart part = tile_part(args, tile);
@@ -167,6 +176,161 @@ void window_logits_of(const WindowLogits& args) {
 template <typename S>
 void window_logits(const WindowLogits& args) {
   args.kv_dtype == DType::kF32 ? window_logits_of<S, false>(args) : window_logits_of<S, true>(args);
+}
+
+/// fn(0), fn(1), .. fn(n - 1), each number a constant of its own type: so that arrays they count
+/// are registers.
+template <int n, typename Fn>
+[[gnu::always_inline]] inline void unrolled(Fn&& fn) {
+  [&]<int... i>(std::integer_sequence<int, i...>) { (fn(std::integral_constant<int, i>()), ...); }
+  (std::make_integer_sequence<int, n>());
+}
+
+/// A query for the packed keys of one group.
+struct PackedQuery {
+  alignas(64) std::byte high[WindowLogits::head_dim_max];
+  alignas(64) std::byte low[WindowLogits::head_dim_max];
+  int32_t high_start;  // what the sums of products start from
+  int32_t low_start;
+  float base;  // logit = base + unit (high sum 254 + low sum)
+  float unit;
+};
+
+template <typename S>
+void pack_query(const float* q, const float* ranges, const WindowLogits& args, PackedQuery& out) {
+  using F = typename S::F;
+  const float* centres = ranges;
+  const float* steps = ranges + args.head_dim;
+  alignas(64) float high[WindowLogits::head_dim_max];
+  alignas(64) float low[WindowLogits::head_dim_max];
+  F peaks = S::zero();
+  F base = S::zero();
+  for (int d = 0; d < args.head_dim; d += S::lanes) {
+    const F value = S::load(q + d);
+    const F in_steps = S::mul(value, S::load(steps + d));
+    peaks = S::max(peaks, S::abs(in_steps));
+    base = S::fma(value, S::load(centres + d), base);
+    S::store(low + d, in_steps);
+  }
+  const float peak = S::horizontal_max(peaks);
+  constexpr float least_peak = 1e-30f;  // so that what it divides stays finite
+  const float levels = peak > least_peak ? packed_query_levels / peak : 0.0f;
+  constexpr float digit = packed_query_digit;
+  for (int d = 0; d < args.head_dim; d += S::lanes) {
+    const F whole = S::round(S::mul(S::load(low + d), S::set1(levels)));
+    const F upper = S::round(S::mul(whole, S::set1(1.0f / digit)));
+    S::store(high + d, upper);
+    S::store(low + d, S::fnma(upper, S::set1(digit), whole));
+  }
+  // head_dim is a multiple of 16, and may end in the middle of the last 32 values.
+  for (int d = args.head_dim; d % quant_values != 0; ++d) high[d] = low[d] = 0.0f;
+  int high_sum = 0;
+  int low_sum = 0;
+  for (int d = 0; d < args.head_dim; d += quant_values) {
+    int sums[4];
+    S::quantize32(high + d, 1.0f, out.high + d, &sums[0], &sums[1]);
+    S::quantize32(low + d, 1.0f, out.low + d, &sums[2], &sums[3]);
+    high_sum += sums[0] + sums[1];
+    low_sum += sums[2] + sums[3];
+  }
+  out.high_start = -S::level_shift(0) * high_sum;
+  out.low_start = -S::level_shift(0) * low_sum;
+  out.base = S::horizontal_sum(base) * args.scale;
+  out.unit = peak / packed_query_levels * args.scale;
+}
+
+/// kQueries queries against a tile of codes: whole numbers, so that no order changes a bit. What
+/// `ahead` points to, as large, is asked for meanwhile.
+template <typename S, int kQueries>
+[[gnu::always_inline]] inline void tile_code_dots(const WindowLogits& args, int first_query,
+                                                  const PackedQuery* queries,
+                                                  const std::byte* codes, const std::byte* ahead,
+                                                  const TilePart& part) {
+  using I = typename S::I;
+  constexpr int vectors = kTileWindows / S::lanes;
+  constexpr int64_t column_bytes = kTileWindows * 4;
+  I high[kQueries][vectors];
+  I low[kQueries][vectors];
+  unrolled<kQueries>([&](auto i) {
+    unrolled<vectors>([&](auto v) {
+      high[i][v] = S::set1_i(queries[i].high_start);
+      low[i][v] = S::set1_i(queries[i].low_start);
+    });
+  });
+  // head_dim is a multiple of 16: four columns. Taken together, or half of the work is GCC 12
+  // moving the sums about.
+  for (int d = 0; d < args.head_dim; d += 16) {
+    const int64_t first_column = int64_t{d} / 4 * column_bytes;
+    if (ahead != nullptr) {
+      unrolled<4>([&](auto j) { S::prefetch_near(ahead + first_column + j * column_bytes); });
+    }
+    unrolled<4>([&](auto j) {
+      unrolled<vectors>([&](auto v) {
+        I code = S::load_i(codes + first_column + j * column_bytes + v * S::lanes * 4);
+        if constexpr (S::level_shift(0) != 0) code = S::add8(code, S::level_shift(0));
+        unrolled<kQueries>([&](auto i) {
+          high[i][v] = S::template dot4<false>(high[i][v], code, queries[i].high + d + 4 * j);
+          low[i][v] = S::template dot4<false>(low[i][v], code, queries[i].low + d + 4 * j);
+        });
+      });
+    });
+  }
+  unrolled<kQueries>([&](auto i) {
+    typename S::F logits[vectors];
+    unrolled<vectors>([&](auto v) {
+      const typename S::F sum =
+          S::fma(S::to_float(high[i][v]), S::set1(packed_query_digit), S::to_float(low[i][v]));
+      logits[v] = S::fma(sum, S::set1(queries[i].unit), S::set1(queries[i].base));
+    });
+    store_logits<S>(logits, part, (first_query + i) * args.logits_stride);
+  });
+}
+
+/// Tiles [first, end) of the call, all of one group, for kQueries queries or fewer.
+template <typename S, int kQueries>
+void group_logits(const WindowLogits& args, int first_query, const PackedQuery* queries,
+                  int64_t first, int64_t end) {
+  if constexpr (kQueries > 1) {
+    if (args.n_queries - first_query < kQueries) {
+      return group_logits<S, kQueries - 1>(args, first_query, queries, first, end);
+    }
+  }
+  // One tile after the other, so that the processor too sees where this goes; asked for into the
+  // first cache, and no farther ahead (measured).
+  constexpr int tiles_ahead = 2;
+  const int64_t tile_bytes = int64_t{args.head_dim} * kTileWindows;
+  const int64_t n = n_tiles(args);
+  for (int64_t tile = first; tile < end; ++tile) {
+    const std::byte* codes = args.keys + tile * tile_bytes;
+    // Once for all queries.
+    const bool asks = first_query == 0 && tile + tiles_ahead < n;
+    tile_code_dots<S, kQueries>(args, first_query, queries, codes,
+                                asks ? codes + tiles_ahead * tile_bytes : nullptr,
+                                tile_part(args, tile));
+  }
+}
+
+template <typename S>
+void packed_logits(const WindowLogits& args) {
+  // As many queries as leave registers for the codes, each with two sums.
+  constexpr int most = S::lanes == 16 ? 8 : 2;
+  PackedQuery queries[most];
+  const float* ranges = args.ranges;
+  for (int64_t tile = 0, n = n_tiles(args); tile < n; ranges += 2 * args.head_dim) {
+    const int64_t in_group = (args.tile_in_group + tile) % PackedKeysView::kGroupTiles;
+    const int64_t end = std::min(n, tile + PackedKeysView::kGroupTiles - in_group);
+    const int64_t range_bytes = int64_t{args.head_dim} * 2 * 4;
+    for (int64_t at = 0; end < n && at < range_bytes; at += 64) {
+      S::prefetch_near(reinterpret_cast<const std::byte*>(ranges) + range_bytes + at);
+    }
+    for (int first = 0; first < args.n_queries; first += most) {
+      const int n_queries = std::min(most, args.n_queries - first);
+      for (int i = 0; i < n_queries; ++i)
+        pack_query<S>(args.query(first + i), ranges, args, queries[i]);
+      group_logits<S, most>(args, first, queries, tile, end);
+    }
+    tile = end;
+  }
 }
 
 template <typename S>

@@ -179,6 +179,70 @@ TEST_P(SideCarTest, WhatIsWrittenInPiecesReadsAsTheWhole) {
   }
 }
 
+TEST_P(SideCarTest, PackedKeysAreWithinHalfAStepAndGoWhenTokensComeOrGo) {
+  const KvShape shape{.n_layers = 2, .n_kv_heads = 2, .head_dim = 48, .dtype = GetParam()};
+  // Windows that fill groups, and a tile of which five are there.
+  constexpr int group_windows = PackedKeysView::kGroupTiles * kTileWindows;
+  constexpr int kTokens = 16 * (2 * group_windows + 5) + kWindowTokens - kWindowStride;
+  Keys keys(shape, kTokens + 64);
+  // A dimension far from 0, one that never varies, and one of a single large key.
+  for (int token = 0; token < kTokens; ++token) {
+    keys.set(1, 0, token, 3, 100.0f + float(keys.get(1, 0, token, 3)));
+    keys.set(1, 0, token, 4, -7.0f);
+  }
+  for (int token = 640; token < 700; ++token) keys.set(1, 0, token, 5, 60000.0f);
+  const auto scores = keys.scores(kTokens);
+  SideCar car(shape);
+  for (int layer = 0; layer < shape.n_layers; ++layer) car.append(layer, keys.table, kTokens, scores);
+  const size_t bytes_before = car.bytes();
+  std::vector<std::byte> saved_before;
+  car.write(saved_before);
+  EXPECT_EQ(car.packed_keys(0, 0).codes, nullptr);
+
+  car.pack();
+  std::vector<std::byte> saved;
+  car.write(saved);
+  EXPECT_EQ(saved, saved_before);
+  if (GetParam() == DType::kF32) {
+    EXPECT_EQ(car.packed_keys(0, 0).codes, nullptr);
+    EXPECT_EQ(car.bytes(), bytes_before);
+    return;
+  }
+  EXPECT_GT(car.bytes(), bytes_before);
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      const PackedKeysView packed = car.packed_keys(layer, head);
+      ASSERT_EQ(reinterpret_cast<uintptr_t>(packed.codes) % 64, 0u);
+      for (int m = 0; m < windows_in(kTokens); ++m) {
+        for (int i = 0; i < shape.head_dim; ++i) {
+          const float* centres = packed.ranges + size_t(m / group_windows) * 2 * shape.head_dim;
+          const double step = centres[shape.head_dim + i];
+          const auto code = std::to_integer<int8_t>(packed.codes[size_t(m / kTileWindows * (shape.head_dim / 4) + i / 4) * kTileWindows * 4 + size_t(m % kTileWindows * 4 + i % 4)]);
+          const double exact = keys.load(keys.in_tile(car, layer, head, m, i));
+          ASSERT_NE(code, -128);
+          ASSERT_NEAR(centres[i] + step * code, exact, 0.501 * step + 1e-6 * std::abs(exact)) << m << " " << i;
+        }
+      }
+    }
+  }
+
+  // Nothing new changes nothing; a token does.
+  const std::byte* codes = car.packed_keys(1, 1).codes;
+  car.truncate(kTokens);
+  car.append(0, keys.table, kTokens, {});
+  EXPECT_EQ(car.packed_keys(1, 1).codes, codes);
+  SideCar longer = car;
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    longer.append(layer, keys.table, kTokens + 1, keys.scores(1));
+    EXPECT_EQ(longer.packed_keys(layer, 1).codes, nullptr);
+  }
+  car.truncate(kTokens - 1);
+  EXPECT_EQ(car.packed_keys(1, 1).codes, nullptr);
+  car.truncate(10);
+  car.pack();
+  EXPECT_EQ(car.packed_keys(1, 1).codes, nullptr);
+}
+
 INSTANTIATE_TEST_SUITE_P(KvTypes, SideCarTest, testing::Values(DType::kF16, DType::kF32));
 
 TEST(SideCar, DroppingTokenScoresKeepsWhatSelectionNeeds) {
