@@ -88,9 +88,8 @@ template <typename S, bool kHalf, int kQueries, int kTiles>
         const std::byte* column = keys + tile * tile_bytes + d * column_bytes;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) {
-          const F key = kHalf
-                            ? S::load_f16(reinterpret_cast<const uint16_t*>(column) + v * S::lanes)
-                            : S::load(reinterpret_cast<const float*>(column) + v * S::lanes);
+          const F key = kHalf ? S::load_f16(reinterpret_cast<const uint16_t*>(column) + v * S::lanes)
+                              : S::load(reinterpret_cast<const float*>(column) + v * S::lanes);
 #pragma GCC unroll 8
           for (int i = 0; i < kQueries; ++i) {
             sums[i][tile][v] = S::fma(S::set1(q[i][d]), key, sums[i][tile][v]);
@@ -132,8 +131,7 @@ void few_query_logits(const WindowLogits& args) {
       tile += 1;
       continue;
     }
-    const std::byte* ahead =
-        tile + tiles_ahead + at_once <= n ? keys + tiles_ahead * tile_bytes : nullptr;
+    const std::byte* ahead = tile + tiles_ahead + at_once <= n ? keys + tiles_ahead * tile_bytes : nullptr;
     TilePart parts[at_once];
     for (int i = 0; i < at_once; ++i) parts[i] = tile_part(args, tile + i);
     tile_dots<S, kHalf, kQueries, at_once>(args, 0, keys, ahead, parts);
