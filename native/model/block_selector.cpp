@@ -321,7 +321,8 @@ void BlockSelector::score(const Queries& queries, Backend& backend, SelectorScra
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     for (const Stretch& stretch : stretches_) {
       const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      const PackedKeysView packed = options_.exact_keys ? PackedKeysView() : side_car.packed_keys(queries.layer, kv_head);
+      const PackedKeysView packed =
+          options_.exact_keys ? PackedKeysView() : side_car.packed_keys(queries.layer, kv_head);
       runs.push_back({side_car.compressed_keys(queries.layer, kv_head), packed, stretch.first_window,
                       stretch.n_windows, stretch.first_block, stretch.n_blocks});
     }

@@ -217,7 +217,9 @@ TEST_P(SideCarTest, PackedKeysAreWithinHalfAStepAndGoWhenTokensComeOrGo) {
         for (int i = 0; i < shape.head_dim; ++i) {
           const float* centres = packed.ranges + size_t(m / group_windows) * 2 * shape.head_dim;
           const double step = centres[shape.head_dim + i];
-          const auto code = std::to_integer<int8_t>(packed.codes[size_t(m / kTileWindows * (shape.head_dim / 4) + i / 4) * kTileWindows * 4 + size_t(m % kTileWindows * 4 + i % 4)]);
+          const int column = m / kTileWindows * (shape.head_dim / 4) + i / 4;
+          const int place = (column * kTileWindows + m % kTileWindows) * 4 + i % 4;
+          const auto code = std::to_integer<int8_t>(packed.codes[place]);
           const double exact = keys.load(keys.in_tile(car, layer, head, m, i));
           ASSERT_NE(code, -128);
           ASSERT_NEAR(centres[i] + step * code, exact, 0.501 * step + 1e-6 * std::abs(exact)) << m << " " << i;
