@@ -149,11 +149,12 @@ class Sequence {
   /// half done begins anew. Fails as BlockSelector::validate().
   Status select(const SelectionOptions& options);
 
-  /// One more, or one less, sequence attends this one. Its compressed keys are packed for the first one.
-  /// REQUIRES: no token waits.
+  /// One more, or one less, sequence attends this one. Its compressed keys are packed for the first one,
+  /// unless there is a GPU: that scores by the exact ones, and the cores go on as it does. REQUIRES: no
+  /// token waits.
   void seal() {
     ++n_attending_;
-    side_car_.pack();
+    if (device_ == nullptr) side_car_.pack();
   }
   void unseal() { --n_attending_; }
 

@@ -108,6 +108,7 @@ class DeviceSession : public TinySession {
     SelectionOptions options;
     options.policy = policy;
     options.budget = {8, 3, 1, 3};
+    options.exact_keys = true;  // As where there is a GPU.
     for (size_t i = 0; i < twin.attended.size(); ++i) {
       const int n = twin.attended[i];
       if (pick(0, 2) != 0) continue;
