@@ -261,6 +261,8 @@ Result<SegmentWriter::Resumed> SegmentWriter::resume(const std::string& path,
   const std::string partial = partial_path(path);
   Result<NewFile> file = NewFile::reopen_kept(path, partial);
   if (!file.ok()) return file.status();
+  // A process that died while it began the file; the journal may be of one before it.
+  if (file->size_bytes() < int64_t(page_bytes)) return Status::not_found(partial + " holds nothing yet.");
   {
     Result<ReadFile> old = ReadFile::open(partial);
     if (!old.ok()) return old.status();

@@ -62,7 +62,7 @@ class SegmentWriter {
   struct Resumed;
   /// Goes on from what create_partial() left, and gives its whole blocks. What came after the last
   /// checkpoint is cut off. Fails as read_segment_index(), with kNotFound when there is no partial
-  /// file, and as NewFile::reopen_kept().
+  /// file or nothing in it yet, and as NewFile::reopen_kept().
   static Result<Resumed> resume(const std::string& path, const SegmentIdentity& identity);
 
   SegmentWriter(SegmentWriter&&) noexcept;
