@@ -82,6 +82,14 @@ void BlockStore::begin_step() {
 }
 
 Status BlockStore::make_resident(std::span<const BlockId> blocks) {
+  // What is kept of each lies apart, and takes longer to come than to read.
+  for (const BlockId block : blocks) {
+    const size_t i = size_t(block);
+    CHECK(i < holders_.size());
+    residency_.prefetch_entry(block);
+    nosa::prefetch(holders_.data() + i);
+    nosa::prefetch(addresses_.data() + i);
+  }
   // First what is there, so that none of it is put out to make room for the rest.
   for (const BlockId block : blocks) {
     if (!resident(block)) continue;

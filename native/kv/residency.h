@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/prefetch.h"
 #include "kv/block.h"
 
 namespace nosa {
@@ -29,6 +30,11 @@ class Residency {
   void use(BlockId block);
 
   bool contains(BlockId block) const;
+
+  /// Asks for what is kept of `block`, which need not be known.
+  [[gnu::always_inline]] void prefetch_entry(BlockId block) const {
+    if (size_t(block) < entries_.size()) prefetch(&entries_[size_t(block)]);
+  }
 
   /// The block to put out next; none when everything is in use or may not go.
   std::optional<BlockId> victim() const;

@@ -458,61 +458,66 @@ void Llama::Gather::clear() {
 
 // Brings what gather_ names into memory, and finds where it lies.
 Status Llama::gather(const PassTarget& target, int layer, int n_own_tokens) {
-  wanted_.clear();
+  gathered_.clear();
   picked_.clear();
   gather_.picked_begin.push_back(0);
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
     const auto& [common, picks] = gather_.heads[size_t(kv_head)];
-    for (const int32_t idx : common) want(target, layer, kv_head, idx);
-    for (const int32_t idx : gather_.own) want(target, layer, kv_head, idx);
+    want(target, layer, kv_head, common, n_own_tokens);
+    want(target, layer, kv_head, gather_.own, n_own_tokens);
     // Each picked block once, however many picked it.
     const auto first = picked_.insert(picked_.end(), picks.begin(), picks.end());
     std::sort(first, picked_.end());
     picked_.erase(std::unique(first, picked_.end()), picked_.end());
     const auto begin = picked_.begin() + gather_.picked_begin.back();
-    for (auto at = begin; at != picked_.end(); ++at) want(target, layer, kv_head, *at);
+    want(target, layer, kv_head, std::span(begin, picked_.end()), n_own_tokens);
     for (const int32_t idx : picks) {
       gather_.picks.push_back(int32_t(std::lower_bound(begin, picked_.end(), idx) - begin));
     }
     gather_.picked_begin.push_back(int32_t(picked_.size()));
   }
+  wanted_.clear();
+  for (const Wanted& each : gathered_) wanted_.push_back(each.blocks->id(layer, each.kv_head, each.block));
   if (Status status = target.blocks->store().make_resident(wanted_); !status.ok()) return status;
 
-  const auto refer = [&](std::span<const int32_t> blocks, int kv_head, std::vector<KvBlockRef>& refs) {
-    for (const int32_t idx : blocks) refs.push_back(block_ref(target, layer, kv_head, idx, n_own_tokens));
-  };
+  // In the order in which they are wanted.
+  n_referred_ = 0;
   for (int kv_head = 0; kv_head < config_.n_kv_heads; ++kv_head) {
-    const int32_t begin = gather_.picked_begin[size_t(kv_head)];
-    const int32_t end = gather_.picked_begin[size_t(kv_head) + 1];
-    refer(gather_.heads[size_t(kv_head)].common, kv_head, gather_.context_refs);
-    refer(gather_.own, kv_head, gather_.own_refs);
-    refer(std::span(picked_).subspan(size_t(begin), size_t(end - begin)), kv_head, gather_.picked_refs);
+    const int32_t n_picked = gather_.picked_begin[size_t(kv_head) + 1] - gather_.picked_begin[size_t(kv_head)];
+    refer(target, layer, gather_.heads[size_t(kv_head)].common.size(), gather_.context_refs);
+    refer(target, layer, gather_.own.size(), gather_.own_refs);
+    refer(target, layer, size_t(n_picked), gather_.picked_refs);
   }
   return {};
 }
 
-void Llama::want(const PassTarget& target, int layer, int kv_head, int32_t block_idx) {
-  const BlockSelector::Place place = target.selector->place(block_idx);
-  const BlockTable& blocks = place.sequence == BlockSelector::none_attended
-                                 ? *target.blocks
-                                 : *target.attended[place.sequence].blocks;
-  wanted_.push_back(blocks.id(layer, kv_head, place.block));
+void Llama::want(const PassTarget& target, int layer, int kv_head, std::span<const int32_t> blocks,
+                 int n_own_tokens) {
+  for (const int32_t idx : blocks) {
+    const BlockSelector::Place place = target.selector->place(idx);
+    Wanted wanted{target.blocks, target.side_car, kv_head, place.block, n_own_tokens};
+    if (place.sequence != BlockSelector::none_attended) {
+      const AttendedKv& kv = target.attended[place.sequence];
+      wanted = {kv.blocks, kv.side_car, kv_head, place.block, kv.n_tokens};
+    }
+    wanted.blocks->prefetch_id(layer, kv_head, place.block);
+    gathered_.push_back(wanted);
+  }
 }
 
-KvBlockRef Llama::block_ref(const PassTarget& target, int layer, int kv_head, int32_t block_idx,
-                            int n_own_tokens) const {
-  const BlockSelector::Place place = target.selector->place(block_idx);
-  const bool is_own = place.sequence == BlockSelector::none_attended;
-  const AttendedKv own{target.blocks, target.side_car, n_own_tokens};
-  const AttendedKv& kv = is_own ? own : target.attended[place.sequence];
-  const int first_token = place.block * kBlockTokens;
-  KvBlockRef ref;
-  ref.extent = kv.blocks->extent(layer, kv_head, place.block);
-  ref.n_tokens = std::min(kBlockTokens, kv.n_tokens - first_token);
-  if (eviction_scores_.additive()) {
-    ref.token_bias = kv.side_car->token_scores(layer, kv_head).data() + first_token;
+// Appends where the next `n` of those wanted lie.
+void Llama::refer(const PassTarget& target, int layer, size_t n, std::vector<KvBlockRef>& refs) {
+  for (const size_t end = n_referred_ + n; n_referred_ < end; ++n_referred_) {
+    const Wanted& wanted = gathered_[n_referred_];
+    const int first_token = wanted.block * kBlockTokens;
+    KvBlockRef ref;
+    ref.extent = target.blocks->store().data(wanted_[n_referred_]);
+    ref.n_tokens = std::min(kBlockTokens, wanted.n_tokens - first_token);
+    if (eviction_scores_.additive()) {
+      ref.token_bias = wanted.side_car->token_scores(layer, wanted.kv_head).data() + first_token;
+    }
+    refs.push_back(ref);
   }
-  return ref;
 }
 
 bool Llama::logits(const float* hidden, int n_tokens, float* out, const StopFlag& stop) {

@@ -84,6 +84,15 @@ class Llama {
     void clear();
   };
 
+  /// A block that is wanted: `block` of a sequence, of which `n_tokens` are there.
+  struct Wanted {
+    const BlockTable* blocks;
+    const SideCar* side_car;
+    int kv_head;
+    int block;
+    int n_tokens;
+  };
+
   Llama(const ModelConfig& config, const KvShape& kv_shape, Backend& backend)
       : config_(config),
         kv_shape_(kv_shape),
@@ -110,9 +119,8 @@ class Llama {
   Status attend_all(ForwardPass& pass, const PassTarget& target, int token, int n_tokens);
   Status attend_chosen(ForwardPass& pass, const PassTarget& target, int token, int n_tokens);
   Status gather(const PassTarget& target, int layer, int n_own_tokens);
-  KvBlockRef block_ref(const PassTarget& target, int layer, int kv_head, int32_t block_idx,
-                       int n_own_tokens) const;
-  void want(const PassTarget& target, int layer, int kv_head, int32_t block_idx);
+  void want(const PassTarget& target, int layer, int kv_head, std::span<const int32_t> blocks, int n_own_tokens);
+  void refer(const PassTarget& target, int layer, size_t n, std::vector<KvBlockRef>& refs);
   void attend_gathered(ForwardPass& pass, const PassTarget& target, int token, int n_tokens,
                        int n_picks);
   int selector_blocks(const PassTarget& target, int n_own_tokens) const;
@@ -131,7 +139,9 @@ class Llama {
   StepSizer logits_sizer_;
   std::vector<float> logits_norm_;       // [kChunkTokens, n_embd]
   // Of the current step.
+  std::vector<Wanted> gathered_;
   std::vector<BlockId> wanted_;
+  size_t n_referred_ = 0;  // Of those gathered, whose places are known.
   Gather gather_;
   SelectorScratch selector_scratch_;
   std::vector<int32_t> picked_;          // Blocks that some query picked, KV head by KV head
