@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -139,6 +140,10 @@ struct BlockScoresArgs {
   std::span<const WindowRun> runs;  // [n_kv_heads, n_runs], the same numbers for every head
   int n_blocks = 0;                 // of all
   float* out = nullptr;             // [n_tokens, n_kv_heads, n_blocks]
+
+  /// Called for every token and KV head once its scores are there, by the thread that has just written them:
+  /// for several at once, but never for two with the same `worker`, of [0, n_workers()).
+  std::function<void(int token, int kv_head, int worker)> scored;
 };
 
 class Backend {
@@ -163,6 +168,9 @@ class Backend {
   virtual void store_kv(const StoreKvArgs& args) = 0;
   virtual void attend(const AttentionArgs& args) = 0;
   virtual void score_blocks(const BlockScoresArgs& args) = 0;
+
+  /// Threads that compute.
+  virtual int n_workers() const = 0;
 
   /// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], over n values.
   virtual void silu_mul(float* gate, const float* up, int64_t n) = 0;

@@ -1,6 +1,7 @@
 #include "kv/selection.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "core/block_tokens.h"
@@ -37,9 +38,10 @@ void take_best(const SelectionInput& input, int n_picks, SelectionScratch& scrat
   int32_t b = 0;
   for (; b + n_at_once <= input.n_blocks; b += n_at_once) {
     if (int(best.size()) == n_picks) {
-      float highest = input.scores[b];
-      for (int32_t i = 1; i < n_at_once; ++i) highest = std::max(highest, input.scores[b + i]);
-      if (highest < best.back().score) continue;
+      const float least = best.back().score;
+      int reach = 0;
+      for (int32_t i = 0; i < n_at_once; ++i) reach |= int(input.scores[b + i] >= least);
+      if (reach == 0) continue;
     }
     for (int32_t i = 0; i < n_at_once; ++i) offer(b + i);
   }
@@ -54,6 +56,22 @@ void take_by_eviction(const EvictionOrder& order, int n_picks, SelectionScratch&
     if (taken != 0) continue;
     taken = 1;
     n_picks -= 1;
+  }
+}
+
+/// Appends the blocks that are marked with 1.
+void append_taken(std::span<const uint8_t> taken, std::vector<int32_t>& out) {
+  // Few are, so eight are looked at together.
+  constexpr size_t n_at_once = sizeof(uint64_t);
+  constexpr uint64_t ones = 0x0101010101010101;
+  for (size_t first = 0; first < taken.size(); first += n_at_once) {
+    const size_t n = std::min(n_at_once, taken.size() - first);
+    uint64_t marks = 0;
+    std::memcpy(&marks, taken.data() + first, n);
+    if ((marks & ones) == 0) continue;
+    for (size_t b = first; b < first + n; ++b) {
+      if (taken[b] == 1) out.push_back(int32_t(b));
+    }
   }
 }
 
@@ -109,9 +127,7 @@ void select_blocks(const SelectionInput& input, Policy policy, const SelectionBu
   const int n_query = policy == Policy::kNosa ? std::min(budget.query_picks(), n_left) : n_left;
   take_best(input, n_query, scratch);
   if (policy == Policy::kNosa) take_by_eviction(*input.eviction, n_left - n_query, scratch);
-  for (int32_t b = 0; b < input.n_blocks; ++b) {
-    if (scratch.taken[b] == 1) out.push_back(b);
-  }
+  append_taken(scratch.taken, out);
 }
 
 void pool_windows(std::span<const float> windows, std::span<float> out) {

@@ -59,6 +59,7 @@ BlockSelector::BlockSelector(const KvShape& shape, const SelectionOptions& optio
   const size_t n_rankings = size_t(shape.n_layers) * size_t(shape.n_kv_heads);
   rankings_.assign(n_rankings, {EvictionOrder(options.budget.total_blocks), 0});
   ranked_.assign(n_rankings, false);
+  runs_.resize(size_t(shape.n_layers));
 }
 
 void BlockSelector::find_stretches() {
@@ -106,50 +107,88 @@ void BlockSelector::truncate(int n_blocks) {
 
 const BlockChoice& BlockSelector::choose(const Queries& queries, Backend& backend, SelectorScratch& scratch) {
   CHECK(chooses(queries.own_idx));
+  const int last = queries.own_idx + queries.n_tokens - 1;
   const int current = queries.own_idx / kBlockTokens;
-  CHECK((queries.own_idx + queries.n_tokens - 1) / kBlockTokens == current);
+  CHECK(last / kBlockTokens == current);
   const int n_blocks = n_context_ + current + 1;
   const int own_window = window_begin(queries.own_idx);
   masked_.resize(size_t(n_blocks), 0);
-  std::vector<uint8_t>& in_common = scratch.common;
-  in_common.resize(std::max(in_common.size(), size_t(n_blocks)), 0);
+  const size_t n_kv_heads = size_t(shape_.n_kv_heads);
+  scratch.common.resize(std::max(scratch.common.size(), n_kv_heads * size_t(n_blocks)), 0);
   BlockChoice& choice = scratch.choice;
   choice.n_tokens = queries.n_tokens;
   choice.common.clear();
-  choice.picks.clear();
 
   force(own_window, n_blocks);
-  score(queries, backend, scratch);
+  const auto in_common = [&](int kv_head) {
+    return std::span(scratch.common).subspan(size_t(kv_head) * size_t(n_blocks), size_t(n_blocks));
+  };
   for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
     if (options_.policy == Policy::kNosa) {
       rank_context(queries.layer, kv_head);
       rank_own(queries.layer, kv_head, *queries.own, own_window);
     }
-    SelectionInput input;
-    input.n_blocks = n_blocks;
-    input.eviction = &ranking(queries.layer, kv_head).order;
-    input.forced = forced_;
-    if (masks_any()) input.masked = masked_;
-    const size_t n_before = choice.common.size();
-    choose_common(*input.eviction, in_common, choice.common);
-    for (int token = 0; token < queries.n_tokens; ++token) {
-      const size_t row = size_t(token) * size_t(shape_.n_kv_heads) + size_t(kv_head);
-      input.scores = std::span(scratch.block_scores).subspan(row * size_t(n_blocks), size_t(n_blocks));
-      select_blocks(input, options_.policy, options_.budget, scratch.selection, scratch.chosen);
-      const int own_idx = queries.own_idx + token;
-      if (followed_ != nullptr) follow_others(input, own_idx, queries.layer, kv_head, scratch.chosen);
-      if (recorded_ != nullptr) recorded_->put(own_idx, queries.layer, kv_head, scratch.chosen);
-      for (const int32_t b : scratch.chosen) {
-        if (in_common[size_t(b)] == 0) choice.picks.push_back(b);
-      }
-    }
-    for (size_t i = n_before; i < choice.common.size(); ++i) in_common[size_t(choice.common[i])] = 0;
+    choose_common(ranking(queries.layer, kv_head).order, in_common(kv_head), choice.common);
   }
   // Every query takes the total, for there is more to choose from.
-  choice.n_common = int(choice.common.size()) / shape_.n_kv_heads;
+  choice.n_common = int(choice.common.size() / n_kv_heads);
   choice.n_picks = options_.budget.total_blocks - choice.n_common;
-  CHECK(choice.picks.size() == size_t(shape_.n_kv_heads) * queries.n_tokens * choice.n_picks);
+  choice.picks.resize(n_kv_heads * size_t(queries.n_tokens) * size_t(choice.n_picks));
+
+  scratch.block_scores.resize(size_t(queries.n_tokens) * n_kv_heads * size_t(n_blocks));
+  scratch.workers.resize(size_t(backend.n_workers()));
+  BlockScoresArgs args;
+  args.q = queries.q;
+  args.n_tokens = queries.n_tokens;
+  args.own_start = queries.own_idx;
+  args.n_heads = queries.n_heads;
+  args.n_kv_heads = shape_.n_kv_heads;
+  args.head_dim = shape_.head_dim;
+  args.scale = queries.scale;
+  args.kv_dtype = shape_.dtype;
+  args.runs = runs(queries);
+  args.n_blocks = n_blocks;
+  args.out = scratch.block_scores.data();
+  args.scored = [&](int token, int kv_head, int worker) {
+    pick(queries, token, kv_head, scratch.workers[size_t(worker)], scratch);
+  };
+  backend.score_blocks(args);
+
+  for (size_t i = 0; i < choice.common.size(); ++i) {
+    in_common(int(i) / choice.n_common)[size_t(choice.common[i])] = 0;
+  }
   return choice;
+}
+
+// What one query takes beside the common blocks of a KV head. Threads do this at once.
+void BlockSelector::pick(const Queries& queries, int token, int kv_head, SelectorScratch::Worker& worker,
+                         SelectorScratch& scratch) {
+  BlockChoice& choice = scratch.choice;
+  const size_t n_blocks = size_t(n_context_ + queries.own_idx / kBlockTokens + 1);
+  const size_t row = size_t(token) * size_t(shape_.n_kv_heads) + size_t(kv_head);
+  SelectionInput input;
+  input.n_blocks = int(n_blocks);
+  input.eviction = &ranking(queries.layer, kv_head).order;
+  input.forced = forced_;
+  if (masks_any()) input.masked = masked_;
+  input.scores = std::span(scratch.block_scores).subspan(row * n_blocks, n_blocks);
+  select_blocks(input, options_.policy, options_.budget, worker.selection, worker.chosen);
+  if (followed_ != nullptr || recorded_ != nullptr) {
+    const std::lock_guard<std::mutex> one_at_a_time(scratch.logging);
+    const int own_idx = queries.own_idx + token;
+    if (followed_ != nullptr) follow_others(input, own_idx, queries.layer, kv_head, worker.chosen);
+    if (recorded_ != nullptr) recorded_->put(own_idx, queries.layer, kv_head, worker.chosen);
+  }
+  const uint8_t* in_common = scratch.common.data() + size_t(kv_head) * n_blocks;
+  const size_t n_picks = size_t(choice.n_picks);
+  int32_t* out = choice.picks.data() + (size_t(kv_head) * size_t(queries.n_tokens) + size_t(token)) * n_picks;
+  size_t n = 0;
+  for (const int32_t b : worker.chosen) {
+    if (in_common[b] != 0) continue;
+    CHECK(n < n_picks);
+    out[n++] = b;
+  }
+  CHECK(n == n_picks);
 }
 
 std::vector<int32_t> BlockChoice::selection(int kv_head, int token) const {
@@ -183,7 +222,7 @@ std::vector<int32_t> BlockSelector::base(int layer, int kv_head, int own_idx, co
 
 // The forced blocks, and those of the eviction order that no pick can push out: as many as are taken
 // when every pick is another block. Marks them in `taken` and appends them to `common`.
-void BlockSelector::choose_common(const EvictionOrder& order, std::vector<uint8_t>& taken,
+void BlockSelector::choose_common(const EvictionOrder& order, std::span<uint8_t> taken,
                                   std::vector<int32_t>& common) const {
   int n_left = options_.budget.total_blocks;
   const auto first = int64_t(common.size());
@@ -312,40 +351,29 @@ void BlockSelector::force(int window_begin, int n_blocks) {
   for (int32_t b = own_window; b < n_blocks; ++b) forced_.push_back(b);
 }
 
-// Scores of all blocks for every token and KV head, from the windows of the stretches and the own ones.
-void BlockSelector::score(const Queries& queries, Backend& backend, SelectorScratch& scratch) const {
-  const int last = queries.own_idx + queries.n_tokens - 1;
-  const int n_own_blocks = last / kBlockTokens + 1;
-  std::vector<WindowRun>& runs = scratch.runs;
-  runs.clear();
-  for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
-    for (const Stretch& stretch : stretches_) {
-      const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
-      const PackedKeysView packed =
-          options_.exact_keys ? PackedKeysView() : side_car.packed_keys(queries.layer, kv_head);
-      runs.push_back({side_car.compressed_keys(queries.layer, kv_head), packed, stretch.first_window,
-                      stretch.n_windows, stretch.first_block, stretch.n_blocks});
+// The windows that the queries see: those of the stretches, and the own ones.
+std::span<const WindowRun> BlockSelector::runs(const Queries& queries) {
+  const size_t n_runs = stretches_.size() + 1;
+  std::vector<WindowRun>& runs = runs_[size_t(queries.layer)];
+  if (runs.empty()) {
+    for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
+      for (const Stretch& stretch : stretches_) {
+        const SideCar& side_car = *attended_[size_t(stretch.sequence)].side_car;
+        const PackedKeysView packed =
+            options_.exact_keys ? PackedKeysView() : side_car.packed_keys(queries.layer, kv_head);
+        runs.push_back({side_car.compressed_keys(queries.layer, kv_head), packed, stretch.first_window,
+                        stretch.n_windows, stretch.first_block, stretch.n_blocks});
+      }
+      runs.emplace_back();
     }
-    // Own windows come as tokens do, and so are never packed.
-    runs.push_back({queries.own->compressed_keys(queries.layer, kv_head), {}, 0, windows_in(last + 1),
-                    n_context_, n_own_blocks});
   }
-  const int n_blocks = n_context_ + n_own_blocks;
-  scratch.block_scores.resize(size_t(queries.n_tokens) * size_t(shape_.n_kv_heads) * size_t(n_blocks));
-
-  BlockScoresArgs args;
-  args.q = queries.q;
-  args.n_tokens = queries.n_tokens;
-  args.own_start = queries.own_idx;
-  args.n_heads = queries.n_heads;
-  args.n_kv_heads = shape_.n_kv_heads;
-  args.head_dim = shape_.head_dim;
-  args.scale = queries.scale;
-  args.kv_dtype = shape_.dtype;
-  args.runs = runs;
-  args.n_blocks = n_blocks;
-  args.out = scratch.block_scores.data();
-  backend.score_blocks(args);
+  const int n_own = queries.own_idx + queries.n_tokens;
+  for (int kv_head = 0; kv_head < shape_.n_kv_heads; ++kv_head) {
+    // Own windows come as tokens do, and so are never packed.
+    runs[size_t(kv_head + 1) * n_runs - 1] = {queries.own->compressed_keys(queries.layer, kv_head), {}, 0,
+                                              windows_in(n_own), n_context_, blocks_for(n_own)};
+  }
+  return runs;
 }
 
 void BlockSelector::rank_context(int layer, int kv_head) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -59,12 +60,16 @@ struct BlockChoice {
 
 /// Scratch of all selectors of a model: scores of 64 queries for a million tokens take megabytes.
 struct SelectorScratch {
+  /// Of one thread, for one query and KV head.
+  struct Worker {
+    SelectionScratch selection;
+    std::vector<int32_t> chosen;
+  };
   BlockChoice choice;
-  std::vector<WindowRun> runs;       // [n_kv_heads, n_runs]
   std::vector<float> block_scores;   // [n_tokens, n_kv_heads, n_blocks]
-  std::vector<uint8_t> common;       // By block, whether in the common part of the KV head at hand; else all zero
-  std::vector<int32_t> chosen;       // By one query and KV head
-  SelectionScratch selection;
+  std::vector<uint8_t> common;       // [n_kv_heads, n_blocks], whether in the common part; all zero between calls
+  std::vector<Worker> workers;
+  std::mutex logging;  // Held where choices are recorded or compared with another's.
 };
 
 /// Chooses blocks for the queries of one sequence, layer by layer.
@@ -165,12 +170,15 @@ class BlockSelector {
   };
 
   Ranking& ranking(int layer, int kv_head) { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
+  const Ranking& ranking(int layer, int kv_head) const { return rankings_[size_t(layer) * shape_.n_kv_heads + kv_head]; }
   void find_stretches();
   void force(int window_begin, int n_blocks);
-  void choose_common(const EvictionOrder& order, std::vector<uint8_t>& taken, std::vector<int32_t>& common) const;
+  void choose_common(const EvictionOrder& order, std::span<uint8_t> taken, std::vector<int32_t>& common) const;
   void rank_context(int layer, int kv_head);
   void rank_own(int layer, int kv_head, const SideCar& own, int n_own_blocks);
-  void score(const Queries& queries, Backend& backend, SelectorScratch& scratch) const;
+  void pick(const Queries& queries, int token, int kv_head, SelectorScratch::Worker& worker,
+            SelectorScratch& scratch);
+  std::span<const WindowRun> runs(const Queries& queries);
   void follow_others(const SelectionInput& input, int own_idx, int layer, int kv_head, std::vector<int32_t>& chosen);
   double regret(const SelectionInput& input, std::span<const int32_t> chosen) const;
 
@@ -185,6 +193,9 @@ class BlockSelector {
   std::vector<Ranking> rankings_;  // [n_layers, n_kv_heads]
   std::vector<bool> ranked_;       // Likewise: whether the context is in it.
   std::vector<uint8_t> masked_;    // [n_blocks]
+  // [n_layers], [n_kv_heads, n_stretches + 1], the last one for the own windows; empty until a query of
+  // the layer chooses. They stay the same, but looking for them takes a while.
+  std::vector<std::vector<WindowRun>> runs_;
 
   std::vector<float> pooled_;      // [blocks of one sequence], scratch
   std::vector<int32_t> forced_;    // For the last queries

@@ -320,8 +320,9 @@ void CpuBackend::score_blocks(const BlockScoresArgs& args) {
       const int kv_head = static_cast<int>(item / n_pieces);
       scoring.piece_logits(ops_, kv_head, item % n_pieces, logits + kv_head * head_floats);
     });
-    pool_->parallel_for(args.n_kv_heads, [&](int64_t kv_head, int) {
+    pool_->parallel_for(args.n_kv_heads, [&](int64_t kv_head, int worker) {
       scoring.pool(ops_, static_cast<int>(kv_head), {0, 1}, logits + kv_head * head_floats);
+      if (args.scored) args.scored(0, static_cast<int>(kv_head), worker);
     });
     return;
   }
@@ -335,6 +336,7 @@ void CpuBackend::score_blocks(const BlockScoresArgs& args) {
     auto* logits = reinterpret_cast<float*>(worker_scratch_[static_cast<size_t>(worker)].reserve(0));
     scoring.logits(ops_, kv_head, tokens, logits);
     scoring.pool(ops_, kv_head, tokens, logits);
+    for (int t = tokens.begin; args.scored && t < tokens.end; ++t) args.scored(t, kv_head, worker);
   });
 }
 

@@ -59,6 +59,7 @@ class CpuBackend final : public Backend {
   void store_kv(const StoreKvArgs& args) override;
   void attend(const AttentionArgs& args) override;
   void score_blocks(const BlockScoresArgs& args) override;
+  int n_workers() const override { return pool_->n_threads(); }
   void silu_mul(float* gate, const float* up, int64_t n) override;
   void add(float* x, const float* y, int64_t n) override;
 

@@ -214,25 +214,26 @@ void pack_query(const float* q, const float* ranges, const WindowLogits& args, P
   constexpr float least_peak = 1e-30f;  // so that what it divides stays finite
   const float levels = peak > least_peak ? packed_query_levels / peak : 0.0f;
   constexpr float digit = packed_query_digit;
+  F high_sum = S::zero();  // Of whole numbers that floats hold: exact, in any order.
+  F low_sum = S::zero();
   for (int d = 0; d < args.head_dim; d += S::lanes) {
     const F whole = S::round(S::mul(S::load(low + d), S::set1(levels)));
     const F upper = S::round(S::mul(whole, S::set1(1.0f / digit)));
+    const F lower = S::fnma(upper, S::set1(digit), whole);
     S::store(high + d, upper);
-    S::store(low + d, S::fnma(upper, S::set1(digit), whole));
+    S::store(low + d, lower);
+    high_sum = S::add(high_sum, upper);
+    low_sum = S::add(low_sum, lower);
   }
   // head_dim is a multiple of 16, and may end in the middle of the last 32 values.
   for (int d = args.head_dim; d % quant_values != 0; ++d) high[d] = low[d] = 0.0f;
-  int high_sum = 0;
-  int low_sum = 0;
   for (int d = 0; d < args.head_dim; d += quant_values) {
-    int sums[4];
-    S::quantize32(high + d, 1.0f, out.high + d, &sums[0], &sums[1]);
-    S::quantize32(low + d, 1.0f, out.low + d, &sums[2], &sums[3]);
-    high_sum += sums[0] + sums[1];
-    low_sum += sums[2] + sums[3];
+    [[maybe_unused]] int half_sums[4];
+    S::quantize32(high + d, 1.0f, out.high + d, &half_sums[0], &half_sums[1]);
+    S::quantize32(low + d, 1.0f, out.low + d, &half_sums[2], &half_sums[3]);
   }
-  out.high_start = -S::level_shift(0) * high_sum;
-  out.low_start = -S::level_shift(0) * low_sum;
+  out.high_start = -S::level_shift(0) * static_cast<int32_t>(S::horizontal_sum(high_sum));
+  out.low_start = -S::level_shift(0) * static_cast<int32_t>(S::horizontal_sum(low_sum));
   out.base = S::horizontal_sum(base) * args.scale;
   out.unit = peak / packed_query_levels * args.scale;
 }

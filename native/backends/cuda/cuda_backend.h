@@ -37,6 +37,7 @@ class CudaBackend final : public Backend {
   void store_kv(const StoreKvArgs& args) override { cpu_->store_kv(args); }
   void attend(const AttentionArgs& args) override { cpu_->attend(args); }
   void score_blocks(const BlockScoresArgs& args) override { cpu_->score_blocks(args); }
+  int n_workers() const override { return cpu_->n_workers(); }
   void silu_mul(float* gate, const float* up, int64_t n) override { cpu_->silu_mul(gate, up, n); }
   void add(float* x, const float* y, int64_t n) override { cpu_->add(x, y, n); }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -574,6 +575,17 @@ struct ScoringCase {
     const int64_t row = int64_t{n_kv_heads} * group * head_dim;
     std::vector<float> out(static_cast<size_t>(n) * n_kv_heads * n_blocks,
                            std::numeric_limits<float>::quiet_NaN());
+    // Whoever is told of scores finds them as they stay, once, and alone as that worker.
+    std::vector<float> told(out.size(), -1.0f);
+    std::vector<std::atomic<int>> inside(static_cast<size_t>(backend.n_workers()));
+    const auto scored = [&](int token, int kv_head, int worker) {
+      ASSERT_TRUE(worker >= 0 && worker < backend.n_workers());
+      EXPECT_EQ(inside[static_cast<size_t>(worker)].fetch_add(1), 0);
+      const int64_t at = (int64_t{token} * n_kv_heads + kv_head) * n_blocks;
+      EXPECT_EQ(told[static_cast<size_t>(at)], -1.0f);
+      std::copy_n(out.begin() + at, n_blocks, told.begin() + at);
+      inside[static_cast<size_t>(worker)].fetch_sub(1);
+    };
     backend.score_blocks({.q = q.data() + first * row,
                           .n_tokens = n,
                           .own_start = own_start + first,
@@ -584,7 +596,9 @@ struct ScoringCase {
                           .kv_dtype = dtype,
                           .runs = runs,
                           .n_blocks = n_blocks,
-                          .out = out.data()});
+                          .out = out.data(),
+                          .scored = scored});
+    EXPECT_EQ(0, std::memcmp(told.data(), out.data(), out.size() * sizeof(float)));
     return out;
   }
 
