@@ -1,5 +1,6 @@
 /** The parts of the product that benchmarks drive, bundled when one starts (see product.mjs). */
 export { liveLines } from "../../engine/completions/live";
+export { defaultSettings } from "../../engine/config";
 export { connectToEngine } from "../../engine/connect";
 export { segmentKey } from "../../engine/contexts/context";
 export { namesAskedFor } from "../../engine/chat/names";
