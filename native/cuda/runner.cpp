@@ -441,19 +441,30 @@ Status Runner::select(SequenceKey key, const StepOptions& options, std::span<con
   return {};
 }
 
-// The step with these options; made when there is none.
+// The step with these options; made when there is none, in the place of one that no sequence uses any more when there are
+// many.
 Result<int> Runner::step_for(const StepOptions& options) {
-  constexpr size_t steps_max = 8;
+  constexpr size_t steps_max = 12;
   for (size_t i = 0; i < steps_.size(); ++i) {
     if (steps_[i]->options() == options) return int(i);
   }
-  if (steps_.size() == steps_max) return Status::unsupported("The GPU keeps at most 8 ways to select blocks.");
+  size_t place = steps_.size();
+  if (place == steps_max) {
+    // The plan's own stays; of the others, the one that was made first.
+    place = 1;
+    while (place < steps_max && sequences_->use_step(int(place))) ++place;
+    if (place == steps_max) return Status::unsupported("The GPU keeps at most 12 ways to select blocks at once.");
+    NOSA_TRY(synchronise());
+    steps_.erase(steps_.begin() + long(place));
+    sequences_->step_removed(int(place));
+    place = steps_.size();
+  }
   std::unique_ptr<DecodeStep> step;
   if (Status status = keep(DecodeStep::create(*model_, *pool_, *lanes_, options, plan_.options.n_seqs_max), step); !status.ok()) {
     return status;
   }
   steps_.push_back(std::move(step));
-  return int(steps_.size()) - 1;
+  return int(place);
 }
 
 Status Runner::put_block(SequenceKey key, const BlockSource& block) {

@@ -140,6 +140,16 @@ void Sequences::cut(Sequence& sequence, int n_tokens) {
   }
 }
 
+bool Sequences::use_step(int step) const {
+  return std::ranges::any_of(entries_, [&](const auto& entry) { return entry.second.step == step; });
+}
+
+void Sequences::step_removed(int step) {
+  for (auto& [key, sequence] : entries_) {
+    if (sequence.step > step) sequence.step -= 1;
+  }
+}
+
 Status Sequences::grow(Sequence& sequence, int n_tokens) {
   while (int(sequence.pages.size()) < blocks_for(n_tokens)) {
     const Result<int> page = pool_.take();

@@ -83,6 +83,11 @@ class Sequences {
 
   size_t n_open() const { return entries_.size(); }
 
+  /// Whether any sequence is computed by the runner's step `step`.
+  bool use_step(int step) const;
+  /// Steps behind `step` have moved up by one.
+  void step_removed(int step);
+
  private:
   void release(SequenceKey key);
   Status check_attendable(std::span<const SequenceKey> attended);

@@ -168,7 +168,7 @@ class Walk {
   void select(Twin& twin) {
     SelectionOptions options;
     options.policy = setup_.policy;
-    options.budget.total_blocks = 8;
+    options.budget.total_blocks = 8 + pick(0, 15);  // More kinds of steps than the GPU keeps.
     options.budget.query_blocks = 3;
     options.budget.window_blocks = 3;
     for (size_t i = 0; i < twin.attended.size(); ++i) {
