@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument("--perplexity", type=Path, nargs="*", default=[], help="more contexts, read for perplexity alone; the file's stem is their label")
     parser.add_argument("--calibration", type=Path, required=True, help="training samples for the training-free ranking")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--each", type=Path, help="also write every case's nats, tokens and exactness, by reading and kind")
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--group", type=int, default=2048)
     parser.add_argument("--contexts", type=int, help="at most so many of each file")
@@ -279,6 +280,9 @@ def main() -> None:
     def keep() -> list[dict]:
         rows = summarise(evaluator.scores, evaluator.moves)
         args.out.write_text(json.dumps({"model": args.model.stem, "steps": steps, "contexts": done, "rows": rows}) + "\n")
+        if args.each is not None:
+            each = {name: {kind: [(round(s.nll, 4), s.tokens, int(s.exact)) for s in scores] for kind, scores in by_kind.items()} for name, by_kind in evaluator.scores.items()}
+            args.each.write_text(json.dumps(each, separators=(",", ":")) + "\n")
         return rows
 
     for case, label in work:

@@ -52,7 +52,7 @@ def main() -> None:
     readings = []
     with torch.inference_mode():
         for policy, budget in (("full", Budget()), ("nosa", Budget(4, 2, 1))):
-            context = SparseContext(torch.tensor(row.parts), config.group, use_flex=False)
+            context = SparseContext(torch.tensor(row.parts))
             context.keep_chosen = True
             model.hidden(torch.tensor(row.ids), torch.tensor(row.positions), context.prefill())
             positions = torch.tensor(asked.row.positions) + start

@@ -5,7 +5,7 @@ The same mathematics as `model` and `sparse`; a test holds them together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -86,51 +86,50 @@ class Watch:
     others: list[Tensor]  # by layer [4 * blocks, G, D]; empty lists when there are none
     others_ok: Tensor  # [4 * blocks]
     defining: Tensor | None = None  # [R, Bc] the block that a query's answer comes from
+    layers: Collection[int] | None = None  # those that are looked at; all without it
 
 
 @dataclass(frozen=True)
 class Chosen:
     blocks: Tensor  # [G, Tq, B]
-    rank: Tensor  # loss of the eviction scores
-    moves: Tensor  # soft count of blocks that come in at a step
-    misses: Tensor  # the hard count
-    find: Tensor  # how far the block scores at `look` are from the attention that all keys would get
-    caught: Tensor  # share of that attention in chosen blocks
+    misses: Tensor  # blocks that come in at a step
     windows: Tensor  # [4 * Bc, G, D] compressed keys of the context
+    losses: dict[str, Tensor]  # empty for layers that are not looked at
 
 
 def shares_of(q: Tensor, compressed: Tensor, seen: Tensor) -> Tensor:
-    """Attention of each query over windows, summed over the heads of a key head: q [Tq,N,D], compressed [W,D] -> [Tq,W]."""
-    logits = torch.einsum("qnd,wd->nqw", q.float(), compressed) * q.shape[-1] ** -0.5
-    return logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0.0).sum(0)
+    """Attention of each query over windows, summed over the heads of a key head: q [Tq,H,D], compressed [W,G,D] -> [G,Tq,W]."""
+    logits = torch.einsum("qgnd,wgd->gnqw", q.float().unflatten(1, (compressed.shape[1], -1)), compressed) * q.shape[-1] ** -0.5
+    return logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0.0).sum(1)
 
 
 @torch.no_grad()
 def select(plan: Plan, share: Tensor, ranks: Tensor | None, budget: Budget) -> tuple[Tensor, Tensor]:
-    """One key head's blocks: [Tq, B] picked by the queries' shares of windows [Tq, W], and all that are taken.
+    """Blocks [G, Tq, B] picked by the queries' shares of windows [G, Tq, W], and all that are taken.
 
-    `ranks` [B] are the blocks' eviction scores; without them (InfLLM v2) queries pick all that the budget holds.
+    `ranks` [G, B] are the blocks' eviction scores; without them (InfLLM v2) queries pick all that the budget holds.
     """
     count = plan.free.shape[1]
+    numbers = torch.arange(count, device=share.device)
     left = (budget.total - plan.forced.sum(-1, keepdim=True)).clamp_min(0)
     # Neighbours often share their best window: the later one is taken first.
-    later = 1 + 3e-7 * torch.arange(count, device=share.device)
-    scores = (block_scores(share, count) * later).masked_fill(~plan.free, -1.0)
+    scores = (block_scores(share, count) * (1 + 3e-7 * numbers)).masked_fill(~plan.free, -1.0)
     top = scores.topk(min(count, budget.total if ranks is None else budget.query - 1), dim=-1)
-    wanted = (top.values >= 0) & (torch.arange(top.values.shape[1], device=share.device) < left)
-    picks = torch.zeros_like(plan.free).scatter_(-1, top.indices, wanted)
+    wanted = (top.values >= 0) & (numbers[: top.values.shape[-1]] < left)
+    picks = torch.zeros(scores.shape, dtype=torch.bool, device=share.device).scatter_(-1, top.indices, wanted)
     taken = picks | plan.forced
     if ranks is not None:
-        order = count - 1 - ranks.flip(0).argsort(descending=True, stable=True)
-        open_ = (plan.free & ~picks)[:, order]
+        order = count - 1 - ranks.flip(-1).argsort(dim=-1, descending=True, stable=True)
+        back = torch.empty_like(order).scatter_(-1, order, numbers.expand_as(order))
+        open_ = (plan.free & ~picks).gather(-1, order[:, None].expand_as(picks))
         filled = open_ & (open_.cumsum(-1, dtype=torch.int32) <= left - picks.sum(-1, keepdim=True))
-        taken |= filled[:, torch.empty_like(order).scatter_(0, order, torch.arange(count, device=order.device))]
+        taken |= filled.gather(-1, back[:, None].expand_as(picks))
     return picks, taken
 
 
 def block_ranks(plan: Plan, cis: Tensor) -> Tensor:
-    """Eviction scores of tokens [T] -> of blocks [B]."""
-    return block_scores_low(window_means(cis.float()), plan.window_ok, plan.free.shape[1])
+    """Eviction scores of tokens [T, G] -> of blocks [G, B]."""
+    return block_scores_low(window_means(cis.float()).T, plan.window_ok, plan.free.shape[1])
 
 
 def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, budget: Budget, watch: Watch, layer: int) -> Chosen:
@@ -138,45 +137,47 @@ def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, bud
 
     q [Tq,H,D], k [T,G,D], cis [T,G]; sharpness [2,G]: how sharply eviction scores and block scores are read as a ranking.
     """
-    groups, count = k.shape[1], plan.row.context // BLOCK
+    count = plan.row.context // BLOCK
     real = plan.usable[plan.row.context :]
-    follows = (plan.row.tails[1:] == plan.row.tails[:-1]) & real[1:]
-    chosen, ranks, moves, misses, finds, caught, windows = [], [], [], [], [], [], []
-    for g in range(groups):
-        queries = q.unflatten(1, (groups, -1))[:, g]
-        compressed = window_means(k[:, g].float())
-        pooled = block_ranks(plan, cis[:, g])
-        with torch.no_grad():
-            share = shares_of(queries, compressed, plan.window_seen)
-            picks, taken = select(plan, share, pooled, budget)
-            chosen.append(taken)
-            mass = block_scores(share[:, : 4 * count - 1].mul(real[:, None]).sum(0) / real.sum(), count)
-            picks, taken = picks[:, :count], taken[:, :count]
-            entered = (picks[1:] & ~picks[:-1] & follows[:, None]).sum(0).float()
-            misses.append((taken[1:] & ~taken[:-1] & follows[:, None]).sum() / follows.sum().clamp_min(1))
-        ranks.append(_rank_loss(pooled[:count], mass, entered, plan.text, sharpness[0, g]))
-        moves.append(_moves(queries[watch.steady], compressed, plan, watch.steady, taken, min(budget.query - 1, count), count))
-        goal = _dense_mass(queries[watch.look], k[:, g], cis[:, g], plan, watch.look, count)
-        caught.append((goal * taken[watch.look]).sum() / goal.sum().clamp_min(1e-9))
-        others = watch.others[layer][:, g] if watch.others else compressed[:0]
+    follows = ((plan.row.tails[1:] == plan.row.tails[:-1]) & real[1:])[:, None]
+    compressed, pooled = window_means(k.float()), block_ranks(plan, cis)
+    with torch.no_grad():
+        share = shares_of(q, compressed, plan.window_seen)
+        picks, blocks = select(plan, share, pooled, budget)
+        picks, taken = picks[..., :count], blocks[..., :count]
+        misses = (taken[:, 1:] & ~taken[:, :-1] & follows).sum() / (len(taken) * follows.sum()).clamp_min(1)
+        windows = F.pad(compressed[: 4 * count - 1].detach(), (0, 0, 0, 0, 0, 1))
+        if watch.layers is not None and layer not in watch.layers:
+            return Chosen(blocks, misses, windows, {})
+        mass = block_scores(share[..., : 4 * count - 1].mul(real[:, None]).sum(1) / real.sum(), count)
+        entered = (picks[:, 1:] & ~picks[:, :-1] & follows).sum(1).float()
+        goal = _dense_mass(q[watch.look], k, cis, plan, watch.look, count)
+        caught = (goal * taken[:, watch.look]).sum() / goal.sum().clamp_min(1e-9)
         if watch.defining is not None:
             goal = goal * (1 + DEFINING * watch.defining)
-        finds.append(_find_loss(goal, queries[watch.look], compressed, others, plan, watch, sharpness[1, g], count))
-        windows.append(F.pad(compressed[: 4 * count - 1].detach(), (0, 0, 0, 1)))
-    means = (torch.stack(each).mean() for each in (ranks, moves, misses, finds, caught))
-    return Chosen(torch.stack(chosen), *means, torch.stack(windows, 1))
+    losses = {
+        # of the eviction scores
+        "rank": _rank_loss(pooled[:, :count], mass, entered, plan.text, sharpness[0]),
+        # soft count of blocks that come in at a step
+        "moves": _moves(q[watch.steady], compressed, plan, watch.steady, taken, min(budget.query - 1, count), count),
+        # how far the block scores at `look` are from the attention that all keys would get
+        "find": _find_loss(goal, q[watch.look], compressed, watch.others[layer] if watch.others else compressed[:0], plan, watch, sharpness[1], count),
+        # share of that attention in chosen blocks: watched, not trained
+        "caught": caught,
+    }
+    return Chosen(blocks, misses, windows, losses)
 
 
 @torch.no_grad()
 def _dense_mass(queries: Tensor, keys: Tensor, bias: Tensor, plan: Plan, look: Tensor, count: int) -> Tensor:
-    """What the context's blocks but the first get of these queries' attention over everything they see, [R, Bc]; sums to less than 1."""
+    """What the context's blocks but the first get of these queries' attention over everything they see, [G, R, Bc]; sums to less than 1."""
     parts, context = plan.row.parts, plan.row.context
     at = torch.arange(len(parts), device=parts.device)
     own = (parts[None] == plan.row.tails[look][:, None]) & (at[None] <= (context + look)[:, None])
     seen = plan.usable & ((parts >= 0)[None] | own)
-    logits = torch.einsum("qnd,kd->nqk", queries.float(), keys.float()) * queries.shape[-1] ** -0.5 + bias.float()
-    weights = logits.masked_fill_(~seen, float("-inf")).softmax(-1).mean(0)
-    return weights[:, :context].unflatten(-1, (count, BLOCK)).sum(-1) * plan.text
+    logits = torch.einsum("qgnd,kgd->gnqk", queries.float().unflatten(1, (keys.shape[1], -1)), keys.float()) * queries.shape[-1] ** -0.5
+    weights = (logits + bias.float().T[:, None, None]).masked_fill_(~seen, float("-inf")).softmax(-1).mean(1)
+    return weights[..., :context].unflatten(-1, (count, BLOCK)).sum(-1) * plan.text
 
 
 def _find_loss(goal: Tensor, queries: Tensor, compressed: Tensor, others: Tensor, plan: Plan, watch: Watch, sharpness: Tensor, count: int) -> Tensor:
@@ -188,43 +189,43 @@ def _find_loss(goal: Tensor, queries: Tensor, compressed: Tensor, others: Tensor
     share = shares_of(queries, keys, seen)
     scores, allowed = block_scores(share, count), plan.text
     if foreign:
-        scores = torch.cat((scores, block_scores(share[:, len(compressed) :], foreign)), 1)
+        scores = torch.cat((scores, block_scores(share[..., len(compressed) :], foreign)), -1)
         allowed = torch.cat((allowed, watch.others_ok.view(foreign, 4).any(1)))
-    logits = (sharpness * (scores + 1e-9).log()).masked_fill(~allowed, -1e9).log_softmax(-1)[:, :count]
+    logits = (sharpness[:, None, None] * (scores + 1e-9).log()).masked_fill(~allowed, -1e9).log_softmax(-1)[..., :count]
     mass = goal.sum(-1, keepdim=True)
     wanted = goal / mass.clamp_min(1e-9)
     distance = (wanted * (wanted.clamp_min(1e-12).log() - logits)).sum(-1)
-    return (distance * mass[:, 0]).sum() / mass.sum().clamp_min(1e-9)
+    return ((distance * mass[..., 0]).sum(1) / mass.sum((1, 2)).clamp_min(1e-9)).mean()
 
 
 def block_scores_low(means: Tensor, ok: Tensor, blocks: int) -> Tensor:
     """As block_scores, of scores of any sign: a block without a complete window stands below all others."""
     low = float(-1e30)
     padded = F.pad(means.masked_fill(~ok, low), (1, 1), value=low)
-    return torch.maximum(padded[:-1].view(blocks, 4).amax(-1), padded[4::4])
+    return torch.maximum(padded[..., :-1].unflatten(-1, (blocks, 4)).amax(-1), padded[..., 4::4])
 
 
 def _rank_loss(pooled: Tensor, mass: Tensor, entered: Tensor, free: Tensor, gamma: Tensor) -> Tensor:
     """Listwise: what is kept for all queries should be what they pay attention to, and what they would else fetch again and again."""
     usable = free & (pooled > -1e29)
-    number = usable.sum().clamp_min(1)
+    number = usable.sum(-1, keepdim=True).clamp_min(1)
     values = pooled.masked_fill(~usable, 0.0)
-    centre = values.sum() / number
-    spread = (((values - centre) * usable).square().sum() / number + 1e-12).sqrt()
-    logits = (gamma * (values - centre) / spread).masked_fill(~usable, -1e9)
+    centred = (values - values.sum(-1, keepdim=True) / number) * usable
+    spread = (centred.square().sum(-1, keepdim=True) / number + 1e-12).sqrt()
+    logits = (gamma[:, None] * centred / spread).masked_fill(~usable, -1e9)
     mass, entered = mass * usable, entered * usable
-    goal = 0.5 * mass / mass.sum().clamp_min(1e-9) + 0.5 * entered / entered.sum().clamp_min(1.0)
-    goal = goal / goal.sum().clamp_min(1e-9)
-    return (goal * (goal.clamp_min(1e-12).log() - logits.log_softmax(-1))).sum()
+    goal = 0.5 * mass / mass.sum(-1, keepdim=True).clamp_min(1e-9) + 0.5 * entered / entered.sum(-1, keepdim=True).clamp_min(1.0)
+    goal = goal / goal.sum(-1, keepdim=True).clamp_min(1e-9)
+    return (goal * (goal.clamp_min(1e-12).log() - logits.log_softmax(-1))).sum(-1).mean()
 
 
 def _moves(queries: Tensor, compressed: Tensor, plan: Plan, steady: slice, taken: Tensor, picks: int, count: int) -> Tensor:
     """Expected number of blocks that a query picks and that the query before it had not chosen; gradient into queries and keys."""
     share = shares_of(queries, compressed, plan.window_seen[steady])
     scores = (block_scores(share, count) + 1e-7).log()
-    edge = scores.detach().masked_fill(~plan.text, float("-inf")).topk(picks, dim=-1).values[:, -1:]
+    edge = scores.detach().masked_fill(~plan.text, float("-inf")).topk(picks, dim=-1).values[..., -1:]
     soft = ((scores - edge) / STEADY).sigmoid() * plan.text
-    return (soft[1:] * ~taken[steady][:-1]).sum(-1).mean()
+    return (soft[:, 1:] * ~taken[:, steady][:, :-1]).sum(-1).mean()
 
 
 @dataclass
@@ -306,14 +307,11 @@ def read(model: Decoder, plan: Plan, policy: str, budget: Budget, adapted: bool,
         q, k, v = _layer_in(layer, x, cos, sin, adapted)
         bias = layer.eviction(v) if adapted and layer.eviction is not None else torch.zeros(k.shape[:2], device=k.device)
         ranks = scorer(layer.index, q, k, v) if scorer is not None else bias
-        taken = []
-        for g in range(k.shape[1]):
-            if policy == "full":
-                taken.append(plan.free | plan.forced)
-                continue
-            share = shares_of(q[c:].unflatten(1, (k.shape[1], -1))[:, g], window_means(k[:, g].float()), plan.window_seen)
-            taken.append(select(plan, share, block_ranks(plan, ranks[:, g]) if policy == "nosa" else None, budget)[1])
-        chosen.append(torch.stack(taken))
+        if policy == "full":
+            chosen.append((plan.free | plan.forced).expand(k.shape[1], -1, -1))
+        else:
+            share = shares_of(q[c:], window_means(k.float()), plan.window_seen)
+            chosen.append(select(plan, share, block_ranks(plan, ranks) if policy == "nosa" else None, budget)[1])
         scale = q.shape[-1] ** -0.5
         of_context = within_parts(*widened(q[:c], k[:c], bias[:c]), v[:c], plan.prefill, scale)
         of_tails = over_chosen(q[c:], k, v, bias, chosen[-1], plan.usable, scale)

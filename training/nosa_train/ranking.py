@@ -170,7 +170,7 @@ def main() -> None:
     def read(case: ContextCase, documents: Sequence[Document]) -> tuple[SparseContext, int]:
         row, start = aligned_context(layout, encode(header_text("raw", case.repository, marks)), documents)
         ids, positions, parts = tensors(row, device)
-        context = SparseContext(parts, config.group, use_flex=False)
+        context = SparseContext(parts)
         model.hidden(ids, positions, by_parts(context))
         return context, start
 

@@ -116,7 +116,7 @@ def _pool(repository: Repository, count: Callable[[str], int], low: int, high: i
 def _sample(key: str, tokens: int, files: tuple[SourceFile, ...], rng: random.Random) -> ContextCase | None:
     """Three files being written, a hole in each as wide around as a product's, and questions about the rest."""
     seed = rng.randrange(1 << 30)
-    around = {"prefix_chars": rng.choice([900, 1600, 2600]), "suffix_chars": rng.choice([120, 400, 900])}
+    around = {"prefix_chars": rng.choice([900, 1600, 3000]), "suffix_chars": rng.choice([120, 400, 1200])}
     infills = make_infills(files, 3, seed, per_file=1, **around)
     live = {i.path for i in infills}
     rest = [f for f in files if f.path not in live]

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from .attention import flex, visible
+from .attention import visible
 
 BLOCK = 64
 STRIDE = 16  # a window of compressed keys is two strides long
@@ -167,21 +166,16 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Tenso
     return torch.einsum("hqk,khd->qhd", weights, v).to(q.dtype)
 
 
-def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float) -> Tensor:
-    q, k, v = (t.transpose(0, 1)[None].contiguous() for t in (q, k, v))
-    return flex(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
-
-
 class SparseContext:
-    """A context that is prefilled once, densely within each part, and then read by tails under a policy.
+    """A context that is prefilled once, densely within each part, and then read by tails under a policy: written to be read, not fast.
 
-    Gradients reach the context's keys, values and eviction scores. `scorer` gives eviction scores to a model that has no
+    `scorer` gives eviction scores to a model that has no
     adapter (ranking only, no bias).
     """
 
-    def __init__(self, parts: Tensor, group: int, use_flex: bool, scorer: Scorer | None = None):
-        """parts [T] of an aligned row; `group` query heads share a key head."""
-        self.parts, self.group, self.use_flex, self.scorer = parts, group, use_flex, scorer
+    def __init__(self, parts: Tensor, scorer: Scorer | None = None):
+        """parts [T] of an aligned row."""
+        self.parts, self.scorer = parts, scorer
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.scores: list[Tensor | None] = []
@@ -194,11 +188,7 @@ class SparseContext:
         parts = self.parts
         at = torch.arange(len(parts), device=parts.device)
 
-        def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return visible(parts[i], parts[j], i, j) & ((parts[i] == PAD) == (parts[j] == PAD))
-
-        mask = create_block_mask(rule, None, None, len(parts), len(parts), device=parts.device.type) if self.use_flex else None
-        seen = None if self.use_flex else rule(at, at, at[:, None], at[None])[None]
+        seen = visible(parts[:, None], parts[None], at[:, None], at[None]) & ((parts[:, None] == PAD) == (parts[None] == PAD))
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, cis: Tensor | None) -> Tensor:
             self.keys.append(k)
@@ -206,57 +196,32 @@ class SparseContext:
             self.scores.append(cis)
             scale = q.shape[-1] ** -0.5
             q, k = with_bias(q, k, cis)
-            return _flex(q, k, v, mask, scale) if mask is not None else _dense(q, k, v, seen, scale)
+            return _dense(q, k, v, seen[None], scale)
 
         return attend
 
     def tails(self, tail_parts: Tensor, policy: str = "full", budget: Budget = Budget()) -> Callable[..., Tensor]:
         places = Places.of(self.parts, tail_parts, budget.window)
         context, parts = places.context, places.parts
-        everything = None
-        if policy == "full":
-            everything = self._tiles(places.open[None], parts, context)
+        fine = (parts != PAD) & (torch.arange(len(parts), device=parts.device)[None] <= torch.arange(context, len(parts), device=parts.device)[:, None])
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, cis: Tensor | None) -> Tensor:
             rank_tail = self.scorer(layer, k, v) if self.scorer is not None else cis
             rank_context = self.scorer(layer, self.keys[layer], self.values[layer]) if self.scorer is not None else self.scores[layer]
             k, v = torch.cat((self.keys[layer], k)), torch.cat((self.values[layer], v))
             rank = torch.cat((rank_context, rank_tail)) if rank_context is not None and rank_tail is not None else None
-            mask = everything
+            blocks = places.open[None]
             if policy != "full":
                 blocks, share = select(places, q, k, rank, policy, budget)
                 self.shares.append(share)
                 if self.keep_chosen:
                     self.chosen.append(blocks)
-                mask = self._tiles(blocks, parts, context)
             bias = torch.cat((self.scores[layer], cis)) if cis is not None else None
             scale = q.shape[-1] ** -0.5
             q, k = with_bias(q, k, bias)
-            out = _flex(q, k, v, mask, scale) if isinstance(mask, BlockMask) else _dense(q, k, v, self._by_head(mask, q.shape[1]), scale)
+            seen = (blocks.repeat_interleave(BLOCK, dim=-1) & fine).repeat_interleave(q.shape[1] // len(blocks), dim=0)
+            out = _dense(q, k, v, seen, scale)
             self.outputs.append(out)
             return out
 
         return attend
-
-    @staticmethod
-    def _by_head(seen: Tensor, heads: int) -> Tensor:
-        return seen.repeat_interleave(heads // seen.shape[0], dim=0)
-
-    def _tiles(self, blocks: Tensor, parts: Tensor, context: int) -> BlockMask | Tensor:
-        """The mask of chosen blocks [G, Tq, B]: tiles for the kernel, or a plain [G, Tq, T] for the reference."""
-        groups, queries, count = blocks.shape
-        if not self.use_flex:
-            at = torch.arange(len(parts), device=parts.device)
-            fine = (parts != PAD) & (at[None] <= at[context:, None])
-            return blocks.repeat_interleave(BLOCK, dim=-1) & fine
-        heads = self.keys[0].shape[1] * self.group if groups > 1 else 1
-        tiles = blocks.view(groups, queries // TILE, TILE, count // 2, 2).any(2).any(-1)
-        tiles = tiles.repeat_interleave(heads // groups, dim=0)[None]
-        number = tiles.sum(-1, dtype=torch.int32)
-        order = tiles.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
-        ratio = heads // groups
-
-        def rule(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return blocks[h // ratio if groups > 1 else 0, i, j // BLOCK] & (parts[j] != PAD) & (j <= i + context)
-
-        return BlockMask.from_kv_blocks(number, order, BLOCK_SIZE=TILE, mask_mod=rule, seq_lengths=(queries, len(parts)))

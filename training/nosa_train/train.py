@@ -25,7 +25,7 @@ import random
 import re
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,7 +47,8 @@ from .samples import CHARACTERS_PER_TOKEN, aligned_context, ask_again, load_samp
 from .sparse import BLOCK, PAD, Budget
 
 STEADY_QUERIES, LOOK_QUERIES = 192, 128
-READ = (0, 14_000, 22_000, 27_000)  # tokens that a sample is filled up to, by the estimate that makes samples
+LOOKED_AT = 2  # every so many layers have losses of their selection, in turn: these are many small kernels
+READ = (0, 16_000, 24_000, 27_000)  # tokens that a sample is filled up to, by the estimate that makes samples
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Weights:
-    text: float = 1.0
-    answer: float = 0.2
+    text: float = 0.6
+    answer: float = 0.5
     align: float = 0.2
     rank: float = 0.1
     moves: float = 0.01
@@ -112,12 +113,13 @@ class Others:
     def add(self, repository: str, chosen: Sequence[Chosen], ok: Tensor) -> None:
         self.kept.append((repository, [c.windows.to(torch.bfloat16) for c in chosen], F.pad(ok, (0, 1))))
 
-    def watch(self, repository: str, steady: slice, look: Tensor, defining: Tensor) -> Watch:
+    def beside(self, repository: str) -> tuple[list[Tensor], Tensor]:
+        """By layer [4 * blocks, G, D], and which of them are complete."""
         others = [each for each in self.kept if each[0] != repository]
         if not others:
-            return Watch(steady, look, [], look, defining)
+            return [], torch.zeros(0)
         layers = [torch.cat([keys[i] for _, keys, _ in others]).float() for i in range(len(others[0][1]))]
-        return Watch(steady, look, layers, torch.cat([ok for _, _, ok in others]), defining)
+        return layers, torch.cat([ok for _, _, ok in others])
 
 
 def _definition_texts(case: ContextCase) -> dict[str, str]:
@@ -181,11 +183,12 @@ def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, want
 
 
 def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, weights: Weights, rng: random.Random,
-              others: Others, device: str) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+              others: Others, device: str, looked_at: Collection[int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """`looked_at`: layers whose selection has losses in this step; all without it."""
     student, teacher = step.rows(device)
     taught = teach(model, plan(teacher))
     steady, look = step.steady(rng), step.look(rng)
-    watch = others.watch(step.repository, steady, torch.tensor(look, device=device), torch.from_numpy(step.defining(look)).to(device))
+    watch = Watch(steady, torch.tensor(look, device=device), *others.beside(step.repository), torch.from_numpy(step.defining(look)).to(device), looked_at)
     planned = plan(student)
     ours = learn(model, planned, budget, sharpness, watch)
 
@@ -202,10 +205,9 @@ def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, wei
         (a[rows].float() - b[rows].float()).square().mean() / b[rows].float().square().mean() for a, b in zip(ours.outputs, taught.outputs, strict=True)
     ]).mean()  # fmt: skip
     loss, parts["align"] = loss + weights.align * align, align.detach()
-    rank, moves, find = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("rank", "moves", "find"))
-    loss = loss + weights.rank * rank + weights.moves * moves + weights.find * find
-    misses, caught = (torch.stack([getattr(c, name) for c in ours.chosen]).mean() for name in ("misses", "caught"))
-    parts |= {"rank": rank.detach(), "moves": moves.detach(), "find": find.detach(), "misses": misses, "caught": caught}
+    chosen = {name: torch.stack([c.losses[name] for c in ours.chosen if c.losses]).mean() for name in ("rank", "moves", "find", "caught")}
+    loss = loss + weights.rank * chosen["rank"] + weights.moves * chosen["moves"] + weights.find * chosen["find"]
+    parts |= {name: value.detach() for name, value in chosen.items()} | {"misses": torch.stack([c.misses for c in ours.chosen]).mean()}
     others.add(step.repository, ours.chosen, planned.window_ok[: 4 * (student.context // BLOCK) - 1])
     return loss, parts
 
@@ -277,8 +279,7 @@ def make_steps(source: Source) -> Iterator[Step]:
         packages[case.repository].update((f.path, f) for f in case.files)
     for number in itertools.count(source.first, source.stride):
         case = cases[number % len(cases)]
-        if number >= len(cases):  # the same files again, but other ones are written and other things asked
-            case = ask_again(case, number) or case
+        case = ask_again(case, source.seed * len(cases) + number) or case  # other files are written and other things asked each time
         case = widened(case, packages[case.repository], choices.choice(READ), choices)
         yield build_step(case, draw_layout(source.product, choices), encode, marks, source.live_tokens)
 
@@ -421,7 +422,8 @@ def main() -> None:
         waited = time.monotonic() - mark
         budget = draw_budget(rng)
         try:
-            loss, parts = step_loss(model, trainer.sharpness, step, budget, Weights(), own_rng, others, device)
+            looked_at = range(trainer.progress.step % LOOKED_AT, config.layers, LOOKED_AT)
+            loss, parts = step_loss(model, trainer.sharpness, step, budget, Weights(), own_rng, others, device, looked_at)
             loss.backward()
         except torch.OutOfMemoryError:
             if world > 1:

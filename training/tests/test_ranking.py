@@ -24,7 +24,7 @@ def read() -> tuple[Decoder, AlignedRow]:
 def test_reading_by_parts_is_the_dense_prefill() -> None:
     model, row = read()
     ids, positions, parts = tensors(row, "cpu")
-    whole, apart = (SparseContext(parts, CONFIG.group, use_flex=False) for _ in range(2))
+    whole, apart = (SparseContext(parts) for _ in range(2))
     with torch.inference_mode():
         model.hidden(ids, positions, whole.prefill())
         model.hidden(ids, positions, by_parts(apart))
@@ -36,7 +36,7 @@ def test_reading_by_parts_is_the_dense_prefill() -> None:
 def test_mass_is_a_share_and_all_blocks_catch_all_of_it() -> None:
     model, row = read()
     ids, positions, parts = tensors(row, "cpu")
-    context = SparseContext(parts, CONFIG.group, use_flex=False)
+    context = SparseContext(parts)
     tail = tail_row([Tail("where", draw(30, 20), draw(9, 21)), Tail("where", draw(12, 22), draw(5, 23))])
     rankings = {"key": key_norm, "value": value_norm, "chance": chance}
     with torch.inference_mode():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nosa_train import adapter, attention
+from nosa_train import adapter
 from nosa_train.cases import ContextCase
 from nosa_train.evaluate import Evaluator, readings, summarise, telling_lines
 from nosa_train.gguf_weights import ModelConfig
@@ -104,11 +104,11 @@ def test_bias_enters_the_logit_at_full_scale():
     torch.testing.assert_close(scores.grad, torch.ones(7, 2))  # not two: the low part carries no gradient
 
 
-def answer(model: Decoder, lengths: list[int], policy: str, budget: Budget, use_flex: bool) -> torch.Tensor:
+def answer(model: Decoder, lengths: list[int], policy: str, budget: Budget) -> torch.Tensor:
     context_parts, tail_parts = rows(lengths, [150, 70])
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(0, 256, (len(context_parts) + len(tail_parts),), generator=generator)
-    context = SparseContext(context_parts, model.config.group, use_flex)
+    context = SparseContext(context_parts)
     model.hidden(ids[: len(context_parts)], torch.arange(len(context_parts)) % 500, context.prefill())
     hidden = model.hidden(ids[len(context_parts) :], 600 + torch.arange(len(tail_parts)) % 150, context.tails(tail_parts, policy, budget))
     return hidden[tail_parts != PAD]
@@ -125,14 +125,6 @@ def adapted() -> Decoder:
         torch.nn.init.normal_(layer.eviction.delta, std=1.0)
         torch.nn.init.normal_(layer.eviction.A, std=1.0)
     return model
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize(("policy", "budget"), [("full", Budget()), ("nosa", Budget(8, 3, 2)), ("infllmv2", Budget(8, 3, 2))])
-def test_flex_agrees_with_the_reference(adapted, monkeypatch, policy, budget):
-    monkeypatch.setattr(attention, "_compiled_flex", attention.flex_attention)
-    lengths = [10, 300, 500, 70]
-    torch.testing.assert_close(answer(adapted, lengths, policy, budget, False), answer(adapted, lengths, policy, budget, True), atol=2e-4, rtol=1e-3)
 
 
 def test_gathered_attention_has_the_gradients_of_the_plain_one():
@@ -178,7 +170,7 @@ def test_reading_in_one_pass_is_what_it_is_in_two(adapted, policy, budget):
         adapter.set_enabled(adapted, is_adapted)
         scorer = None if is_adapted else lambda layer, k, v: k[..., 0]
         with torch.no_grad():
-            apart = SparseContext(row.parts[: row.context], CONFIG.group, False, scorer)
+            apart = SparseContext(row.parts[: row.context], scorer)
             apart.keep_chosen = True
             adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
             wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails, policy, budget))
@@ -194,7 +186,7 @@ def test_reading_in_one_pass_is_what_it_is_in_two(adapted, policy, budget):
 @pytest.mark.parametrize("budget", [Budget(10, 4, 17), Budget(8, 3, 17), Budget()])
 def test_context_and_tails_together_are_what_they_are_apart(adapted, budget):
     row = joint_row([10, 300, 500, 70, 900], [150, 70])
-    apart = SparseContext(row.parts[: row.context], CONFIG.group, False)
+    apart = SparseContext(row.parts[: row.context])
     apart.keep_chosen = True
     adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
     wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails, "nosa", budget))
@@ -211,7 +203,7 @@ def test_context_and_tails_together_are_what_they_are_apart(adapted, budget):
 def test_the_teacher_reads_one_sequence_without_the_adapter(adapted):
     row = joint_row([700], [150, 70])
     adapter.set_enabled(adapted, False)
-    apart = SparseContext(row.parts[: row.context], CONFIG.group, False)
+    apart = SparseContext(row.parts[: row.context])
     adapted.hidden(row.ids[: row.context], row.positions[: row.context], apart.prefill())
     wanted = adapted.hidden(row.ids[row.context :], row.positions[row.context :], apart.tails(row.tails))
     adapter.set_enabled(adapted, True)
@@ -223,9 +215,9 @@ def test_the_teacher_reads_one_sequence_without_the_adapter(adapted):
 @torch.inference_mode()
 def test_a_budget_that_holds_everything_is_full_attention_and_a_smaller_one_is_not(adapted):
     lengths = [10, 300, 500, 70]
-    full = answer(adapted, lengths, "full", Budget(), False)
-    torch.testing.assert_close(full, answer(adapted, lengths, "nosa", Budget(), False))
-    assert not torch.allclose(full, answer(adapted, lengths, "nosa", Budget(6, 3, 2), False), atol=1e-3)
+    full = answer(adapted, lengths, "full", Budget())
+    torch.testing.assert_close(full, answer(adapted, lengths, "nosa", Budget()))
+    assert not torch.allclose(full, answer(adapted, lengths, "nosa", Budget(6, 3, 2)), atol=1e-3)
 
 
 FILES = tuple(
@@ -267,11 +259,11 @@ def test_training_lowers_the_loss_and_the_file_round_trips(tmp_path):
     adapter.export(model, path, "ab" * 32, 4, 8, {"steps": "12"})
     again = Decoder(CONFIG, random_tensors(CONFIG, seed=5))
     assert adapter.load(again, path)["base_sha256"] == "ab" * 32
-    ours, theirs = answer(model, [10, 300, 200], "full", Budget(), False), answer(again, [10, 300, 200], "full", Budget(), False)
+    ours, theirs = answer(model, [10, 300, 200], "full", Budget()), answer(again, [10, 300, 200], "full", Budget())
     torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)  # updates are stored in bfloat16
     base = Decoder(CONFIG, random_tensors(CONFIG, seed=5))
     adapter.set_enabled(again, False)
-    torch.testing.assert_close(answer(again, [10, 300], "full", Budget(), False), answer(base, [10, 300], "full", Budget(), False))
+    torch.testing.assert_close(answer(again, [10, 300], "full", Budget()), answer(base, [10, 300], "full", Budget()))
 
 
 def test_evaluation_compares_every_reading_on_the_same_requests(adapted):
