@@ -41,6 +41,7 @@ const tests = {
   arm: () => onceFor("arm", addonInputs, compileForArm),
   cuda: () =>
     onceFor("cuda", [...cudaInputs, "bench/gpu", "native", "test/cuda", "test/kernels", "test/native"], compileForCuda),
+  training: () => onceFor("training", ["training/nosa_train", "training/tests", "training/pytest.ini"], trainingTests),
   addon: () => vitest("addon", 10, [prepareBundles]),
   project: () => vitest("project", 5, [prepareBundles, prepareVsix]),
   engine: () => vitest("engine", 15, [prepareBundles, prepareModels]),
@@ -238,6 +239,22 @@ async function compileForCuda() {
     if (code !== 0) counts.tail += tail;
   }
   return hasGpu ? counts : { ...counts, note: "there is no GPU to run it on" };
+}
+
+/** The trainer on tiny random models, where its Python environment was made (training/README.md): that is a gigabyte to fetch. */
+async function trainingTests() {
+  const python = process.env.NOSA_TRAINING_PYTHON ?? inRoot("training/.venv/bin/python");
+  if ((await versionOf(python, ["-c", "import pytest, torch; print(torch.__version__)"])) === undefined) {
+    return { passed: 0, failed: 0, skipped: 1, note: "there is no training/.venv" };
+  }
+  const { code, stdout, tail } = await run(python, ["-m", "pytest", "-q"], {
+    cwd: inRoot("training"),
+    log: "training",
+    allowFailure: true,
+  });
+  const count = (word) => Number(new RegExp(`(\\d+) ${word}`).exec(stdout)?.[1] ?? 0);
+  const failed = Math.max(count("failed") + count("error"), code === 0 ? 0 : 1);
+  return { passed: count("passed"), failed, skipped: count("skipped"), tail };
 }
 
 /** Does the work unless it passed before with the same inputs. A skip is not remembered. */
