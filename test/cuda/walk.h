@@ -95,9 +95,9 @@ struct Tolerance {
 
 /// Steps by what became of them.
 struct Verdicts {
-  explicit Verdicts(const Tolerance& of = {}) : tolerance(of) {}
+  explicit Verdicts(const Tolerance& of = {}) : bounds(of) {}
 
-  Tolerance tolerance;
+  Tolerance bounds;
   int steps = 0;
   int same = 0;
   int close = 0;  // Different, but no further apart than rounding.
@@ -108,24 +108,24 @@ struct Verdicts {
 
   /// Whether each token and each choice is one that rounding explains. REQUIRES: a walk of some steps.
   bool good() const {
-    const bool chosen_well = choices.n_invalid == 0 && std::ranges::all_of(choices.regrets, [&](double r) { return r <= tolerance.choice; });
+    const bool chosen_well = choices.n_invalid == 0 && std::ranges::all_of(choices.regrets, [&](double r) { return r <= bounds.choice; });
     return steps > 0 && wrong == 0 && chosen_well;
   }
 
   void print_choices() {
     if (choices.n_followed == 0 && choices.n_own == 0) return;
-    const auto n_beyond = std::ranges::count_if(choices.regrets, [&](double r) { return !(r <= tolerance.choice); });
+    const auto n_beyond = std::ranges::count_if(choices.regrets, [&](double r) { return !(r <= bounds.choice); });
     std::printf("  of %lld choices %zu other than the cores', worse by p50 %.2g p99 %.2g max %.2g of the scores, %td beyond rounding (%.2g); "
                 "%lld invalid, %lld not told\n",
                 static_cast<long long>(choices.n_followed), choices.regrets.size(), at(choices.regrets, 0.5), at(choices.regrets, 0.99),
-                at(choices.regrets, 1.0), n_beyond, tolerance.choice, static_cast<long long>(choices.n_invalid),
+                at(choices.regrets, 1.0), n_beyond, bounds.choice, static_cast<long long>(choices.n_invalid),
                 static_cast<long long>(choices.n_own));
     if (!told.empty()) std::printf("%s", told.c_str());
   }
 
   /// `margin` is how far apart the two best are where numbers are exact, `error` that of the best one's log-probability.
   void add(bool is_same, double margin, double error, const std::string& before) {
-    if (!is_same && margin > tolerance.margin && wrong < 8) {
+    if (!is_same && margin > bounds.margin && wrong < 8) {
       char line[160];
       std::snprintf(line, sizeof(line), "  step %d is wrong: margin %.3g, error %.3g; before it: ", steps, margin, error);
       told += line + before + "\n";
@@ -134,7 +134,7 @@ struct Verdicts {
     errors.push_back(error);
     if (is_same) {
       same += 1;
-    } else if (margin <= tolerance.margin) {
+    } else if (margin <= bounds.margin) {
       close += 1;
     } else {
       wrong += 1;
