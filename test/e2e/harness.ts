@@ -195,6 +195,13 @@ export class Editor {
     rmSync(this.home, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   }
 
+  /** The same folder in another window of this editor, with an extension host of its own. The caller closes it. */
+  async secondWindow(): Promise<Page> {
+    const second = await this.page.context().newPage();
+    await second.goto(this.page.url());
+    return second;
+  }
+
   /** Saves a picture of the whole window, numbered in the order of the story. */
   async shot(name: string): Promise<string> {
     this.#shots += 1;

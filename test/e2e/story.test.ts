@@ -5,7 +5,18 @@
  * The model is the quick one, so the words of an answer are not asserted; that they come, where they come from and what
  * ends up on disk is. Pictures of each step are kept in test-results/story/.
  */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Locator } from "playwright-core";
@@ -34,6 +45,9 @@ let editor: Editor;
 
 beforeAll(async () => {
   cpSync(inRoot("samples", sample), workspace, { recursive: true });
+  git("init", "--quiet", "--initial-branch", "main");
+  git("add", ".");
+  commitAdded("Begin");
   mkdirSync(engineHome, { mode: 0o700 });
   editor = await Editor.open({
     vsix: vsixFile,
@@ -178,6 +192,51 @@ describe.sequential("a newcomer's first half hour", () => {
       await editor.shot("accepted");
     });
 
+    test("who asks is told what a completion cost", async () => {
+      await editor.openFile("src/desk.ts");
+      await editor.page.keyboard.press("Control+End");
+      await editor.page.keyboard.type("\n/** Parcels that wait. */\nexport function waiting(", { delay: 30 });
+      const ghost = editor.ghostText();
+      await ghost.first().waitFor({ timeout: slowMs });
+      const said = editor.notification(
+        /(tokens attended to, \d+ blocks fetched from disk\. \d+ ms: .*waiting, .*reading, .*writing)|ready before it was asked for/,
+      );
+      await editor.command("Nosa: Show What the Last Completion Cost", shown(said));
+      await editor.shot("cost");
+      await editor.command("File: Revert File");
+    });
+
+    test("a second window knows what was read, through the same engine", async () => {
+      const [pid, alone] = [await enginePid(), (await engineStatus()).clients];
+      const second = await editor.secondWindow();
+      try {
+        const item = second.locator(".statusbar .statusbar-item", { hasText: /Nosa: .*[\d.]+k tokens/ });
+        await item.first().waitFor({ timeout: slowMs });
+        expect((await engineStatus()).clients).toBe(alone + 1);
+        expect(await enginePid()).toBe(pid);
+      } finally {
+        await second.close();
+      }
+      await expect.poll(async () => (await engineStatus()).clients, { timeout: slowMs }).toBe(alone);
+    });
+
+    test("a branch that is switched to is read by itself, and the way back costs nothing", async () => {
+      const files = async (): Promise<number> => (await engineStatus()).context?.files ?? 0;
+      const before = await files();
+      git("checkout", "--quiet", "-b", "later");
+      writeFileSync(
+        path.join(workspace, "src/late.ts"),
+        "/** Days after which a parcel is late. */\nexport const late = 9;\n",
+      );
+      git("add", "src/late.ts");
+      commitAdded("Say what is late");
+      await expect.poll(files, { timeout: slowMs }).toBe(before + 1);
+      git("checkout", "--quiet", "main");
+      await expect.poll(files, { timeout: slowMs }).toBe(before);
+      await expect.poll(async () => (await engineStatus()).activity.kind, { timeout: slowMs }).toBe("idle");
+      await read(/Nosa knows parcel-desk already/);
+    });
+
     test("after a restart of the engine everything read is still known", async () => {
       await restart();
       // fees.ts was changed above, so its segment may be read anew; the rest is not.
@@ -254,9 +313,17 @@ async function restart(): Promise<void> {
   await editor.command("Nosa: Restart Engine", another, { eachMs: 30_000 });
 }
 
+function git(...args: readonly string[]): void {
+  execFileSync("git", args, { cwd: workspace });
+}
+
+function commitAdded(message: string): void {
+  git("-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", message);
+}
+
 /** What the engine says of the sample, over a connection of the test's own. */
 async function engineStatus(): Promise<
-  Pick<EngineStatus, "activity" | "memory"> & { readonly context: ContextStatus | undefined }
+  Pick<EngineStatus, "activity" | "clients" | "memory"> & { readonly context: ContextStatus | undefined }
 > {
   const lock = await readLock(dataPaths(engineHome).lock);
   if (lock === undefined) throw new Error("No engine runs.");
@@ -264,8 +331,8 @@ async function engineStatus(): Promise<
   try {
     const settings = { ...defaultSettings, model, memoryGigabytes };
     await client.introduce({ protocolVersion, token: lock.token, client: "test", settings });
-    const { activity, contexts, memory } = await client.request("nosa/status", {});
-    return { context: contexts.find(({ root }) => root === workspace), activity, memory };
+    const { activity, clients, contexts, memory } = await client.request("nosa/status", {});
+    return { context: contexts.find(({ root }) => root === workspace), activity, clients, memory };
   } finally {
     client.dispose();
   }

@@ -134,6 +134,52 @@ describe.sequential("while code is written", () => {
     await editor.command("File: Revert File");
   });
 
+  test("an offer is taken word by word, and the rest of it at once", async () => {
+    await scene.read();
+    await editor.openFile("src/desk.ts");
+    const before = editor.readFile("src/desk.ts");
+    const typed = "\nfunction third(): string {\n  return";
+    await editor.page.keyboard.press("Control+End");
+    await editor.page.keyboard.type(typed, { delay: 30 });
+    // Blanks of the editor are no-break spaces.
+    const grey = async (): Promise<string> =>
+      (await editor.ghostText().allInnerTexts()).join("").replaceAll("\u00a0", " ").trim();
+    await expect.poll(grey).toBe("this.items.get(key) ?? fallback;");
+    // What a key takes is a word, with what stands before or behind it: the editor decides.
+    for (const word of ["this", "items"]) {
+      await until(
+        async () => /^\W*\w+/.test(await grey()) && !(await grey()).includes(word),
+        () => editor.page.keyboard.press("Control+ArrowRight"),
+      );
+    }
+    await editor.shot("word");
+    await editor.page.keyboard.press("Tab");
+    const whole = `${before}${typed} this.items.get(key) ?? fallback;`;
+    await until(
+      () => editor.readFile("src/desk.ts") === whole,
+      () => editor.page.keyboard.press("Control+S"),
+    );
+  });
+
+  test("three steps lead a newcomer, with pictures and with buttons that do what they say", async () => {
+    const steps = editor.page.locator(".gettingStartedContainer .step-title");
+    await editor.command("Welcome: Open Walkthrough...", shown(editor.page.locator(".quick-input-widget:visible")));
+    await until(shown(steps), async () => {
+      const list = editor.page.locator(".quick-input-widget:visible");
+      await list.locator("input.input").first().fill("Get started with Nosa", { timeout: tryMs });
+      await list.locator(".monaco-list-row", { hasText: "Get started with Nosa" }).first().click({ timeout: tryMs });
+    });
+    await expect
+      .poll(() => steps.allInnerTexts())
+      .toEqual(["Get a model", "Let it read the repository", "Ask, and type"]);
+    await editor.shot("walkthrough");
+    const ask = editor.page.locator(".gettingStartedContainer").getByRole("button", { name: "Ask Nosa" });
+    await editor.click(steps.nth(2), shown(ask));
+    await editor.shot("walkthrough-ask");
+    await editor.click(ask, () => isFocused("textarea"));
+    await editor.command("View: Close All Editors");
+  });
+
   test("the message of a commit is written into the box above the changes", async () => {
     await scene.read();
     const line = "// Asked to be committed.";
