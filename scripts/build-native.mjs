@@ -49,7 +49,7 @@ export async function buildNativeFor(target, onLine = () => undefined) {
   const hash = inputHash(target);
   if (!existsSync(addon) || !isDone(`native-${target}`, hash)) {
     markUndone(`native-${target}`);
-    await compile(out, [`--CDCMAKE_TOOLCHAIN_FILE=${inRoot(tools.toolchainFile)}`], onLine);
+    await compile(out, tools, onLine);
     markDone(`native-${target}`, hash);
   }
   assertMadeFor(target, addon);

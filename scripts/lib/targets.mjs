@@ -1,48 +1,50 @@
 // For which systems the extension is packaged, by VS Code's names for them, and with which tools.
 import { closeSync, openSync, readSync } from "node:fs";
+import { inRoot } from "./paths.mjs";
 import { versionOf } from "./run.mjs";
 import { Advice } from "./steps.mjs";
+import { zigOptions } from "./zig.mjs";
 
 /** This machine. */
 export const hostTarget = `${process.platform}-${process.arch}`;
 
-/** What else an x86-64 Linux compiles for: the CMake tool chain, its compiler, and Debian's package of that. */
+/** What else is compiled for from here: with Debian's cross compiler, or with zig (scripts/lib/zig.mjs). */
 const crossTools = {
   "linux-arm64": {
     toolchainFile: "native/cmake/aarch64.cmake",
     compiler: "aarch64-linux-gnu-g++",
     debian: "g++-aarch64-linux-gnu",
   },
+  "win32-x64": { zig: "x86_64-windows-gnu", system: "Windows", processor: "x86_64" },
+  "win32-arm64": { zig: "aarch64-windows-gnu", system: "Windows", processor: "aarch64" },
+  "darwin-x64": { zig: "x86_64-macos", system: "Darwin", processor: "x86_64" },
+  "darwin-arm64": { zig: "aarch64-macos", system: "Darwin", processor: "aarch64" },
+  "alpine-x64": { zig: "x86_64-linux-musl", system: "Linux", processor: "x86_64" },
+  "alpine-arm64": { zig: "aarch64-linux-musl", system: "Linux", processor: "aarch64" },
 };
-
-const posix =
-  "the engine's native part reads files and shares memory by POSIX calls, which Windows lacks: it was not ported yet";
-const mac = "there is no cross compiler for macOS, and nobody has tried it on a Mac yet";
-const musl = "no C++ cross compiler for musl is at hand, and it was not tried there";
 
 /** Why there is no package for the rest of VS Code's targets. */
 const notYet = {
-  "win32-x64": posix,
-  "win32-arm64": posix,
-  "darwin-x64": mac,
-  "darwin-arm64": mac,
-  "alpine-x64": musl,
-  "alpine-arm64": musl,
   "linux-armhf": "kernels are written for 64-bit processors",
   web: "a model needs a machine: the engine is a process beside the editor",
 };
 
-/** The tools for `target`, undefined for this machine itself; Advice says why there are none, or what to install. */
+/** What cmake-js is told to compile for `target`, undefined for this machine itself; Advice says why it cannot, or what to install. */
 export async function toolsFor(target) {
   if (target === hostTarget) return undefined;
-  const tools = hostTarget === "linux-x64" ? crossTools[target] : undefined;
+  const tools = crossTools[target];
   if (tools === undefined) throw new Advice(`There is no package for ${target}: ${whyNot(target)}.`);
+  if (tools.zig !== undefined) {
+    const { zig, system, processor } = tools;
+    return zigOptions({ target: zig, system, processor, toolchainFile: inRoot("native/cmake/zig.cmake") });
+  }
+  if (hostTarget !== "linux-x64") throw new Advice(`There is no package for ${target}: ${whyNot(target)}.`);
   if ((await versionOf(tools.compiler)) === undefined) {
     throw new Advice(
       `Packaging for ${target} needs ${tools.compiler}. Please install: sudo apt-get install ${tools.debian}`,
     );
   }
-  return tools;
+  return [`--CDCMAKE_TOOLCHAIN_FILE=${inRoot(tools.toolchainFile)}`];
 }
 
 function whyNot(target) {
@@ -53,17 +55,37 @@ function whyNot(target) {
 /** Every target of VS Code that this project has an answer for. */
 export const knownTargets = ["linux-x64", ...Object.keys(crossTools), ...Object.keys(notYet)];
 
-/** Of ELF files, by the name of the processor in a target. */
-const elfMachines = { x64: 62, arm64: 183 };
+/** Of a processor, as files for Linux, Windows and macOS name it. */
+const machines = {
+  x64: { elf: 62, pe: 0x8664, machO: 0x01000007 },
+  arm64: { elf: 183, pe: 0xaa64, machO: 0x0100000c },
+};
 
-/** Throws where a file for Linux is not a program for that system's processor: a mix-up would only show on the user's machine. */
+/** Which of a file's names of a processor counts on a system. */
+const formats = { linux: "elf", alpine: "elf", win32: "pe", darwin: "machO" };
+
+/** Throws where a file is not a program for that system and processor: a mix-up would only show on the user's machine. */
 export function assertMadeFor(target, file) {
   const [system, processor] = target.split("-");
-  if (system !== "linux") return;
-  const head = Buffer.alloc(20);
+  const format = formats[system];
+  if (machineIn(file, format) !== machines[processor]?.[format])
+    throw new Error(`${file} is no program for ${target}.`);
+}
+
+/** The processor that a file of such a format was made for; -1 where it has another format. */
+function machineIn(file, format) {
+  const head = Buffer.alloc(1024);
   const handle = openSync(file, "r");
   readSync(handle, head, 0, head.length, 0);
   closeSync(handle);
-  const machine = head.toString("latin1", 1, 4) === "ELF" ? head.readUInt16LE(18) : -1;
-  if (machine !== elfMachines[processor]) throw new Error(`${file} is no program for ${target}.`);
+  switch (format) {
+    case "elf":
+      return head.toString("latin1", 1, 4) === "ELF" ? head.readUInt16LE(18) : -1;
+    case "pe": {
+      const at = Math.min(head.readUInt32LE(0x3c), head.length - 6);
+      return head.toString("latin1", at, at + 4) === "PE\0\0" ? head.readUInt16LE(at + 4) : -1;
+    }
+    default:
+      return head.readUInt32LE(0) === 0xfeedfacf ? head.readUInt32LE(4) : -1;
+  }
 }

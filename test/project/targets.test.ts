@@ -35,10 +35,10 @@ describe("a package for another system", () => {
   });
 
   test("is refused at once, in a sentence, where it cannot be built", async () => {
-    for (const target of ["win32-x64", "darwin-arm64", "web", "amiga-68k"])
+    for (const target of ["linux-armhf", "web", "amiga-68k"])
       await expect(toolsFor(target)).rejects.toThrow(new RegExp(`There is no package for ${target}: \\w.+\\.$`));
-    const words = [inRoot("scripts/package.mjs"), "--target", "win32-x64"];
-    const { code, stdout } = await run(process.execPath, words, { allowFailure: true, log: "package-win32" });
+    const words = [inRoot("scripts/package.mjs"), "--target", "linux-armhf"];
+    const { code, stdout } = await run(process.execPath, words, { allowFailure: true, log: "package-armhf" });
     expect([code, stdout]).toEqual([1, expect.not.stringContaining(".vsix")]);
   });
 
@@ -58,5 +58,30 @@ describe("a package for another system", () => {
       `is no program for ${other}`,
     );
     expect(() => assertMadeFor(hostTarget, inRoot("dist/nosa.node"))).not.toThrow();
+  });
+
+  test("tells programs for Windows and macOS by what they begin with", () => {
+    const windows = Buffer.alloc(512);
+    windows.write("MZ", "latin1");
+    windows.writeUInt32LE(0x80, 0x3c);
+    windows.write("PE\0\0", 0x80, "latin1");
+    windows.writeUInt16LE(0xaa64, 0x84);
+    const mac = Buffer.alloc(64);
+    mac.writeUInt32LE(0xfeedfacf, 0);
+    mac.writeUInt32LE(0x01000007, 4);
+    const written = (name: string, bytes: Buffer): string => {
+      writeFileSync(path.join(scratch, name), bytes);
+      return path.join(scratch, name);
+    };
+    const fits = { "win32-arm64": written("windows.node", windows), "darwin-x64": written("mac.node", mac) };
+    for (const target of ["win32-x64", "win32-arm64", "darwin-x64", "darwin-arm64", "alpine-x64", "linux-x64"]) {
+      for (const [made, file] of Object.entries(fits)) {
+        const check = (): void => assertMadeFor(target, file);
+        if (target === made) expect(check).not.toThrow();
+        else expect(check).toThrow(`is no program for ${target}`);
+      }
+    }
+    // A file that ends before it says what it is.
+    expect(() => assertMadeFor("win32-x64", written("short.node", Buffer.from("MZ")))).toThrow("is no program");
   });
 });
