@@ -125,11 +125,14 @@ function finish(answered: Answered, stream: ChatResponseStream): EditorChatResul
 }
 
 function offerCode(answer: string, hint: ApplyHint, stream: ChatResponseStream): void {
-  for (const offer of offersOf(answer, hint).slice(0, applyButtonsMax)) {
+  const offers = offersOf(answer, hint).slice(0, applyButtonsMax);
+  for (const [index, offer] of offers.entries()) {
     const place = offer.path === "" ? Uri.parse(offer.about === "" ? "file:" : offer.about).path : offer.path;
     const name = place.split("/").at(-1) ?? "";
     const title = name === "" ? l10n.t("Preview in the open file") : l10n.t("Preview in {0}", name);
-    stream.button({ title, command: "nosa.previewCode", arguments: [offer] });
+    // Several buttons below one answer would read the same.
+    const numbered = offers.length === 1 ? title : l10n.t("{0} ({1} of {2})", title, index + 1, offers.length);
+    stream.button({ title: numbered, command: "nosa.previewCode", arguments: [offer] });
   }
 }
 

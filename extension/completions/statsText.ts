@@ -7,7 +7,7 @@ export function statsText(stats: CompletionStats, totalMs: number): string {
   if (stats.cached) return l10n.t("It was ready before it was asked for, and shown after {0} ms.", total);
   const { queue, prefill, decode } = stats.millis;
   const seen = l10n.t(
-    "{0} tokens written, with {1} around the cursor, {2} of them new, and {3} of the repository to attend to",
+    "Tokens written: {0}; around the cursor: {1}, {2} of them new; of the repository to attend to: {3}",
     stats.tokens,
     stats.promptTokens,
     stats.promptTokensRead,
@@ -15,5 +15,6 @@ export function statsText(stats: CompletionStats, totalMs: number): string {
   );
   const looked = l10n.t("{0} tokens attended to, {1} blocks fetched from disk", stats.attendedTokens, stats.blocksRead);
   const times = l10n.t("{0} ms: {1} waiting, {2} reading, {3} writing", total, queue, prefill, decode);
-  return `${seen}. ${looked}. ${times}.`;
+  // One line of it is seen first.
+  return `${times}. ${looked}. ${seen}.`;
 }

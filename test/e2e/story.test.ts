@@ -199,7 +199,7 @@ describe.sequential("a newcomer's first half hour", () => {
       const ghost = editor.ghostText();
       await ghost.first().waitFor({ timeout: slowMs });
       const said = editor.notification(
-        /(tokens attended to, \d+ blocks fetched from disk\. \d+ ms: .*waiting, .*reading, .*writing)|ready before it was asked for/,
+        /(\d+ ms: .*waiting, .*reading, .*writing\. \d+ tokens attended to, \d+ blocks fetched)|ready before it was asked for/,
       );
       await editor.command("Nosa: Show What the Last Completion Cost", shown(said));
       await editor.shot("cost");

@@ -42,7 +42,7 @@ describe("what a completion cost", () => {
       millis: { queue: 1, prefill: 220, decode: 240 },
     };
     const text = statsText(stats, 470.4);
-    const parts = ["12 tokens", "310", "45 of them new", "9000", "4096 tokens attended", "77 blocks fetched"];
+    const parts = ["written: 12", "310", "45 of them new", "9000", "4096 tokens attended", "77 blocks fetched"];
     for (const part of [...parts, "470 ms", "1 waiting", "220 reading", "240 writing"]) {
       expect(text).toContain(part);
     }
