@@ -36,4 +36,4 @@ async function load() {
   return import(pathToFileURL(outfile).href);
 }
 
-export const { Editor, gone, until } = await load();
+export const { Editor, gone, shown, until } = await load();
