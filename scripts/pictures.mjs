@@ -35,7 +35,7 @@ const editor = await Editor.open({
   vsix,
   workspace,
   story: "pictures",
-  settings: { "nosa.model": model },
+  settings: { "nosa.model": model, "workbench.colorTheme": "Default Dark Modern" },
   env: { NOSA_HOME: path.join(scratch, "engine"), NOSA_MODELS_HOME: modelsFolder(), NOSA_IDLE_EXIT_MS: "2000" },
 });
 const { page } = editor;
@@ -75,7 +75,7 @@ async function widen() {
   if (sash === null) throw new Error("There is no edge to drag.");
   await page.mouse.move(sash.x + 2, 400);
   await page.mouse.down();
-  await page.mouse.move(sash.x + 90, 400, { steps: 5 });
+  await page.mouse.move(sash.x + 130, 400, { steps: 5 });
   await page.mouse.up();
 }
 
