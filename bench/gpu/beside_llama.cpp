@@ -48,10 +48,10 @@ std::string quoted(const std::string& text) {
   return out + "'";
 }
 
-/// Runs llama-bench with `options` added; adds the tokens a second of each task that it reports. Eight threads, for the GPU
-/// leaves next to nothing to the cores, and more of them wait for one another.
+/// Runs llama-bench with `options` added; adds the tokens a second of each task that it reports. One thread: the GPU leaves
+/// next to nothing to the cores, and more of them wait for one another (a token takes 5 % longer with eight).
 void run_llama(const Settings& settings, const std::string& options, std::map<std::string, double>& best) {
-  const std::string command = quoted(settings.llama_bench) + " -m " + quoted(settings.model) + " -ngl 99 -fa 1 -t 8 -r 3 -o jsonl " + options + " 2>\"${TMPDIR:-/tmp}/llama-bench.log\"";
+  const std::string command = quoted(settings.llama_bench) + " -m " + quoted(settings.model) + " -ngl 99 -fa 1 -t 1 -r 3 -o jsonl " + options + " 2>\"${TMPDIR:-/tmp}/llama-bench.log\"";
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) fail("llama-bench does not start");
   std::string line;
