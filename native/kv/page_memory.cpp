@@ -23,7 +23,12 @@ void give_back_pages(void* data, size_t) { VirtualFree(data, 0, MEM_RELEASE); }
 void* take_pages(size_t n_bytes) {
   void* data =
       mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return data == MAP_FAILED ? nullptr : data;
+  if (data == MAP_FAILED) return nullptr;
+#ifdef MADV_DONTFORK
+  // Programs that this process starts, such as git, need none of it: to copy its tables for each would hold everybody up.
+  madvise(data, n_bytes, MADV_DONTFORK);
+#endif
+  return data;
 }
 void give_back_pages(void* data, size_t n_bytes) { munmap(data, n_bytes); }
 #endif

@@ -5,6 +5,8 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "kv/disk_tier.h"
 #include "kv/host_tier.h"
@@ -28,6 +30,32 @@ INSTANTIATE_TEST_SUITE_P(
         TierFactory([] { return std::make_unique<HostTier>(kContractExtent, kContractExtent * kContractSlots); }),
         TierFactory([] { return std::make_unique<DiskTier>(disk_options()); }),
         TierFactory([] { return std::make_unique<DiskTier>(disk_options(0)); })));
+
+#ifdef __linux__
+/// What Linux says of the mapping that holds `address`, such as "rd wr mr"; empty where it says nothing.
+std::string mapping_flags(const std::byte* address) {
+  std::ifstream smaps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    uintptr_t begin = 0, end = 0;
+    char dash = 0;
+    std::istringstream words(line);
+    if (words >> std::hex >> begin >> dash >> end && dash == '-') {
+      inside = begin <= uintptr_t(address) && uintptr_t(address) < end;
+    } else if (inside && line.starts_with("VmFlags:")) {
+      return line.substr(8);
+    }
+  }
+  return "";
+}
+
+TEST(PageMemory, IsNotCopiedIntoProgramsThatAreStarted) {
+  const PageMemory pages = PageMemory::map(size_t(1) << 20).value();
+  const std::string flags = mapping_flags(pages.data());
+  if (flags.empty()) GTEST_SKIP() << "this system does not tell";
+  EXPECT_NE(flags.find(" dc"), std::string::npos) << flags;
+}
+#endif
 
 /// A file of random extents and their checksums.
 struct Saved {
