@@ -98,7 +98,8 @@ bool BlockSelector::chooses(int own_idx) const {
 
 void BlockSelector::truncate(int n_blocks) {
   for (size_t i = 0; i < rankings_.size(); ++i) {
-    if (rankings_[i].n_own <= n_blocks) continue;
+    // The last window of the block before ends in the first that changes.
+    if (rankings_[i].n_own < n_blocks || rankings_[i].n_own == 0) continue;
     rankings_[i].order.clear();
     rankings_[i].n_own = 0;
     ranked_[i] = false;
@@ -265,8 +266,6 @@ void BlockSelector::follow_others(const SelectionInput& input, int own_idx, int 
 // must be the query's, and of the others the query has the best.
 double BlockSelector::regret(const SelectionInput& input, std::span<const int32_t> chosen) const {
   constexpr double none = -std::numeric_limits<double>::infinity();
-  // Exponents run out below it, at other places in other networks: then blocks are chosen by their number.
-  constexpr double least_score = 1e-30;
   struct Candidate {
     double query;     // The logarithm of the score, so that a difference is a share.
     double eviction;  // None where the order does not reach.
@@ -289,7 +288,7 @@ double BlockSelector::regret(const SelectionInput& input, std::span<const int32_
       continue;
     }
     const float score = input.scores[size_t(b)];
-    candidates.push_back({score >= 0.0f ? std::log(std::max(double(score), least_score)) : none, eviction[size_t(b)], taken});
+    candidates.push_back({score > 0.0f ? std::log(double(score)) : none, eviction[size_t(b)], taken});
     n_taken += taken ? 1 : 0;
   }
   const bool by_eviction = options_.policy == Policy::kNosa;

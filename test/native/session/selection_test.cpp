@@ -82,6 +82,22 @@ TEST_F(SelectionTest, PrefillEqualsStepByStepDecodeToTheBit) {
   }
 }
 
+TEST_F(SelectionTest, AnEditRightBehindRankedBlocksRanksTheLastOfThemAnew) {
+  const auto session = open(2);
+  for (int trial = 0; trial < 8; ++trial) {
+    // The last query has blocks 11 to 13 in its window, so 0 to 10 are ranked; the last window of 10 ends in 11.
+    std::vector<uint32_t> tokens = tiny.random_tokens(14 * kBlockTokens, random);
+    Sequence& edited = prefilled(*session, tokens, options_of(Policy::kNosa));
+    tokens.resize(size_t(11 * kBlockTokens) + size_t(random.between(1, 15)));
+    const std::vector<uint32_t> more = tiny.random_tokens(6 * kBlockTokens, random);
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    ASSERT_TRUE(edited.set_tokens(tokens).ok());
+    ASSERT_TRUE(edited.prefill(1 << 20, {}).value().done);
+    Sequence& fresh = prefilled(*session, tokens, options_of(Policy::kNosa));
+    EXPECT_TRUE(same_bits(forced_steps(edited, {7})[0], forced_steps(fresh, {7})[0]));
+  }
+}
+
 TEST_F(SelectionTest, EveryBlockSelectedIsDense) {
   const std::vector<uint32_t> tokens = tiny.random_tokens(700, random);
   const auto session = open();
