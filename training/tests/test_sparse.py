@@ -19,7 +19,7 @@ from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
 from nosa_train.gathered import over_chosen
 from nosa_train.joint import JointRow, Watch, learn, plan, read, teach
-from nosa_train.train import Others, Weights, build_step, step_loss
+from nosa_train.train import Others, Trainer, Weights, build_step, step_loss
 
 CONFIG = ModelConfig(layers=2, hidden=48, heads=6, kv_heads=2, head_dim=8, ffn=64, vocab=256, rope_theta=10000.0, norm_eps=1e-6, context=4096)
 
@@ -264,6 +264,31 @@ def test_training_lowers_the_loss_and_the_file_round_trips(tmp_path):
     base = Decoder(CONFIG, random_tensors(CONFIG, seed=5))
     adapter.set_enabled(again, False)
     torch.testing.assert_close(answer(again, [10, 300], "full", Budget()), answer(base, [10, 300], "full", Budget()))
+
+
+def test_a_trainer_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(tmp_path):
+    def trainer(state) -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(Decoder(CONFIG, random_tensors(CONFIG, seed=5)), 2, 4, 1e-2, 1e-2, tmp_path / state, None)
+
+    def update(made: Trainer, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        sum((p * torch.randn(p.shape, generator=generator)).sum() for p in made.parameters).backward()
+        made.update(0.5, {"loss": torch.tensor(1.0)})
+        made.progress.step += 1
+
+    whole, stopped = trainer("whole"), trainer("stopped")
+    update(whole, 0)
+    update(stopped, 0)
+    stopped.save()
+    gone_on = trainer("stopped")
+    assert gone_on.progress.step == 1
+    for each in (whole, gone_on):
+        update(each, 1)
+    for ours, theirs in zip(gone_on.parameters, whole.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+    fresh = trainer("other")
+    assert any(not torch.equal(a, b) for a, b in zip(fresh.parameters, whole.parameters, strict=True))
 
 
 def test_evaluation_compares_every_reading_on_the_same_requests(adapted):
