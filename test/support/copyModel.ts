@@ -376,7 +376,13 @@ class CopySequence implements NativeSequence {
     const interrupted = done < Math.min(tokensMax, this.#tokens.length - this.#computed);
     this.#computed += done;
     this.#model.workshop.tokensComputed += done;
-    return { computed: this.#computed, done: this.#computed === this.#tokens.length, interrupted, blocksRead: 0, blocksFetched: 0 };
+    return {
+      computed: this.#computed,
+      done: this.#computed === this.#tokens.length,
+      interrupted,
+      blocksRead: 0,
+      blocksFetched: 0,
+    };
   }
 
   /** All blocks, those of the attended sequences before the own ones, and which of them the queries see now. */
