@@ -185,7 +185,9 @@ describe.sequential("while code is written", () => {
     const line = "// Asked to be committed.";
     writeFileSync(path.join(workspace, changed), `${editor.readFile(changed)}${line}\n`);
     const box = editor.page.locator(".scm-view .scm-editor .view-lines");
-    await editor.click(editor.page.locator('.activitybar a[aria-label^="Source Control"]'), shown(box));
+    // Its badge with the number of changes lies over the icon.
+    const icon = editor.page.locator('a[aria-label^="Source Control"]');
+    await editor.click(editor.page.locator(".activitybar .action-item", { has: icon }), shown(box));
     await editor.page.locator(".scm-view .monaco-list-row", { hasText: "config.ts" }).first().waitFor();
     const write = editor.page.getByRole("button", { name: "Write Commit Message" });
     const message = box.filter({ hasText: words("Ask for a review of the settings") });
