@@ -17,7 +17,7 @@ import { filesOf, freshFolder, repository } from "./cache/repositories.mjs";
 import { stretches } from "./editor/trace.mjs";
 import { typeInto } from "./engine/typist.mjs";
 import { corpusSources } from "./lib/corpus.mjs";
-import { median, percentile } from "./lib/figures.mjs";
+import { mean, median, percentile } from "./lib/figures.mjs";
 import { product, startEngine } from "./lib/product.mjs";
 import { definitions, question as questionOf } from "./lookups/definitions.mjs";
 
@@ -156,6 +156,8 @@ function reportTyping(figures, samples, { isGpu }) {
   const offered = samples.filter(({ stats }) => stats !== undefined);
   const misses = offered.filter(({ stats }) => !stats.cached);
   const hits = offered.filter(({ stats }) => stats.cached);
+  // Asked for, computed and thrown away, or not worth asking.
+  const empty = samples.filter(({ stats }) => stats === undefined);
   const add = (name, group, share, goal = null) => {
     if (group.length === 0) return;
     const label = `ghost text, ${name} (${group.length}), p${100 * share}`;
@@ -173,17 +175,8 @@ function reportTyping(figures, samples, { isGpu }) {
   add("written by the model", misses, 0.95, goals.missP95);
   add("there already", hits, 0.5);
   add("there already", hits, 0.95);
-  // Nothing was offered for some: asked for, computed and thrown away, or not worth asking.
-  add(
-    "nothing offered",
-    samples.filter(({ stats }) => stats === undefined),
-    0.5,
-  );
-  add(
-    "nothing offered",
-    samples.filter(({ stats }) => stats === undefined),
-    0.95,
-  );
+  add("nothing offered", empty, 0.5);
+  add("nothing offered", empty, 0.95);
   add("all", samples, 0.5);
   add("all", samples, 0.95);
   if (misses.length === 0) return;
@@ -214,8 +207,4 @@ function reportFetched(figures, where, usages) {
   figures.add(`${where}: blocks read from disk, mean`, mean(usages.map(({ blocksRead }) => blocksRead)), "blocks");
   const fetched = usages.map(({ blocksFetched = 0 }) => blocksFetched);
   figures.add(`${where}: blocks fetched from host memory by the GPU, mean`, mean(fetched), "blocks");
-}
-
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

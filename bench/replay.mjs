@@ -22,7 +22,7 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { openContext, openModel } from "./lib/context.mjs";
-import { bootstrap, median } from "./lib/figures.mjs";
+import { bootstrap, mean, median } from "./lib/figures.mjs";
 import { modelFile } from "./lib/product.mjs";
 import { parseShard } from "./lib/options.mjs";
 import { similarity } from "./lib/similarity.mjs";
@@ -213,8 +213,4 @@ function report(figures, changes, only) {
       figures.add(`${what}: lower end of that interval`, low, "points", { goal: 0 });
     }
   }
-}
-
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

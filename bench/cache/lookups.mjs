@@ -9,7 +9,7 @@
 //   --questions N   for each method at each size (200), but for these:
 //   --infllmv2 N    (80)   --full N   (60)   --full-128k N   (24)   --snippets N   (6)
 //   --shard I/N     this process's share of the questions, from 0 on (0/1)
-import { bootstrap } from "../lib/figures.mjs";
+import { bootstrap, mean } from "../lib/figures.mjs";
 import { openContext, openModel, selections } from "../lib/context.mjs";
 import { parseShard } from "../lib/options.mjs";
 import { modelFile } from "../lib/product.mjs";
@@ -169,7 +169,7 @@ function report(figures, where, answers) {
     const exact = (100 * own.filter((each) => each.exact).length) / own.length;
     const goal = method === "full" ? goalOfFull : null;
     figures.add(`${where}: look-ups, ${method}, generated answer right (${own.length})`, exact, "%", { goal });
-    figures.add(`${where}: look-ups, ${method}, right answer forced`, meanOf(own.map(({ nll }) => nll)), "nats/token");
+    figures.add(`${where}: look-ups, ${method}, right answer forced`, mean(own.map(({ nll }) => nll)), "nats/token");
   }
   for (const method of Object.keys(answers).filter((each) => each !== "nosa")) {
     const pairs = pairsOf(answers.nosa ?? [], answers[method]);
@@ -199,8 +199,4 @@ function orderOf(method) {
 
 function interval({ low, high }) {
   return `[${low.toFixed(2)}, ${high.toFixed(2)}]`;
-}
-
-function meanOf(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

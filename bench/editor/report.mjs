@@ -1,5 +1,5 @@
 // Samples of typing → figures. Times on the screen run from the moment a key went down to the frame that drew the ghost text; stages are the engine's own.
-import { median, percentile } from "../lib/figures.mjs";
+import { mean, median, percentile } from "../lib/figures.mjs";
 import { isOther } from "./typing.mjs";
 
 /** Of an edit that got no answer at all, in milliseconds: it counts as slow, not as nothing. */
@@ -135,8 +135,4 @@ export function reportHost(figures, host) {
 
 function times(samples) {
   return samples.map(({ ms }) => ms);
-}
-
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

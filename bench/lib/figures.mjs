@@ -58,9 +58,12 @@ export function percentile(values, share) {
   return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)];
 }
 
+export function mean(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** `{mean, low, high}`: mean of paired differences and its 95 % bootstrap interval, the same for the same differences. */
 export function bootstrap(differences, rounds = 4000) {
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   let state = 0x9e3779b9;
   const draw = () => {
     // xorshift32: any fixed sequence does.

@@ -4,13 +4,10 @@
 
 #include "core/check.h"
 #include "cuda/cuda_status.h"
+#include "kv/selection.h"
 
 namespace nosa::cuda {
 namespace {
-
-int windows_in(int n_tokens) {
-  return n_tokens < kWindowTokens ? 0 : (n_tokens - kWindowTokens) / kWindowStride + 1;
-}
 
 BlockInfo info_of(int n_tokens, int block) {
   BlockInfo info = {};

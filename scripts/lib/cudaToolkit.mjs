@@ -1,7 +1,8 @@
 // The CUDA compiler: the machine's own where there is one, else NVIDIA's Python packages, which ship it whole.
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import path from "node:path";
 import { userCache } from "./paths.mjs";
+import { makeEnvironment } from "./pythonEnvironment.mjs";
 import { run, versionOf } from "./run.mjs";
 
 /** The oldest release that knows every target we ship (sm_120). */
@@ -74,12 +75,7 @@ async function fetchToolkit() {
     return "there is no nvcc, and no Python to fetch it with";
   }
   const folder = environment();
-  mkdirSync(path.dirname(folder), { recursive: true });
-  const made = await run("python3", ["-m", "venv", folder], { allowFailure: true, log: "cuda-venv" });
-  const pip = path.join(folder, "bin", "pip");
-  const got =
-    made.code === 0 &&
-    (await run(pip, ["install", "--no-deps", ...packages], { allowFailure: true, log: "cuda-pip" })).code === 0;
+  const got = await makeEnvironment(folder, ["--no-deps", ...packages], "cuda");
   const nvcc = fetchedNvcc();
   if (!got || nvcc === undefined) {
     rmSync(folder, { recursive: true, force: true });

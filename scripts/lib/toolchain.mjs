@@ -1,9 +1,10 @@
 // The C++ tool chain: a compiler that knows C++20, CMake and make or ninja; and Python's pip for the package route of models.
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { installDebian, mayInstall } from "./debian.mjs";
 import { userCache } from "./paths.mjs";
+import { makeEnvironment, programsOf } from "./pythonEnvironment.mjs";
 import { run, versionOf } from "./run.mjs";
 import { Advice } from "./steps.mjs";
 
@@ -75,17 +76,9 @@ async function installCMake() {
     if (await cmakeWorks()) return;
   }
   const environment = userCache("cmake");
-  const bin = path.join(environment, process.platform === "win32" ? "Scripts" : "bin");
-  if (!existsSync(path.join(bin, "cmake"))) {
-    mkdirSync(path.dirname(environment), { recursive: true });
-    const made = await run("python3", ["-m", "venv", environment], { allowFailure: true, log: "cmake-venv" });
-    const got =
-      made.code === 0 &&
-      (await run(path.join(bin, "pip"), ["install", "cmake"], { allowFailure: true, log: "cmake-pip" })).code === 0;
-    if (!got) {
-      rmSync(environment, { recursive: true, force: true });
-      throw new Advice(`${need} Please install it, for instance with: sudo apt-get install cmake`);
-    }
+  const bin = programsOf(environment);
+  if (!existsSync(path.join(bin, "cmake")) && !(await makeEnvironment(environment, ["cmake"], "cmake"))) {
+    throw new Advice(`${need} Please install it, for instance with: sudo apt-get install cmake`);
   }
   process.env.PATH = `${bin}${path.delimiter}${process.env.PATH}`;
   if (!(await cmakeWorks())) throw new Advice(`${need} The one in ${bin} does not run here; please install CMake.`);

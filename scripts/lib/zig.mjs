@@ -1,8 +1,9 @@
 // zig, as the Python package ziglang: a C++ compiler that brings the libraries of other systems with it, and so compiles for
 // them from here. It comes once per user, where Python is there.
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { userCache } from "./paths.mjs";
+import { makeEnvironment, programsOf } from "./pythonEnvironment.mjs";
 import { run } from "./run.mjs";
 import { Advice } from "./steps.mjs";
 
@@ -12,16 +13,16 @@ const version = "0.17.1";
 const environment = userCache(`zig-${version}`);
 
 /** The programs CMake asks for, as zig has them. */
-const programs = { "c++": "c++", ar: "ar", ranlib: "ranlib", rc: "rc" };
+const programs = ["c++", "ar", "ranlib", "rc"];
 
 /** What CMake needs to compile for one of zig's targets: arguments for cmake-js. Throws Advice where zig cannot be had. */
 export async function zigOptions({ target, system, processor, toolchainFile }) {
   const zig = await ensureZig(target);
   const tools = userCache(`zig-${version}`, "tools", target);
   mkdirSync(tools, { recursive: true });
-  for (const [name, command] of Object.entries(programs)) {
-    const file = path.join(tools, name);
-    const words = command === "c++" ? `${command} -target ${target}` : command;
+  for (const program of programs) {
+    const file = path.join(tools, program);
+    const words = program === "c++" ? `${program} -target ${target}` : program;
     writeFileSync(file, `#!/bin/sh\nexec '${zig}' ${words} "$@"\n`);
     chmodSync(file, 0o755);
   }
@@ -37,16 +38,9 @@ export async function zigOptions({ target, system, processor, toolchainFile }) {
 async function ensureZig(target) {
   const need = `Compiling for ${target} needs zig ${version}, which comes with the Python package ziglang.`;
   if (process.platform === "win32") throw new Advice(`${need} That was not tried on Windows.`);
-  const python = path.join(environment, "bin/python");
-  if (!existsSync(python)) {
-    mkdirSync(path.dirname(environment), { recursive: true });
-    const made = await run("python3", ["-m", "venv", environment], { allowFailure: true, log: "zig-venv" });
-    const install = ["-m", "pip", "install", `ziglang==${version}`];
-    const got = made.code === 0 && (await run(python, install, { allowFailure: true, log: "zig-pip" })).code === 0;
-    if (!got) {
-      rmSync(environment, { recursive: true, force: true });
-      throw new Advice(`${need} It could not be fetched; is there a Python 3 with venv and pip?`);
-    }
+  const python = path.join(programsOf(environment), "python");
+  if (!existsSync(python) && !(await makeEnvironment(environment, [`ziglang==${version}`], "zig"))) {
+    throw new Advice(`${need} It could not be fetched; is there a Python 3 with venv and pip?`);
   }
   const where = "import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), 'zig'))";
   return (await run(python, ["-c", where], { log: "zig" })).stdout.trim();
