@@ -422,9 +422,8 @@ template <int kHeadDim, bool kFetches>
 cudaError_t launch_attend(const AttendBlocksParams& p, cudaStream_t stream) {
   const auto kernel = attend_blocks_kernel<kHeadDim, kFetches>;
   constexpr size_t shared_bytes = sizeof(WarpSums<kHeadDim>);
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-  if (allowed != cudaSuccess) return allowed;
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, shared_bytes); error != cudaSuccess) return error;
   const int n_tiles = (p.n_heads / p.n_kv_heads + kTileHeads - 1) / kTileHeads;
   const int n_rows = p.rows.n_seqs * p.rows.n_queries;
   int n_parts = 0;

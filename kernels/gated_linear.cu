@@ -72,11 +72,9 @@ template <typename C, RowSource kSource>
 cudaError_t start(const GatedLinearParams& p, int n_splits, cudaStream_t stream) {
   const int n_warps = kTiles * n_splits;
   const auto kernel = gated_linear_kernel<C, kSource>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     int(kTiles * kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max()));
-      error != cudaSuccess) {
-    return error;
-  }
+  constexpr size_t kBytesMax = kTiles * kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max();
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, kBytesMax); error != cudaSuccess) return error;
   return launch(kernel, p.gate.rows / kBlockRows, 32 * n_warps, size_t(n_warps) * C::kRingBytes + Input<C, kSource>::shared_bytes(p.x.cols), stream, p, n_splits);
 }
 

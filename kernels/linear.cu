@@ -69,11 +69,9 @@ cudaError_t start(const Work& work, cudaStream_t stream) {
   const int n_tiles = work.first_tile[kLinearTargetsMax];
   const int n_warps = work.tiles_per_block * work.n_splits;
   const auto kernel = linear_kernel<C, kSource>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                     int(kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max()));
-      error != cudaSuccess) {
-    return error;
-  }
+  constexpr size_t kBytesMax = kSplitsMax * C::kRingBytes + Input<C, kSource>::shared_bytes_max();
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, kBytesMax); error != cudaSuccess) return error;
   const dim3 grid((n_tiles + work.tiles_per_block - 1) / work.tiles_per_block);
   const size_t shared_bytes = size_t(n_warps) * C::kRingBytes + Input<C, kSource>::shared_bytes(work.x.cols);
   return launch(kernel, grid, 32 * n_warps, shared_bytes, stream, work);

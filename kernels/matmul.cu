@@ -252,10 +252,8 @@ template <DType kType, int kTokens, bool kGated>
 cudaError_t start(const Work& work, int n_blocks, cudaStream_t stream) {
   using P = Plan<kType, kTokens>;
   const auto kernel = kGated ? gated_matmul_kernel<kType, kTokens> : matmul_kernel<kType, kTokens>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kBytes);
-      error != cudaSuccess) {
-    return error;
-  }
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, P::kBytes); error != cudaSuccess) return error;
   const dim3 grid((work.x.n_rows + kTokens - 1) / kTokens, n_blocks);
   return launch(kernel, grid, kThreads, P::kBytes, stream, work);
 }

@@ -398,10 +398,8 @@ cudaError_t start(const Work& w, cudaStream_t stream) {
   constexpr int kBiases = kStages * kBlockTokens * int(sizeof(float));
   constexpr int kBytesMax = kTiles + kBiases + kBlocksMax / 8;
   const auto kernel = prefill_attention_kernel<kHeadDim>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytesMax);
-      error != cudaSuccess) {
-    return error;
-  }
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, kBytesMax); error != cudaSuccess) return error;
   const int n_rows = w.n_tokens * (w.p.n_heads / w.p.n_kv_heads);
   const size_t union_bytes = w.p.chosen != nullptr ? size_t(w.n_blocks + 31) / 32 * 4 : 0;
   const dim3 grid((n_rows + kRows - 1) / kRows, w.p.n_kv_heads, w.n_splits);

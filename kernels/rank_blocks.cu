@@ -63,10 +63,8 @@ cudaError_t rank_blocks(const RankBlocksParams& p, cudaStream_t stream) {
   if (p.ranking.capacity < 1 || p.ranking.capacity > kSelectedMax) return cudaErrorInvalidValue;
   if (p.blocks.n_blocks_max < 1 || p.blocks.n_blocks_max > kBlocksMax) return cudaErrorInvalidValue;
   const size_t shared_bytes = size_t(p.blocks.n_blocks_max) * sizeof(uint32_t);
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(rank_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           kBlocksMax * int(sizeof(uint32_t)));
-  if (allowed != cudaSuccess) return allowed;
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(rank_blocks_kernel, kBlocksMax * sizeof(uint32_t)); error != cudaSuccess) return error;
   return launch(rank_blocks_kernel, p.n_kv_heads, kSelectThreads, shared_bytes, stream, p);
 }
 

@@ -3,6 +3,8 @@
 // the query's picks fall out of one histogram (top_blocks.cuh), the eviction picks out of a scan,
 // and slots are in the order of their last use before anything is chosen. What does not depend on the
 // scores is looked up while the kernel before still runs.
+#include <algorithm>
+
 #include "common/eviction_pool.cuh"
 #include "common/launch.cuh"
 #include "common/top_blocks.cuh"
@@ -457,6 +459,11 @@ __global__ void __launch_bounds__(kSelectThreads) select_blocks_kernel(SelectBlo
   }
 }
 
+constexpr size_t kCopiesMax = 96 * 1024;  // what every GPU of ours has for a thread block
+constexpr size_t least_shared_bytes(int n_blocks_max) { return sizeof(Shared) + size_t(n_blocks_max) * sizeof(uint32_t); }
+constexpr size_t kSharedBytesMax = std::max(kCopiesMax, least_shared_bytes(kBlocksMax));
+static_assert(kSharedBytesMax <= 99 * 1024, "what every target has");
+
 bool valid(const SelectBlocksParams& p) {
   if (p.rows.n_seqs < 0 || p.rows.n_queries < 1 || p.rows.n_queries > kQueriesMax) return false;
   if (p.n_kv_heads < 1 || p.blocks.n_blocks_max < 1 || p.blocks.n_blocks_max > kBlocksMax)
@@ -473,16 +480,12 @@ bool valid(const SelectBlocksParams& p) {
 cudaError_t select_blocks(const SelectBlocksParams& p, cudaStream_t stream) {
   if (!valid(p)) return cudaErrorInvalidValue;
   if (p.rows.n_seqs == 0) return cudaSuccess;
-  constexpr size_t kCopiesMax = 96 * 1024;  // what every GPU of ours has for a thread block
-  const size_t least = sizeof(Shared) + size_t(p.blocks.n_blocks_max) * sizeof(uint32_t);
+  const size_t least = least_shared_bytes(p.blocks.n_blocks_max);
   const size_t with_copies = least + size_t(p.blocks.n_blocks_max) * kKnownBytes;
   const bool copies = with_copies <= kCopiesMax;
   const size_t shared_bytes = copies ? with_copies : least;
-  if (const cudaError_t error = cudaFuncSetAttribute(
-          select_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-      error != cudaSuccess) {
-    return error;
-  }
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(select_blocks_kernel, kSharedBytesMax); error != cudaSuccess) return error;
   return launch(select_blocks_kernel, dim3(p.n_kv_heads, p.rows.n_seqs), kSelectThreads,
                 shared_bytes, stream, p, copies);
 }

@@ -175,10 +175,8 @@ cudaError_t start(const Work& work, cudaStream_t stream) {
   constexpr int kBytes = kStages * Stage<kOperand, kTiles>::kBytes + kWarps * kRingBytes;
   static_assert(kBytes <= 99 * 1024, "what every target has");
   const auto kernel = wide_kernel<kOperand, kTiles>;
-  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-      error != cudaSuccess) {
-    return error;
-  }
+  static SharedMemoryLimit limit;
+  if (const cudaError_t error = limit.raise(kernel, kBytes); error != cudaSuccess) return error;
   const dim3 grid(work.first_block[kWideTargetsMax], work.n_splits);
   return launch(kernel, grid, kThreads, kBytes, stream, work);
 }

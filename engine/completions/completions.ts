@@ -71,8 +71,8 @@ const offersMax = 3;
 /** Draws often repeat the likeliest offer; so many are made at most. */
 const drawsMax = 5;
 
-/** An offer that takes longer to write is offered as far as it got. */
-const decodeMsMax = 2_500;
+/** An offer that takes longer to write is offered as far as it got: with the pauses before it and drawing it is there after 1.8 s. */
+const decodeMsMax = 1_500;
 
 export class Completions {
   readonly #options: CompletionsOptions;
@@ -270,6 +270,7 @@ export class Completions {
     const tail = await context.tail(context.completionTails, tokens, { ...noFocus, pins, hidden });
     const startedAt = performance.now();
     let text = "";
+    let isLate = false;
     let generated: Generated | undefined;
     try {
       generated = await generate({
@@ -289,7 +290,8 @@ export class Completions {
           onText?.(text);
           const enough = shape === "line" ? text.includes("\n") : leavesBlock(request, text);
           const waited = performance.now() - Math.max(startedAt, awaitedSinceMs?.() ?? 0);
-          return enough || waited > decodeMsMax ? "stop" : undefined;
+          isLate = !enough && waited > decodeMsMax;
+          return enough || isLate ? "stop" : undefined;
         },
       });
     } finally {
@@ -297,7 +299,8 @@ export class Completions {
       else context.completionTails.release(tail, joinTokens(tokens, generated.ids));
     }
     this.#options.onAttended(root, generated.attended);
-    return generated;
+    // Out of time is as out of tokens: it was not the model that ended.
+    return isLate ? { ...generated, finish: "length" } : generated;
   }
 }
 

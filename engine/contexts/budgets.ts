@@ -27,7 +27,7 @@ const diskLeast = 1 * gigabyte;
 const diskMost = 40 * gigabyte;
 
 /** Of a memory budget, for KV blocks. */
-const blockShare = 0.6;
+const blockShare = 0.5;
 
 /** Of a disk budget, for blocks that no saved segment holds: tails, and what is just being read. */
 const spillShare = 0.1;

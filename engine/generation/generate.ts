@@ -122,9 +122,8 @@ class Run {
     const grammar = rules === undefined ? {} : { grammar: { rules, from: tokens.length } };
     for (let command = 0; this.#ids.length < tokensMax; command++) {
       const steps = Math.min(decodeSteps(command), tokensMax - this.#ids.length);
-      const result = await scheduler.run(job, () =>
-        sequence.decode({ steps, sampling, stopIds, bannedIds, masses, drafts: !masses, ...grammar }),
-      );
+      const options = { steps, sampling, stopIds, bannedIds, masses, drafts: !masses, ...grammar };
+      const result = await scheduler.decode(job, { sequence, options });
       if (this.#firstTokenAt === 0 && result.steps.length > 0) this.#firstTokenAt = performance.now();
       this.#count(result);
       const ended = this.#show(result);

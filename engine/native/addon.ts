@@ -66,6 +66,8 @@ export interface ModelInfo {
   readonly weightBytes: number;
   readonly kvBytesPerToken: number;
   readonly blockTokens: number;
+  /** Sequences that one step of `decodeTogether` computes at most; 1 where each takes steps of its own. */
+  readonly stepSequences: number;
   /** Such as "CPU AVX-512 VNNI", "NVIDIA H200", or, where the GPU takes products alone, "NVIDIA H200 + CPU AVX-512 VNNI". */
   readonly device: string;
   /** Why the GPU is not used although `cudaLibrary` was given: a sentence, or "". */
@@ -139,6 +141,8 @@ export interface MemoryUse {
   /** Blocks that no saved file holds, written to disk because their place was needed; and ahead of that, while computing. */
   readonly blocksSpilled: number;
   readonly blocksWrittenBehind: number;
+  /** As in `ModelInfo`, but the GPU may have failed since. */
+  readonly stepSequences: number;
   /** What computes now, and why it is not the GPU: as in `ModelInfo`, but the GPU may have failed since. */
   readonly device: string;
   readonly gpuProblem: string;
@@ -242,6 +246,12 @@ export interface NativeModel {
    */
   createGrammar(rules: CallRules): NativeGrammar;
   createSequence(options: SequenceOptions): Promise<NativeSequence>;
+  /**
+   * Decodes several sequences, each once and by its own options, a step of each after the other; a result for each, in
+   * order, as its own `decode` would give. On a GPU those that wait for one token alone share a step. When interrupted all
+   * that are not over are parked, each by itself.
+   */
+  decodeTogether(options: { readonly tasks: readonly DecodeTask[] }): Promise<readonly DecodedTask[]>;
   /** Makes the command that runs now park and return soon. Not queued, never waits; without a running command it does nothing. */
   interrupt(): void;
   memory(): Promise<MemoryUse>;
@@ -308,6 +318,15 @@ export interface DecodeOptions {
   readonly grammar?: { readonly rules: NativeGrammar; readonly from: number };
 }
 
+export interface DecodeTask {
+  readonly sequence: NativeSequence;
+  readonly options: DecodeOptions;
+}
+
+/** Failed is what `decode` would reject with. */
+export type DecodedTask =
+  { readonly kind: "decoded"; readonly result: DecodeResult } | { readonly kind: "failed"; readonly error: Error };
+
 export interface DecodeStep {
   readonly token: number;
   readonly logprob: number;
@@ -346,6 +365,8 @@ export interface DecodeResult {
   /** Tokens guessed ahead, and how many of them were right. */
   readonly drafted: number;
   readonly draftedRight: number;
+  /** Steps that were shared with other sequences. */
+  readonly shared: number;
 }
 
 export interface NativeSequence {

@@ -26,6 +26,16 @@ export function nextIndex(waiting: readonly Waiting[]): number {
   return best;
 }
 
+/** All of `waiting` in the order in which `nextIndex` would name them. */
+export function inOrder<T extends Waiting>(waiting: readonly T[]): readonly T[] {
+  return waiting.toSorted((a, b) => (before(a, b) ? -1 : 1));
+}
+
+/** The kind that is served first; undefined of none. */
+export function mostUrgent(kinds: readonly JobKind[]): JobKind | undefined {
+  return kinds.toSorted((a, b) => rankOf[a] - rankOf[b])[0];
+}
+
 /** Whether a waiting command of kind `waiting` is worth interrupting a running one of kind `running`. */
 export function outranks(waiting: JobKind, running: JobKind): boolean {
   return rankOf[waiting] < rankOf[running];

@@ -51,7 +51,11 @@ export class Session {
     this.info = options.model.info;
     this.text = options.text;
     this.plan = options.plan;
-    this.scheduler = new Scheduler(options.model, { waitingMax: limits.requestsWaitingMax });
+    this.scheduler = new Scheduler(options.model, {
+      waitingMax: limits.requestsWaitingMax,
+      // A GPU that has failed shares nothing any more.
+      stepSequences: () => this.memoryUse?.stepSequences ?? this.info.stepSequences,
+    });
     this.segmentPositions = segmentPositions(options.resolved.segmentTokensMax, this.info);
   }
 

@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <cstdint>
+
 namespace nosa::cuda {
 
 /// Waits until everything that earlier kernels of the stream wrote is visible, and lets the next
@@ -40,6 +43,27 @@ inline bool places_early() {
   }();
   return value;
 }
+
+/// How much dynamic shared memory a kernel may be launched with, beyond what any kernel may: the driver is told once a device.
+/// One of each kernel, static in what launches it. Thread-safe.
+class SharedMemoryLimit {
+ public:
+  /// To be called before every launch, always with the same kernel and the most `bytes` that it is ever launched with.
+  template <typename... Params>
+  cudaError_t raise(void (*kernel)(Params...), size_t bytes) {
+    int device = 0;
+    if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+    const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+    if ((told_.load(std::memory_order_relaxed) & bit) != 0) return cudaSuccess;
+    // Two threads may both tell it: that changes nothing.
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+    if (error == cudaSuccess) told_.fetch_or(bit, std::memory_order_relaxed);
+    return error;
+  }
+
+ private:
+  std::atomic<uint64_t> told_{0};  // Devices, a bit each; any beyond the 64th is told each time.
+};
 
 /// Starts `kernel` on `stream` as a programmatic dependent of what is before it there, where the
 /// GPU knows that.

@@ -276,6 +276,7 @@ Napi::Value to_js(Napi::Env env, const DecodeOutcome& outcome) {
   result.Set("blocksFetched", double(outcome.blocks_fetched));
   result.Set("drafted", outcome.n_drafted);
   result.Set("draftedRight", outcome.n_right);
+  result.Set("shared", outcome.n_shared);
   return result;
 }
 

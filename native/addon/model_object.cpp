@@ -73,6 +73,7 @@ Napi::Object info_to_js(Napi::Env env, const Session& session) {
   info.Set("weightBytes", double(model.weight_bytes()));
   info.Set("kvBytesPerToken", double(model.kv_shape().bytes_per_token()));
   info.Set("blockTokens", kBlockTokens);
+  info.Set("stepSequences", session.step_sequences());
   info.Set("device", model.device());
   info.Set("gpuProblem", model.gpu_problem());
   info.Set("selection", selection_name(model.selection_source()));
@@ -115,6 +116,7 @@ Napi::Function ModelObject::define(Napi::Env env) {
   return DefineClass(env, "NativeModel",
                      {InstanceAccessor<&ModelObject::info>("info"),
                       InstanceMethod<&ModelObject::create_sequence>("createSequence"),
+                      InstanceMethod<&ModelObject::decode_together>("decodeTogether"),
                       InstanceMethod<&ModelObject::set_token_bytes>("setTokenBytes"),
                       InstanceMethod<&ModelObject::create_grammar>("createGrammar"),
                       InstanceMethod<&ModelObject::interrupt>("interrupt"),
@@ -194,6 +196,40 @@ Napi::Value ModelObject::create_sequence(const Napi::CallbackInfo& info) {
                             });
 }
 
+Napi::Value ModelObject::decode_together(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  AddonData& addon = AddonData::of(env);
+  if (core_ == nullptr) return rejected(env, Status::disposed("The model was disposed."));
+  Options options(info[0]);
+  std::vector<Session::DecodeTask> tasks;
+  options.each("tasks", [&](Options& item) {
+    const SequenceObject* sequence = SequenceObject::from(item.field("sequence"), addon);
+    if (sequence == nullptr || sequence->model() != this) return item.fail("tasks must hold sequences of the same model.");
+    Result<DecodeRequest> request = decode_request_from(item.field("options"));
+    if (!request.ok()) return item.fail(request.status().message());
+    tasks.push_back({sequence->id(), *std::move(request)});
+  });
+  if (!options.status().ok()) return rejected(env, options.status());
+
+  using Outcomes = std::vector<Result<DecodeOutcome>>;
+  const auto work = [core = core_, tasks = std::move(tasks)](const StopFlag& stop) -> Result<Outcomes> {
+    return core->session->decode_together(tasks, stop);
+  };
+  return run_on<Outcomes>(core_->worker, addon, Value(), Turn::kNext, work, [](Napi::Env env, const Outcomes& outcomes) -> Napi::Value {
+    Napi::Array results = Napi::Array::New(env, outcomes.size());
+    for (uint32_t i = 0; i < outcomes.size(); ++i) {
+      const Napi::HandleScope scope(env);
+      const Result<DecodeOutcome>& outcome = outcomes[i];
+      Napi::Object item = Napi::Object::New(env);
+      item.Set("kind", outcome.ok() ? "decoded" : "failed");
+      if (outcome.ok()) item.Set("result", to_js(env, *outcome));
+      if (!outcome.ok()) item.Set("error", make_error(env, outcome.status()).Value());
+      results.Set(i, item);
+    }
+    return results;
+  });
+}
+
 Napi::Value ModelObject::set_token_bytes(const Napi::CallbackInfo& info) {
   Result<std::shared_ptr<const Vocabulary>> vocabulary = vocabulary_from(info[0]);
   if (!vocabulary.ok()) {
@@ -244,6 +280,7 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
     result.Set("prefetchedUsed", double(use.prefetched_used));
     result.Set("blocksSpilled", double(use.blocks_spilled));
     result.Set("blocksWrittenBehind", double(use.blocks_written_behind));
+    result.Set("stepSequences", use.step_sequences);
     result.Set("device", use.device);
     result.Set("gpuProblem", use.gpu_problem);
     result.Set("deviceBytes", double(use.device_bytes));

@@ -28,6 +28,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
  private:
   Napi::Value info(const Napi::CallbackInfo& info);
   Napi::Value create_sequence(const Napi::CallbackInfo& info);
+  Napi::Value decode_together(const Napi::CallbackInfo& info);
   Napi::Value set_token_bytes(const Napi::CallbackInfo& info);
   Napi::Value create_grammar(const Napi::CallbackInfo& info);
   Napi::Value interrupt(const Napi::CallbackInfo& info);

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define NOSA_CUDA_ABI 3
+#define NOSA_CUDA_ABI 4
 
 /// What a look at the GPU found.
 typedef struct NosaCudaProbe {
@@ -110,6 +110,7 @@ typedef struct NosaCudaPlan {
   int32_t chunk_tokens;      // of one advance
   int32_t step_tokens;       // of one advance whose tokens choose their blocks
   int32_t head_rows;         // rows of scores that are computed together
+  int32_t step_sequences;    // of one advance_together
 } NosaCudaPlan;
 
 typedef struct NosaCudaSelection {
@@ -145,6 +146,20 @@ typedef struct NosaCudaAdvanced {
   uint64_t n_fetched;       // extents copied from host memory because queries chose them
 } NosaCudaAdvanced;
 
+/// A sequence's next token.
+typedef struct NosaCudaNext {
+  uint64_t key;
+  uint32_t token;
+  int32_t detail;  // as NosaCudaAdvance
+} NosaCudaNext;
+
+/// What became of it. Good until the next call.
+typedef struct NosaCudaTogether {
+  int32_t done;  // 0: the sequence is as it was
+  NosaCudaAdvanced advanced;
+  const float* logits;  // [n_vocab] of the token that follows
+} NosaCudaTogether;
+
 /// What one query chose. Good until the next call.
 typedef struct NosaCudaChoice {
   uint64_t key;
@@ -176,7 +191,10 @@ typedef struct NosaCudaRunnerFunctions {
   int32_t (*put)(NosaCudaRunner* runner, uint64_t key, const NosaCudaBlock* block, NosaCudaError* error);
   int32_t (*cut)(NosaCudaRunner* runner, uint64_t key, int32_t n_tokens, NosaCudaError* error);
   int32_t (*advance)(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error);
-  /// Rows [first_row, first_row + n_rows) of a block, which the last advance computed.
+  /// One token of each of several sequences, each sequence once, in one step: of as many as go with the first that goes
+  /// through a step at all. Those left out are for another call, or for advance(). `out` is [n].
+  int32_t (*advance_together)(NosaCudaRunner* runner, const NosaCudaNext* next, int32_t n, NosaCudaTogether* out, NosaCudaError* error);
+  /// Rows [first_row, first_row + n_rows) of a block, which the last advance, alone or together, computed.
   int32_t (*read)(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_row, int32_t n_rows, NosaCudaRows* to,
                   NosaCudaError* error);
   /// hidden [n_rows, n_embd] to logits [n_rows, n_vocab].

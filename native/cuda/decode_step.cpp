@@ -65,7 +65,7 @@ struct DecodeStep::Buffers {
   float* linear_scratch = nullptr;
   std::byte* attention_parts = nullptr;
   std::byte* argmax_scratch = nullptr;
-  // Of a step with detail, see block_mass.h; [n_layers, n_kv_heads, ...].
+  // Of a step with detail, see block_mass.h; [n_layers, n_seqs, n_kv_heads, ...].
   float* mass = nullptr;
   int32_t* mass_blocks = nullptr;
   int32_t* n_mass_blocks = nullptr;
@@ -127,7 +127,7 @@ BufferPlan DecodeStep::Buffers::plan(const ModelShape& shape, int n_lanes, int n
   plan.add(load_pages, seqs * heads * size_t(n_slots));
   plan.add(load_slots, seqs * heads * size_t(n_slots));
   plan.add(n_loads, seqs * heads);
-  const size_t lists = size_t(shape.n_layers) * heads;
+  const size_t lists = size_t(shape.n_layers) * seqs * heads;
   plan.add(mass, lists * selected_max);
   plan.add(mass_blocks, lists * selected_max);
   plan.add(n_mass_blocks, lists);
@@ -235,7 +235,7 @@ Status DecodeStep::begin(std::span<const int32_t> lanes, std::span<const int32_t
 }
 
 Status DecodeStep::decode(cudaStream_t stream, bool detail) {
-  CHECK(!detail || (selects(options_) && n_seqs_ == 1));
+  CHECK(!detail || selects(options_));
   const Result<cudaGraphExec_t> exec = graph({n_seqs_, 1, detail}, stream);
   if (!exec.ok()) return exec.status();
   NOSA_CUDA_TRY(cudaGraphLaunch(*exec, stream), computing);
@@ -277,19 +277,35 @@ Status DecodeStep::read_logits(int seq, std::vector<float>& logits, cudaStream_t
 const float* DecodeStep::device_hidden() const { return buffers_->x; }
 const float* DecodeStep::device_logits() const { return buffers_->logits; }
 
-Status DecodeStep::read_detail(StepDetail& detail, cudaStream_t stream) {
-  const size_t n_lists = size_t(model_.shape().n_streams());
-  detail.n_selected_max = options_.budget.total_blocks;
-  detail.n_blocks.resize(n_lists);
-  detail.blocks.resize(n_lists * size_t(detail.n_selected_max));
-  detail.mass.resize(detail.blocks.size());
+Status DecodeStep::read_details(std::vector<StepDetail>& details, cudaStream_t stream) {
+  const size_t n_seqs = size_t(n_seqs_);
+  const size_t n_heads = size_t(model_.shape().n_kv_heads);
+  const size_t n_layers = size_t(model_.shape().n_layers);
+  const size_t n_max = size_t(options_.budget.total_blocks);
+  StepDetail all;
+  all.n_blocks.resize(n_layers * n_seqs * n_heads);
+  all.blocks.resize(all.n_blocks.size() * n_max);
+  all.mass.resize(all.blocks.size());
   const auto read = [&](auto& to, const auto* from) {
     return to_status(cudaMemcpyAsync(to.data(), from, to.size() * sizeof(to[0]), cudaMemcpyDeviceToHost, stream), computing);
   };
-  NOSA_TRY(read(detail.n_blocks, buffers_->n_mass_blocks));
-  NOSA_TRY(read(detail.blocks, buffers_->mass_blocks));
-  NOSA_TRY(read(detail.mass, buffers_->mass));
-  return check(stream);
+  NOSA_TRY(read(all.n_blocks, buffers_->n_mass_blocks));
+  NOSA_TRY(read(all.blocks, buffers_->mass_blocks));
+  NOSA_TRY(read(all.mass, buffers_->mass));
+  NOSA_TRY(check(stream));
+  details.assign(n_seqs, {});
+  for (size_t list = 0; list < n_layers * n_seqs; ++list) {  // Of n_heads each.
+    StepDetail& detail = details[list % n_seqs];
+    detail.n_selected_max = int(n_max);
+    const auto take = [&](auto& to, const auto& from, size_t width) {
+      const auto first = from.begin() + long(list * width);
+      to.insert(to.end(), first, first + long(width));
+    };
+    take(detail.n_blocks, all.n_blocks, n_heads);
+    take(detail.blocks, all.blocks, n_heads * n_max);
+    take(detail.mass, all.mass, n_heads * n_max);
+  }
+  return {};
 }
 
 Status DecodeStep::read_choices(int n_rows, StepChoices& choices, cudaStream_t stream) {
@@ -315,6 +331,11 @@ Status DecodeStep::read_choices(int n_rows, StepChoices& choices, cudaStream_t s
 
 Status DecodeStep::start_counting(int lane, cudaStream_t stream) {
   return to_status(cudaMemsetAsync(buffers_->n_loads_total + lane, 0, sizeof(buffers_->n_loads_total[0]), stream), computing);
+}
+
+Status DecodeStep::start_counting_all(cudaStream_t stream) {
+  const size_t bytes = size_t(lanes_.n_lanes()) * sizeof(buffers_->n_loads_total[0]);
+  return to_status(cudaMemsetAsync(buffers_->n_loads_total, 0, bytes, stream), computing);
 }
 
 Status DecodeStep::read_count(int lane, uint64_t& n_loads, cudaStream_t stream) {
@@ -524,7 +545,7 @@ Status DecodeStep::enqueue_attention(int layer, const Kind& kind, cudaStream_t s
   attend.n_pages = side_car.n_pages;
   NOSA_CUDA_TRY(attend_blocks(attend, stream), computing);
   if (kind.detail) {
-    const size_t list = size_t(layer) * size_t(shape.n_kv_heads);
+    const size_t list = size_t(layer) * size_t(kind.n_seqs) * size_t(shape.n_kv_heads);
     BlockMassParams mass = {};
     mass.attended = attend;
     mass.mass = b.mass + list * size_t(options_.budget.total_blocks);

@@ -22,7 +22,7 @@
 
 namespace nosa::cuda {
 
-/// What one query attended to, for every layer and KV head.
+/// What one sequence's query attended to, for every layer and KV head.
 struct StepDetail {
   int n_selected_max = 0;
   std::vector<int32_t> n_blocks;  // [n_layers, n_kv_heads]
@@ -71,7 +71,7 @@ class DecodeStep {
                cudaStream_t stream);
 
   /// One decode step of the command begun. The lanes' n_tokens count the next token afterwards. With `detail`, which takes
-  /// a selection and one sequence, read_detail() tells what the step attended to.
+  /// a selection, read_details() tells what the step attended to.
   Status decode(cudaStream_t stream, bool detail = false);
 
   /// Reads what the first `n_steps` steps of the command gave, [n_steps, n lanes], and waits for it.
@@ -80,8 +80,8 @@ class DecodeStep {
   /// Reads the scores of the last decode step for sequence `seq` of the command, [n_vocab], and waits for it.
   Status read_logits(int seq, std::vector<float>& logits, cudaStream_t stream);
 
-  /// What each layer and KV head of the last step with `detail` attended to; waits for it.
-  Status read_detail(StepDetail& detail, cudaStream_t stream);
+  /// What each layer and KV head of the last step with `detail` attended to, for every sequence of it; waits for it.
+  Status read_details(std::vector<StepDetail>& details, cudaStream_t stream);
 
   /// What the queries of the last step, `n_rows` of them, chose; waits for it. REQUIRES: a selection whose options keep it.
   Status read_choices(int n_rows, StepChoices& choices, cudaStream_t stream);
@@ -96,11 +96,12 @@ class DecodeStep {
   /// Computes up to kQueriesMax given tokens of one lane, whose n_tokens counts them already.
   Status feed(int lane, std::span<const int32_t> ids, cudaStream_t stream);
 
-  /// Counts the blocks fetched for a lane from here on; read_count() gives them, and waits for it.
+  /// Counts the blocks fetched for a lane, or for each, from here on; read_count() or read_loads() gives them, and waits for it.
   Status start_counting(int lane, cudaStream_t stream);
+  Status start_counting_all(cudaStream_t stream);
   Status read_count(int lane, uint64_t& n_loads, cudaStream_t stream);
 
-  /// Blocks fetched from host memory for each lane since it was created, and waits for it.
+  /// Blocks fetched from host memory for each lane since counting began, or the step was created, and waits for it.
   Status read_loads(std::vector<unsigned long long>& loads, cudaStream_t stream);
 
   /// Fails with kIo when a selection did not fit its slots; the answer is void then.

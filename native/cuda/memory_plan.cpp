@@ -7,6 +7,7 @@
 #include "cuda/lane_memory.h"
 #include "cuda/page_pool.h"
 #include "cuda/prefill.h"
+#include "kernels/linear.h"
 
 namespace nosa::cuda {
 namespace {
@@ -15,6 +16,9 @@ namespace {
 constexpr size_t reserve_bytes = size_t(256) << 20;
 constexpr int n_blocks_wanted = 2048;  // 128 k tokens
 constexpr int n_blocks_least = 64;
+constexpr int n_lanes_least = 4;
+/// Lanes may take one part in so many of what the weights leave.
+constexpr size_t lanes_share = 16;
 
 std::string mebibytes(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
 
@@ -31,6 +35,13 @@ void count(MemoryPlan& plan, const ModelSource& source) {
   plan.arena_bytes = o.resident ? 0 : size_t(o.n_arena_pages) * page_bytes;
   plan.step_bytes = DecodeStep::bytes_for(shape, o.n_lanes, o.n_blocks_max, n_slots, o.step, o.n_seqs_max);
   plan.prefill_bytes = Prefill::bytes_for(shape, o.chunk_tokens, o.n_blocks_max);
+}
+
+int lanes_in(const ModelSource& source, const RunnerOptions& o, size_t budget) {
+  const size_t weights = DeviceModel::bytes_for(source);
+  const size_t lane = LaneMemory::lane_bytes(source.shape, o.n_blocks_max, o.resident ? 0 : o.n_slots);
+  const size_t n = budget > weights ? (budget - weights) / lanes_share / lane : 0;
+  return int(std::clamp(n, size_t(n_lanes_least), size_t(kLinearRowsMax)));
 }
 
 }  // namespace
@@ -59,6 +70,8 @@ Result<MemoryPlan> plan_memory(const ModelSource& source, const RunnerOptions& o
                            : int(std::min<size_t>(options.host_bytes_max / page_bytes, size_t(1) << 20));
   }
   if (o.n_arena_pages == 0) o.n_arena_pages = std::min(o.n_blocks_max, o.n_pages);
+  if (o.n_lanes == 0) o.n_lanes = lanes_in(source, o, budget);
+  if (o.n_seqs_max == 0) o.n_seqs_max = o.n_lanes;
   count(plan, source);
   // A prefill beyond its arena goes a few tokens at a time: what it wants yields first, then the length of a sequence.
   while (!o.resident && options.n_arena_pages == 0 && plan.device_bytes() > budget && o.n_arena_pages > n_blocks_least) {

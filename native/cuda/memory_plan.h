@@ -15,8 +15,8 @@ struct RunnerOptions {
   bool resident = false;      ///< Keys and values on the device for good, none in host memory.
   /// Prompts attend to every block, whatever the policy of what is drawn ("NOSA^F"); else each token selects.
   bool dense_prefill = false;
-  int n_lanes = 4;            ///< Sequences that can be on the device at once.
-  int n_seqs_max = 4;         ///< Sequences of one step, no more than lanes and 64.
+  int n_lanes = 4;            ///< Sequences that can be on the device at once; zero for a share of the memory, 4 .. 64.
+  int n_seqs_max = 4;         ///< Sequences of one step, no more than lanes and 64; zero for as many as lanes.
   int n_slots = 128;          ///< Extents of one stream on the device, at least the blocks of a selection.
   int n_blocks_max = 0;       ///< Blocks that one sequence sees at most.
   int n_pages = 0;            ///< Blocks of all sequences.

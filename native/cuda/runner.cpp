@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "core/check.h"
 #include "cuda/cuda_status.h"
+#include "kernels/linear.h"
 #include "kernels/read_rows.h"
 
 namespace nosa::cuda {
@@ -513,26 +515,20 @@ Status Runner::advance(const AdvanceRequest& request) {
   const int end = first + n;
   CHECK(n >= 1 && n <= plan_.options.chunk_tokens && request.n_hidden >= 1 && request.n_hidden <= n);
   CHECK(first == int(sequence.tokens.size()));
-  const int total = step_of(sequence).options().budget.total_blocks;
   // One token that sees no more than a selection holds sees the same in a step.
-  const bool by_steps = chooses(sequence, end) || ((n == 1 || request.detail) && sequence.n_open_blocks(end) <= total);
-  if (request.detail && !by_steps) return Status::unsupported("What a query attends to is not told where it attends to everything.");
-  if (by_steps ? n > step_tokens_max : sequence.n_blocks(end) > arena_->n_places()) {
+  const bool steps = chooses(sequence, end) || ((n == 1 || request.detail) && by_steps(sequence, end));
+  if (request.detail && !steps) return Status::unsupported("What a query attends to is not told where it attends to everything.");
+  if (steps ? n > step_tokens_max : sequence.n_blocks(end) > arena_->n_places()) {
     return Status::unsupported("The tokens attend to more blocks than fit the device at once.");
   }
   const size_t n_embd = size_t(shape().n_embd);
-  n_hidden_ = 0;
-  n_fetched_ = 0;
-  has_logits_ = false;
-  staged_ = {request.key, first, first};
-  if (hidden_.bytes() < size_t(request.n_hidden) * n_embd * sizeof(float)) {
-    Result<PinnedBuffer> larger = PinnedBuffer::create(size_t(request.n_hidden) * n_embd * sizeof(float), "activations");
-    if (!larger.ok()) return larger.status();
-    hidden_ = *std::move(larger);
-  }
+  n_fetched_.assign(1, 0);
+  details_.assign(1, {});
+  NOSA_TRY(make_staging(size_t(request.n_hidden), 1));
+  staged_.push_back({request.key, first, first});
   sequence.tokens.insert(sequence.tokens.end(), request.tokens.begin(), request.tokens.end());
   const auto compute = [&]() -> Status {
-    if (by_steps) return advance_by_steps(sequence, request, end);
+    if (steps) return advance_by_steps(sequence, request, end);
     NOSA_TRY(compute_chunk(sequence, n));
     NOSA_TRY(stage_side_cars(sequence, first));
     NOSA_TRY(stage_hidden(prefill_->device_hidden() + size_t(n - request.n_hidden) * n_embd, request.n_hidden, 0));
@@ -546,13 +542,104 @@ Status Runner::advance(const AdvanceRequest& request) {
   return {};
 }
 
-Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end) {
-  if (rows_.bytes() == 0) {
-    const size_t token_bytes = pool_->page_bytes() / kBlockTokens;
-    NOSA_TRY(keep(PinnedBuffer::create(step_tokens_max * token_bytes, "rows of keys and values"), rows_));
-    NOSA_TRY(keep(PinnedBuffer::create(step_tokens_max * size_t(shape().n_streams()) * sizeof(float), "scores of tokens"), scores_));
-    NOSA_TRY(keep(PinnedBuffer::create(size_t(shape().n_vocab) * sizeof(float), "scores of the next token"), logits_));
+bool Runner::by_steps(const Sequence& sequence, int n_tokens) const {
+  return chooses(sequence, n_tokens) || sequence.n_open_blocks(n_tokens) <= step_of(sequence).options().budget.total_blocks;
+}
+
+// Nothing is staged yet, and there is room for what comes.
+Status Runner::make_staging(size_t n_hidden, size_t n_logits) {
+  n_hidden_ = 0;
+  has_logits_ = false;
+  staged_.clear();
+  n_staged_ = 0;
+  const auto hold = [](PinnedBuffer& buffer, size_t bytes, const char* what) -> Status {
+    return buffer.bytes() >= bytes ? Status() : keep(PinnedBuffer::create(bytes, what), buffer);
+  };
+  static_assert(step_tokens_max >= kLinearRowsMax, "a row for each sequence of a step");
+  NOSA_TRY(hold(rows_, step_tokens_max * pool_->page_bytes() / kBlockTokens, "rows of keys and values"));
+  NOSA_TRY(hold(scores_, step_tokens_max * size_t(shape().n_streams()) * sizeof(float), "scores of tokens"));
+  NOSA_TRY(hold(hidden_, n_hidden * size_t(shape().n_embd) * sizeof(float), "activations"));
+  // Page-locked memory takes its time: not anew for every further sequence.
+  return hold(logits_, std::bit_ceil(n_logits) * size_t(shape().n_vocab) * sizeof(float), "scores of the next token");
+}
+
+Result<std::vector<int>> Runner::together(std::span<const SequenceKey> keys) {
+  std::vector<int> found;
+  const Sequence* first = nullptr;
+  for (size_t i = 0; i < keys.size() && found.size() < size_t(plan_.options.n_seqs_max); ++i) {
+    const Result<Sequence*> sequence = sequences_->get(keys[i]);
+    if (!sequence.ok()) return sequence.status();
+    if (!by_steps(**sequence, (*sequence)->n_computed + 1)) continue;
+    if (first == nullptr) first = *sequence;
+    if ((*sequence)->step == first->step) found.push_back(int(i));
   }
+  return found;
+}
+
+Status Runner::advance_together(std::span<const NextToken> tokens) {
+  CHECK(!tokens.empty() && tokens.size() <= size_t(plan_.options.n_seqs_max));
+  std::vector<Sequence*> sequences;
+  for (const NextToken& next : tokens) {
+    const Result<Sequence*> found = sequences_->get(next.key);
+    if (!found.ok()) return found.status();
+    CHECK((*found)->n_computed == int((*found)->tokens.size()));
+    sequences.push_back(*found);
+  }
+  n_fetched_.assign(tokens.size(), 0);
+  details_.assign(tokens.size(), {});
+  NOSA_TRY(make_staging(tokens.size(), tokens.size()));
+  if (Status status = step_together(sequences, tokens); !status.ok()) {
+    for (size_t i = 0; i < sequences.size(); ++i) sequences[i]->tokens.resize(size_t(sequences[i]->n_computed));
+    return status;
+  }
+  n_hidden_ = tokens.size() * size_t(shape().n_embd);
+  return {};
+}
+
+Status Runner::step_together(std::span<Sequence* const> sequences, std::span<const NextToken> tokens) {
+  const size_t n = sequences.size();
+  DecodeStep& step = step_of(*sequences[0]);
+  std::vector<SequenceKey> keys;
+  for (const NextToken& next : tokens) keys.push_back(next.key);
+  // All that may want for room comes before anything is computed.
+  for (size_t i = 0; i < n; ++i) {
+    NOSA_TRY(bind_lane(*sequences[i], keys[i], keys));
+    NOSA_TRY(make_room(*sequences[i], sequences[i]->n_computed + 1));
+  }
+  std::vector<int32_t> lanes;
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < n; ++i) {
+    Sequence& sequence = *sequences[i];
+    NOSA_TRY(lanes_->set_n_tokens(sequence.lane, sequence.n_computed + 1, stream_));
+    sequence.tokens.push_back(tokens[i].token);
+    lanes.push_back(sequence.lane);
+    ids.push_back(int32_t(tokens[i].token));
+  }
+  const bool detail = std::ranges::any_of(tokens, &NextToken::detail);
+  NOSA_TRY(step.start_counting_all(stream_));
+  NOSA_TRY(step.begin(lanes, ids, {}, 1, stream_));
+  NOSA_TRY(step.decode(stream_, detail));
+  NOSA_TRY(keep_choices(step, std::vector<const Sequence*>(sequences.begin(), sequences.end()), keys, 1));
+  n_steps_ += 1;
+  for (size_t i = 0; i < n; ++i) {
+    staged_.push_back({keys[i], sequences[i]->n_computed, sequences[i]->n_computed});
+    NOSA_TRY(stage_rows(*sequences[i], 1));
+  }
+  NOSA_TRY(stage_hidden(step.device_hidden(), int(n), 0));
+  NOSA_CUDA_TRY(cudaMemcpyAsync(logits_.host(), step.device_logits(), n * size_t(shape().n_vocab) * sizeof(float), cudaMemcpyDeviceToHost, stream_),
+                "Reading the scores of next tokens");
+  for (Sequence* sequence : sequences) {
+    sequence->n_computed += 1;
+    if (sequence->n_computed % kBlockTokens == 0) NOSA_TRY(start_writing_back(*sequence, sequence->n_computed / kBlockTokens - 1));
+  }
+  if (detail) NOSA_TRY(step.read_details(details_, stream_));
+  std::vector<unsigned long long> n_loads;
+  NOSA_TRY(step.read_loads(n_loads, stream_));
+  for (size_t i = 0; i < n; ++i) n_fetched_[i] = n_loads[size_t(lanes[i])];
+  return {};
+}
+
+Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end) {
   DecodeStep& step = step_of(sequence);
   const int n_max = queries_at_once(sequence);
   const int first_hidden = end - request.n_hidden;
@@ -581,7 +668,7 @@ Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& reques
       NOSA_TRY(stage_hidden(step.device_hidden() + size_t(from - own) * size_t(shape().n_embd), own + n - from, from - first_hidden));
     }
     if (n == 1 && n_left == 1) {
-      NOSA_CUDA_TRY(cudaMemcpyAsync(logits_.host(), step.device_logits(), logits_.bytes(), cudaMemcpyDeviceToHost, stream_),
+      NOSA_CUDA_TRY(cudaMemcpyAsync(logits_.host(), step.device_logits(), size_t(shape().n_vocab) * sizeof(float), cudaMemcpyDeviceToHost, stream_),
                     "Reading the scores of the next token");
       has_logits_ = true;
     }
@@ -590,15 +677,15 @@ Status Runner::advance_by_steps(Sequence& sequence, const AdvanceRequest& reques
       NOSA_TRY(start_writing_back(sequence, sequence.n_computed / kBlockTokens - 1));
     }
   }
-  if (request.detail) NOSA_TRY(step.read_detail(detail_, stream_));
-  return step.read_count(sequence.lane, n_fetched_, stream_);
+  if (request.detail) NOSA_TRY(step.read_details(details_, stream_));
+  return step.read_count(sequence.lane, n_fetched_[0], stream_);
 }
 
-// Rows of the `n` newest tokens, of one block, which the step just enqueued computes.
+// Rows of the `n` newest tokens, of one block, which the step just enqueued computes; of the sequence staged last.
 Status Runner::stage_rows(const Sequence& sequence, int n) {
   const int own = sequence.n_computed;
   const size_t n_streams = size_t(shape().n_streams());
-  const size_t at = size_t(staged_.end - staged_.first);
+  const size_t at = n_staged_;
   const int block = own / kBlockTokens;
   ReadRowsParams params;
   lanes_->locate(sequence.lane, int(sequence.attended_pages.size()) + block, sequence.pages[size_t(block)], *pool_, params);
@@ -606,7 +693,8 @@ Status Runner::stage_rows(const Sequence& sequence, int n) {
   params.n_rows = n;
   params.rows = rows_.device() + at * n_streams * 2 * size_t(shape().head_dim) * sizeof(uint16_t);
   params.scores = reinterpret_cast<float*>(scores_.device()) + at * n_streams;
-  staged_.end += n;
+  staged_.back().end += n;
+  n_staged_ += size_t(n);
   return to_status(cuda::read_rows(params, stream_), "Reading new keys and values");
 }
 
@@ -654,11 +742,14 @@ Status Runner::read_rows(SequenceKey key, int block, int first_row, int n_rows, 
   const size_t row_bytes = size_t(shape().head_dim) * sizeof(uint16_t);
   const int first = block * kBlockTokens + first_row;
   CHECK(first_row >= 0 && n_rows >= 1 && first_row + n_rows <= kBlockTokens && first + n_rows <= sequence.n_computed);
-  CHECK(staged_.key == key && first >= staged_.first);
-  *to.has_windows = first >= staged_.end;
-  if (first + n_rows <= staged_.end) {
+  size_t n_rows_before = 0;
+  auto staged = staged_.begin();
+  for (; staged != staged_.end() && staged->key != key; ++staged) n_rows_before += size_t(staged->end - staged->first);
+  CHECK(staged != staged_.end() && first >= staged->first);
+  *to.has_windows = first >= staged->end;
+  if (first + n_rows <= staged->end) {
     for (int t = 0; t < n_rows; ++t) {
-      const size_t row = size_t(first - staged_.first + t) * n_streams;
+      const size_t row = (n_rows_before + size_t(first - staged->first + t)) * n_streams;
       for (size_t s = 0; s < n_streams; ++s) {
         const std::byte* from = rows_.host() + (row + s) * 2 * row_bytes;
         std::memcpy(to.extents[s] + size_t(first_row + t) * row_bytes, from, row_bytes);

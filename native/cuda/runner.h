@@ -57,6 +57,13 @@ struct AdvanceRequest {
   bool detail = false;               // And of the last one, what it attended to.
 };
 
+/// A sequence's next token.
+struct NextToken {
+  SequenceKey key{0};
+  uint32_t token = 0;
+  bool detail = false;  // What it attended to is wanted.
+};
+
 /// What one query chose.
 struct TokenChoice {
   SequenceKey key{0};
@@ -135,10 +142,21 @@ class Runner {
   /// than the device holds at once, or when detail is asked for where there is no selection.
   Status advance(const AdvanceRequest& request);
 
-  /// Of the last advance(): [n_hidden, n_embd], and with `detail` what the last token attended to.
+  /// Which of these sequences advance by one token together: the first that goes through a step, and those that select
+  /// as it does, no more than a step takes. Indices, ascending; none when each would attend to everything there is.
+  Result<std::vector<int>> together(std::span<const SequenceKey> keys);
+
+  /// Computes one token of each sequence in one step, and waits; what each leaves is as of advance(), but that attention
+  /// is summed up in other parts. REQUIRES: together() named all of them. Fails as advance(), and then no sequence has
+  /// advanced.
+  Status advance_together(std::span<const NextToken> tokens);
+
+  /// Of the last advance(): [n_hidden, n_embd], and with `detail` what the last token attended to. Of the last
+  /// advance_together(): [n sequences, n_embd], and what each attended to if any of them asked.
   std::span<const float> hidden() const { return {hidden_.as<float>(), n_hidden_}; }
-  const StepDetail& detail() const { return detail_; }
-  uint64_t n_fetched() const { return n_fetched_; }  // Extents that its queries chose and slots did not have.
+  const StepDetail& detail(int seq = 0) const { return details_[size_t(seq)]; }
+  uint64_t n_fetched(int seq = 0) const { return n_fetched_[size_t(seq)]; }  // Extents that its queries chose and slots did not have.
+  const float* logits_together(int seq) const { return logits_.as<float>() + size_t(seq) * size_t(shape().n_vocab); }  // [n_vocab]
 
   /// What queries chose since the last call, in the order in which they were computed, those left out that had no choice;
   /// nothing unless the plan's step keeps it.
@@ -185,6 +203,9 @@ class Runner {
   int queries_at_once(const Sequence& sequence) const;
   Status compute_chunk(Sequence& sequence, int n);
   Status advance_by_steps(Sequence& sequence, const AdvanceRequest& request, int end);
+  bool by_steps(const Sequence& sequence, int n_tokens) const;
+  Status step_together(std::span<Sequence* const> sequences, std::span<const NextToken> tokens);
+  Status make_staging(size_t n_hidden, size_t n_logits);
   Status stage_rows(const Sequence& sequence, int n);
   Status stage_side_cars(const Sequence& sequence, int first);
   void copy_windows(int first_token, int end_token, const RowsRead& to) const;
@@ -217,23 +238,24 @@ class Runner {
   std::vector<LaneState> lane_states_;
   uint64_t clock_ = 0;
 
-  // What the last advance() left, in host memory.
+  // What the last advance(), or advance_together(), left in host memory.
   struct Staged {
     SequenceKey key{0};
     int first = 0;  // Own tokens whose rows are here; others are in their pages.
     int end = 0;
   };
-  Staged staged_;
+  std::vector<Staged> staged_;  // Their rows follow one another.
+  size_t n_staged_ = 0;         // Rows of all.
   PinnedBuffer side_cars_;    // Of the blocks that the last chunk touched, and of the one before them; see SideCarStage.
   int first_side_car_ = 0;    // Which own block is the first.
   PinnedBuffer rows_;    // [step_tokens_max, n_streams, 2, head_dim] f16
   PinnedBuffer scores_;  // [step_tokens_max, n_streams]
   PinnedBuffer hidden_;  // [n, n_embd]
-  PinnedBuffer logits_;  // [n_vocab] of the last hidden row, if has_logits_
+  PinnedBuffer logits_;  // [n, n_vocab], of the last hidden row if has_logits_
   size_t n_hidden_ = 0;  // Values.
   bool has_logits_ = false;
-  StepDetail detail_;
-  uint64_t n_fetched_ = 0;
+  std::vector<StepDetail> details_;   // By sequence,
+  std::vector<uint64_t> n_fetched_;  // likewise.
   std::vector<TokenChoice> choices_;
   std::unique_ptr<Head> head_;  // Made when first needed.
 };

@@ -83,7 +83,8 @@ nosa::cuda::ModelSource source_of(const NosaCudaNetwork& network) {
 
 NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error) {
   nosa::cuda::RunnerOptions options;
-  options.n_seqs_max = 1;
+  options.n_lanes = 0;  // As many as a share of the memory holds.
+  options.n_seqs_max = 0;
   options.n_slots = 192;  // Room for what eight queries choose.
   options.host_bytes_max = size_t(host_bytes_max);
   options.step.keeps_choices = network->keeps_choices != 0;
@@ -99,7 +100,8 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, No
            found.options.n_blocks_max,
            found.options.chunk_tokens,
            nosa::cuda::Runner::step_tokens_max,
-           nosa::cuda::Head::rows_max};
+           nosa::cuda::Head::rows_max,
+           found.options.n_seqs_max};
   return std::make_unique<NosaCudaRunner>(NosaCudaRunner{*std::move(runner), {}, {}, {}}).release();
 }
 
@@ -150,6 +152,13 @@ int32_t cut(NosaCudaRunner* runner, uint64_t key, int32_t n_tokens, NosaCudaErro
   return tell(runner->runner->cut(SequenceKey(key), n_tokens), error);
 }
 
+/// Of sequence `seq` of what was advanced last.
+NosaCudaAdvanced advanced(const nosa::cuda::Runner& runner, int seq) {
+  const nosa::cuda::StepDetail& detail = runner.detail(seq);
+  return {runner.hidden().data() + size_t(seq) * size_t(runner.shape().n_embd), detail.n_blocks.data(), detail.blocks.data(),
+          detail.mass.data(), detail.n_selected_max, runner.n_fetched(seq)};
+}
+
 int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
   nosa::cuda::AdvanceRequest of;
   of.key = SequenceKey(request->key);
@@ -158,9 +167,24 @@ int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCuda
   of.detail = request->detail != 0;
   const Status status = runner->runner->advance(of);
   if (!status.ok()) return tell(status, error);
-  const nosa::cuda::StepDetail& detail = runner->runner->detail();
-  *out = {runner->runner->hidden().data(), detail.n_blocks.data(), detail.blocks.data(), detail.mass.data(), detail.n_selected_max,
-          runner->runner->n_fetched()};
+  *out = advanced(*runner->runner, 0);
+  return 1;
+}
+
+int32_t advance_together(NosaCudaRunner* runner, const NosaCudaNext* next, int32_t n, NosaCudaTogether* out, NosaCudaError* error) {
+  nosa::cuda::Runner& of = *runner->runner;
+  std::vector<SequenceKey> keys;
+  for (int32_t i = 0; i < n; ++i) keys.push_back(SequenceKey(next[i].key));
+  const nosa::Result<std::vector<int>> together = of.together(keys);
+  if (!together.ok()) return tell(together.status(), error);
+  std::fill(out, out + n, NosaCudaTogether{});
+  if (together->empty()) return 1;
+  std::vector<nosa::cuda::NextToken> tokens;
+  for (const int i : *together) tokens.push_back({keys[size_t(i)], next[i].token, next[i].detail != 0});
+  if (const Status status = of.advance_together(tokens); !status.ok()) return tell(status, error);
+  for (size_t seq = 0; seq < together->size(); ++seq) {
+    out[(*together)[seq]] = {1, advanced(of, int(seq)), of.logits_together(int(seq))};
+  }
   return 1;
 }
 
@@ -195,8 +219,8 @@ int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
   return 1;
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open,   close, create,  fork, drop, attend,     select,
-                                               put,    cut,   advance, read, head, next_choice};
+constexpr NosaCudaRunnerFunctions functions = {open, close, create,  fork,             drop, attend, select,
+                                               put,  cut,   advance, advance_together, read, head,   next_choice};
 
 }  // namespace
 

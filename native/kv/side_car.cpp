@@ -11,6 +11,9 @@
 namespace nosa {
 namespace {
 
+/// What a whole side-car begins with in a file.
+constexpr std::byte whole_mark{1};
+
 /// sum[i] += row[i], `row` in the KV type.
 void add_row(const std::byte* row, DType dtype, std::span<float> sum) {
   if (dtype == DType::kF32) {
@@ -95,7 +98,7 @@ void SideCar::append(int layer, int n_tokens, std::span<const float> scores, con
 void SideCar::append_scores(int layer, int n_tokens, std::span<const float> scores) {
   Layer& state = layers_[layer];
   const int n_new = n_tokens - state.n_tokens;
-  CHECK(has_token_scores_ && n_new >= 0);
+  CHECK(n_new >= 0);
   CHECK(scores.size() == size_t(n_new) * size_t(shape_.n_kv_heads));
   if (n_new > 0) unpack();
   for (int head = 0; head < shape_.n_kv_heads; ++head) {
@@ -159,7 +162,6 @@ void SideCar::read_keys(const std::byte* from, size_t first, size_t end, Head& h
 }
 
 void SideCar::truncate(int n_tokens) {
-  CHECK(has_token_scores_);
   for (Layer& layer : layers_) {
     if (layer.n_tokens <= n_tokens) continue;
     unpack();
@@ -170,13 +172,6 @@ void SideCar::truncate(int n_tokens) {
       head.window_scores.resize(n_windows);
       head.token_scores.resize(size_t(blocks_for(n_tokens)) * kBlockTokens);
     }
-  }
-}
-
-void SideCar::drop_token_scores() {
-  has_token_scores_ = false;
-  for (Layer& layer : layers_) {
-    for (Head& head : layer.heads) std::vector<float>().swap(head.token_scores);
   }
 }
 
@@ -215,7 +210,6 @@ std::span<const float> SideCar::window_scores(int layer, int kv_head) const {
 }
 
 std::span<const float> SideCar::token_scores(int layer, int kv_head) const {
-  if (!has_token_scores_) return {};
   const Layer& state = layers_[layer];
   return {state.heads[kv_head].token_scores.data(), size_t(state.n_tokens)};
 }
@@ -236,27 +230,24 @@ void SideCar::write(std::vector<std::byte>& out) const {
     const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
     out.insert(out.end(), bytes, bytes + n * sizeof(values[0]));
   };
-  out.push_back(std::byte(has_token_scores_ ? 1 : 0));
+  out.push_back(whole_mark);
   for (const Layer& layer : layers_) {
     CHECK(layer.n_tokens == layers_[0].n_tokens);
     for (const Head& head : layer.heads) {
       write_keys(head, 0, head.window_scores.size(), out);
       append(head.window_scores, head.window_scores.size());
-      if (has_token_scores_) append(head.token_scores, size_t(layer.n_tokens));
+      append(head.token_scores, size_t(layer.n_tokens));
     }
   }
 }
 
 bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
-  if (bytes.empty()) return false;
-  const bool has_token_scores = bytes[0] != std::byte(0);
+  if (bytes.empty() || bytes[0] != whole_mark) return false;
   const size_t n_windows = size_t(windows_in(n_tokens));
-  const size_t head_bytes = n_windows * (key_bytes() + sizeof(float)) +
-                            (has_token_scores ? size_t(n_tokens) * sizeof(float) : 0);
+  const size_t head_bytes = n_windows * (key_bytes() + sizeof(float)) + size_t(n_tokens) * sizeof(float);
   if (bytes.size() != 1 + head_bytes * size_t(shape_.extents_per_block())) return false;
 
   unpack();
-  has_token_scores_ = has_token_scores;
   const std::byte* at = bytes.data() + 1;
   const auto take = [&](auto& values, size_t n) {
     if (n > 0) std::memcpy(values.data(), at, n * sizeof(values[0]));
@@ -270,15 +261,15 @@ bool SideCar::read(std::span<const std::byte> bytes, int n_tokens) {
       at += n_windows * key_bytes();
       head.window_scores.resize(n_windows);
       take(head.window_scores, n_windows);
-      head.token_scores.assign(has_token_scores ? size_t(blocks_for(n_tokens)) * kBlockTokens : 0, 0.0f);
-      if (has_token_scores) take(head.token_scores, size_t(n_tokens));
+      head.token_scores.assign(size_t(blocks_for(n_tokens)) * kBlockTokens, 0.0f);
+      take(head.token_scores, size_t(n_tokens));
     }
   }
   return true;
 }
 
 void SideCar::write_range(int from, int to, std::vector<std::byte>& out) const {
-  CHECK(has_token_scores_ && from <= to);
+  CHECK(from <= to);
   const auto append = [&](const auto& values, size_t first, size_t end) {
     const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
     out.insert(out.end(), bytes + first * sizeof(values[0]), bytes + end * sizeof(values[0]));
@@ -296,7 +287,7 @@ void SideCar::write_range(int from, int to, std::vector<std::byte>& out) const {
 }
 
 bool SideCar::read_range(std::span<const std::byte> bytes, int from, int to) {
-  CHECK(has_token_scores_ && from <= to);
+  CHECK(from <= to);
   const size_t first = size_t(windows_in(from));
   const size_t end = size_t(windows_in(to));
   const size_t head_bytes = (end - first) * (key_bytes() + sizeof(float)) + size_t(to - from) * sizeof(float);

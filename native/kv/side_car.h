@@ -42,10 +42,6 @@ class SideCar {
   /// Forgets all tokens from `n_tokens` on, in every layer.
   void truncate(int n_tokens);
 
-  /// Drops the scores of single tokens, which only an additive bias or further growth needs.
-  /// Nothing may be appended or truncated afterwards.
-  void drop_token_scores();
-
   /// Packs the compressed keys, which stay beside: what is saved and grown from is exact. For 16-bit keys;
   /// nothing happens to others. The next token that comes or goes undoes it. REQUIRES: all layers hold the
   /// same tokens.
@@ -61,7 +57,7 @@ class SideCar {
   PackedKeysView packed_keys(int layer, int kv_head) const;
   /// [n_windows]
   std::span<const float> window_scores(int layer, int kv_head) const;
-  /// [n_tokens], or empty once dropped. Readable to the end of the last block.
+  /// [n_tokens]. Readable to the end of the last block.
   std::span<const float> token_scores(int layer, int kv_head) const;
 
   const KvShape& shape() const { return shape_; }
@@ -106,7 +102,6 @@ class SideCar {
   void append_window(int layer, int kv_head, const BlockTable& table, int window);
 
   KvShape shape_;
-  bool has_token_scores_ = true;
   bool is_packed_ = false;
   std::vector<Layer> layers_;
   std::vector<float> sum_;       // [head_dim], scratch

@@ -1,8 +1,6 @@
 #include "model/block_selector.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "core/check.h"
 
@@ -177,7 +175,10 @@ void BlockSelector::pick(const Queries& queries, int token, int kv_head, Selecto
   if (followed_ != nullptr || recorded_ != nullptr) {
     const std::lock_guard<std::mutex> one_at_a_time(scratch.logging);
     const int own_idx = queries.own_idx + token;
-    if (followed_ != nullptr) follow_others(input, own_idx, queries.layer, kv_head, worker.chosen);
+    if (followed_ != nullptr) {
+      verdict_->follow(followed_->find(own_idx, queries.layer, kv_head), input, options_.policy, options_.budget,
+                       worker.chosen);
+    }
     if (recorded_ != nullptr) recorded_->put(own_idx, queries.layer, kv_head, worker.chosen);
   }
   const uint8_t* in_common = scratch.common.data() + size_t(kv_head) * n_blocks;
@@ -242,102 +243,6 @@ void BlockSelector::choose_common(const EvictionOrder& order, std::span<uint8_t>
     for (int rank = 0; rank < order.size() && n_left > 0; ++rank) add(order.block(rank));
   }
   std::sort(common.begin() + first, common.end());
-}
-
-void BlockSelector::follow_others(const SelectionInput& input, int own_idx, int layer, int kv_head, std::vector<int32_t>& chosen) {
-  const std::vector<int32_t>* others = followed_->find(own_idx, layer, kv_head);
-  if (others == nullptr) {
-    verdict_->n_own += 1;
-    return;
-  }
-  verdict_->n_followed += 1;
-  if (*others == chosen) return;
-  const double found = others->size() == chosen.size() ? regret(input, *others) : -1.0;
-  if (found < 0.0) {
-    verdict_->n_invalid += 1;
-    return;
-  }
-  verdict_->regrets.push_back(found);
-  chosen = *others;
-}
-
-// The least t such that `chosen` is what is chosen when every score may be off by a share of t; negative when there is none.
-// Which of its blocks are the query's picks and which the eviction order's is not known: those that the order would not give
-// must be the query's, and of the others the query has the best.
-double BlockSelector::regret(const SelectionInput& input, std::span<const int32_t> chosen) const {
-  constexpr double none = -std::numeric_limits<double>::infinity();
-  struct Candidate {
-    double query;     // The logarithm of the score, so that a difference is a share.
-    double eviction;  // None where the order does not reach.
-    bool taken;
-  };
-  std::vector<Candidate> candidates;
-  std::vector<double> eviction(size_t(input.n_blocks), none);
-  for (int rank = 0; rank < input.eviction->size(); ++rank) {
-    eviction[size_t(input.eviction->block(rank))] = double(input.eviction->score(rank));
-  }
-  size_t n_taken = 0;
-  for (int32_t b = 0; b < input.n_blocks; ++b) {
-    const bool taken = std::ranges::binary_search(chosen, b);
-    if (!input.masked.empty() && input.masked[size_t(b)] != 0) {
-      if (taken) return -1.0;
-      continue;
-    }
-    if (std::ranges::binary_search(input.forced, b)) {
-      if (!taken) return -1.0;
-      continue;
-    }
-    const float score = input.scores[size_t(b)];
-    candidates.push_back({score > 0.0f ? std::log(double(score)) : none, eviction[size_t(b)], taken});
-    n_taken += taken ? 1 : 0;
-  }
-  const bool by_eviction = options_.policy == Policy::kNosa;
-  const size_t n_query = by_eviction ? std::min(n_taken, size_t(options_.budget.query_picks())) : n_taken;
-  // Better by more than a share of t.
-  const auto better_score = [](double a, double b, double t) { return a > b + t; };
-  const auto better_eviction = [](double a, double b, double t) {
-    return a != none && (b == none || a - b > t * std::max(std::fabs(a), std::fabs(b)));
-  };
-  std::vector<double> free;
-  const auto explains = [&](double t) {
-    double best_left = none;
-    for (const Candidate& c : candidates) {
-      if (!c.taken) best_left = std::max(best_left, c.eviction);
-    }
-    size_t n_must = 0;
-    double worst_pick = std::numeric_limits<double>::infinity();
-    double best_other = none;
-    free.clear();
-    for (const Candidate& c : candidates) {
-      if (!c.taken) {
-        best_other = std::max(best_other, c.query);
-      } else if (!by_eviction || better_eviction(best_left, c.eviction, t)) {
-        n_must += 1;
-        worst_pick = std::min(worst_pick, c.query);
-      } else {
-        free.push_back(c.query);
-      }
-    }
-    if (n_must > n_query) return false;
-    std::ranges::sort(free, std::ranges::greater());
-    for (size_t i = 0; i < free.size(); ++i) {
-      if (n_must + i < n_query) {
-        worst_pick = std::min(worst_pick, free[i]);
-      } else {
-        best_other = std::max(best_other, free[i]);
-      }
-    }
-    return n_query == 0 || !better_score(best_other, worst_pick, t);
-  };
-  constexpr double most = 1e6;
-  if (!explains(most)) return most;
-  double low = 0.0;
-  double high = most;
-  for (int i = 0; i < 60 && high - low > 1e-9; ++i) {
-    const double middle = low + (high - low) / 2;
-    (explains(middle) ? high : low) = middle;
-  }
-  return high;
 }
 
 // Sink, pinned blocks and window; ascending, each once.

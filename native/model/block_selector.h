@@ -179,8 +179,6 @@ class BlockSelector {
   void pick(const Queries& queries, int token, int kv_head, SelectorScratch::Worker& worker,
             SelectorScratch& scratch);
   std::span<const WindowRun> runs(const Queries& queries);
-  void follow_others(const SelectionInput& input, int own_idx, int layer, int kv_head, std::vector<int32_t>& chosen);
-  double regret(const SelectionInput& input, std::span<const int32_t> chosen) const;
 
   KvShape shape_;
   SelectionOptions options_;

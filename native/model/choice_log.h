@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "kv/selection.h"
+
 namespace nosa {
 
 /// Which blocks the queries of one sequence chose, by own token, layer and KV head. For tests: choosing is a step, so two
@@ -36,6 +38,17 @@ struct ChoiceVerdict {
   /// Of each that differs, the least change that explains it: the share by which scores of the query and of the eviction
   /// order would have to change for it to be the best choice.
   std::vector<double> regrets;
+
+  /// Puts `others`, null where nothing is known, in the place of `chosen`, one's own choice from `input`, unless no scores
+  /// explain it; counts what it was.
+  void follow(const std::vector<int32_t>* others, const SelectionInput& input, Policy policy, const SelectionBudget& budget,
+              std::vector<int32_t>& chosen);
 };
+
+/// The least t such that `chosen`, ascending, is what is chosen from `input` when every score may be off by a share of t;
+/// negative when there is none. Which of its blocks are the query's picks and which the eviction order's is not known: those
+/// that the order would not give must be the query's, and of the others the query has the best.
+double choice_regret(const SelectionInput& input, Policy policy, const SelectionBudget& budget,
+                     std::span<const int32_t> chosen);
 
 }  // namespace nosa

@@ -272,8 +272,7 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::prepare(const PassTarget& target, 
   if (n_blocks > plan_.n_pages || n_blocks > plan_.n_blocks_max) return Outcome::kNotHere;
 
   // In this order of use, copies go before those that they attend.
-  in_use_since_ = ++clock_;
-  own.last_use_ = clock_;
+  own.last_use_ = ++clock_;
   ++clock_;
   for (const AttendedKv& attended : target.attended) {
     if (attended.device->key_ != 0) attended.device->last_use_ = clock_;
@@ -319,6 +318,7 @@ DeviceNetwork::Outcome DeviceNetwork::select(DeviceKv& kv, const BlockSelector& 
 }
 
 Result<DeviceNetwork::Outcome> DeviceNetwork::load_attended(const PassTarget& target, const StopFlag& stop) {
+  begin_use();
   return prepare(target, 0, stop);
 }
 
@@ -328,6 +328,7 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::compute(ForwardPass& pass, const P
   if (plan.first < std::min(plan.store_from, target.device->n_otherwise_)) return Outcome::kNotHere;
   // What a pass that was given up has left of tokens that do not count yet.
   target.side_car->truncate(plan.store_from);
+  begin_use();
   const Result<Outcome> prepared = prepare(target, std::min(plan.first, plan.store_from), stop);
   if (!prepared.ok() || *prepared != Outcome::kDone) return prepared;
   DeviceKv& own = *target.device;
@@ -350,8 +351,7 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::run(uint64_t key, ForwardPass& pas
   const PassPlan& plan = pass.plan();
   const bool detail = plan.masses || plan.selections;
   const auto tokens = target.tokens.subspan(size_t(plan.first), size_t(plan.n_tokens));
-  const int n_hidden = plan.all_hidden ? plan.n_tokens : 1;
-  const NosaCudaAdvance request = {key, tokens.data(), plan.n_tokens, n_hidden, detail ? 1 : 0};
+  const NosaCudaAdvance request = {key, tokens.data(), plan.n_tokens, plan.all_hidden ? plan.n_tokens : 1, detail ? 1 : 0};
   NosaCudaAdvanced advanced = {};
   NosaCudaError error = {};
   const Clock::time_point start = Clock::now();
@@ -361,18 +361,80 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::run(uint64_t key, ForwardPass& pas
   if (plan.n_tokens >= chunk_tokens_least) {
     token_seconds_ = std::chrono::duration<double>(Clock::now() - start).count() / plan.n_tokens;
   }
-  take_choices(*target.selector);
-  pass.rows_.assign(advanced.hidden, advanced.hidden + size_t(n_hidden) * size_t(n_embd_));
-  pass.n_fetched_ = advanced.n_fetched;
+  const Together told = {.pass = &pass, .target = target, .status = {}};
+  take_choices({&told, 1});
   Outcome outcome = Outcome::kDone;
+  if (Status status = take(key, advanced, pass, target, outcome); !status.ok()) return status;
+  return outcome;
+}
+
+// Makes what the runner computed for a pass its result.
+Status DeviceNetwork::take(uint64_t key, const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target, Outcome& outcome) {
+  const PassPlan& plan = pass.plan();
+  const size_t n_hidden = plan.all_hidden ? size_t(plan.n_tokens) : 1;
+  pass.rows_.assign(advanced.hidden, advanced.hidden + n_hidden * size_t(n_embd_));
+  pass.n_fetched_ = advanced.n_fetched;
   if (Status status = take_rows(key, pass, target, outcome); !status.ok() || outcome != Outcome::kDone) {
     target.side_car->truncate(plan.store_from);
-    if (!status.ok()) return status;
-    return outcome;
+    return status;
   }
   take_detail(advanced, pass, target);
   pass.stage_ = ForwardPass::Stage::kDone;
-  return Outcome::kDone;
+  return {};
+}
+
+// Whether a pass can go with others, once what it attends to is there.
+bool DeviceNetwork::fits_together(Together& of, const StopFlag& stop) {
+  const PassPlan& plan = of.pass->plan();
+  CHECK(plan.n_tokens == 1 && plan.first == plan.store_from);
+  if (!usable() || plan.first < of.target.device->n_otherwise_) return false;
+  of.target.side_car->truncate(plan.store_from);
+  const BlockStore& store = of.target.blocks->store();
+  const uint64_t n_loaded = store.n_loaded();
+  const Result<Outcome> prepared = prepare(of.target, plan.first, stop);
+  of.n_loaded += store.n_loaded() - n_loaded;
+  of.status = prepared.status();
+  return prepared.ok() && *prepared == Outcome::kDone && of.target.device->n_there_ == plan.first;
+}
+
+void DeviceNetwork::compute_together(std::span<Together> passes, const StopFlag& stop) {
+  std::vector<Together*> ready;
+  begin_use();
+  for (Together& of : passes) {
+    if (fits_together(of, stop)) ready.push_back(&of);
+  }
+  // Those that came later may have taken the GPU with them.
+  if (!usable() || ready.size() < 2) return;
+  std::vector<NosaCudaNext> next;
+  for (const Together* of : ready) {
+    const PassPlan& plan = of->pass->plan();
+    next.push_back({of->target.device->key_, of->target.tokens[size_t(plan.first)], plan.masses || plan.selections ? 1 : 0});
+  }
+  std::vector<NosaCudaTogether> found(next.size());
+  NosaCudaError error = {};
+  while (calls().advance_together(runner_, next.data(), int32_t(next.size()), found.data(), &error) == 0) {
+    if (error.code == NOSA_CUDA_FULL && make_room()) continue;
+    failed(error);
+    return;
+  }
+  take_choices(passes);
+  const bool shared = std::ranges::count(found, 1, &NosaCudaTogether::done) > 1;
+  for (size_t i = 0; i < ready.size() && usable(); ++i) {
+    if (found[i].done == 0) continue;
+    Together& of = *ready[i];
+    DeviceKv& own = *of.target.device;
+    const BlockStore& store = of.target.blocks->store();
+    const uint64_t n_loaded = store.n_loaded();
+    Outcome outcome = Outcome::kDone;
+    of.status = take(own.key_, found[i].advanced, *of.pass, of.target, outcome);
+    of.n_loaded += store.n_loaded() - n_loaded;
+    if (own.key_ != 0) own.n_there_ = of.pass->end();  // As of compute().
+    if (!of.status.ok() || outcome != Outcome::kDone) continue;
+    own.n_valid_ = of.pass->end();
+    of.computed = true;
+    of.shared = shared;
+    of.logits = found[i].logits;
+  }
 }
 
 // Copies what the pass left into the sequence's own blocks and side-car.
@@ -454,13 +516,16 @@ void DeviceNetwork::take_detail(const NosaCudaAdvanced& advanced, ForwardPass& p
   }
 }
 
-void DeviceNetwork::take_choices(const BlockSelector& selector) const {
-  ChoiceLog* log = selector.recorded();
-  if (log == nullptr) return;
+// Queries of a copy tell of the sequence that it is a copy of, which is alone then.
+void DeviceNetwork::take_choices(std::span<const Together> passes) const {
   const size_t n_heads = size_t(kv_shape_.n_kv_heads);
   NosaCudaChoice choice = {};
   while (calls().next_choice(runner_, &choice) != 0) {
-    for (size_t list = 0; list < size_t(kv_shape_.extents_per_block()); ++list) {
+    const auto mine = std::ranges::find(passes, choice.key, [](const Together& of) { return of.target.device->key_; });
+    const Together& of = passes.size() == 1 ? passes[0] : *mine;
+    CHECK(passes.size() == 1 || mine != passes.end());
+    ChoiceLog* log = of.target.selector->recorded();
+    for (size_t list = 0; log != nullptr && list < size_t(kv_shape_.extents_per_block()); ++list) {
       log->put(choice.own_idx, int(list / n_heads), int(list % n_heads),
                {choice.blocks + list * size_t(choice.n_selected_max), size_t(choice.n_blocks[list])});
     }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,24 @@ class DeviceNetwork {
   /// Fails as the block store does.
   Result<Outcome> compute(ForwardPass& pass, const PassTarget& target, const StopFlag& stop);
 
+  /// Sequences whose next tokens one step computes.
+  int step_sequences() const { return plan_.step_sequences; }
+
+  /// A pass of one token behind all that is computed, of another sequence than its neighbours'.
+  struct Together {
+    ForwardPass* pass = nullptr;
+    PassTarget target;
+    Status status;                  ///< Of the block store, for this one.
+    uint64_t n_loaded = 0;          ///< Blocks that it took from disk.
+    bool computed = false;          ///< Else nothing has changed but what is copied.
+    bool shared = false;            ///< Whether others were computed in the same step.
+    const float* logits = nullptr;  ///< Of the token that follows, [n_vocab], once it is computed; good until the next call.
+  };
+
+  /// Computes those of the passes that go with one another in one step. Each is as compute() would have it, within the
+  /// rounding of float32: how attention is summed up depends on how many sequences a step has.
+  void compute_together(std::span<Together> passes, const StopFlag& stop);
+
   /// As Llama::logits(), at once; false when the GPU does not do it.
   bool logits(const float* hidden, int n_tokens, float* out);
   int logits_rows_per_step() const { return plan_.head_rows; }
@@ -80,7 +99,10 @@ class DeviceNetwork {
   void give_up(const std::string& why);
   Outcome failed(const NosaCudaError& error);
 
+  void begin_use() { in_use_since_ = clock_ + 1; }
   Result<Outcome> prepare(const PassTarget& target, int n_own, const StopFlag& stop);
+  bool fits_together(Together& of, const StopFlag& stop);
+  Status take(uint64_t key, const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target, Outcome& outcome);
   Result<Outcome> bring(DeviceKv& kv, const BlockTable& blocks, const SideCar& side_car, int n_tokens, const StopFlag& stop);
   Result<Outcome> bring_block(DeviceKv& kv, const BlockTable& blocks, const SideCar& side_car, int block, int n_tokens);
   Outcome attend(DeviceKv& kv, const PassTarget& target);
@@ -94,7 +116,7 @@ class DeviceNetwork {
   Status take_rows(uint64_t key, const ForwardPass& pass, const PassTarget& target, Outcome& outcome);
   Status take_block(uint64_t key, const PassTarget& target, int block, int first_row, int n_rows, Outcome& outcome);
   void take_detail(const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target) const;
-  void take_choices(const BlockSelector& selector) const;
+  void take_choices(std::span<const Together> passes) const;
 
   std::unique_ptr<CudaLibrary> library_;
   KvShape kv_shape_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/status.h"
+#include "core/thread_pool.h"
 #include "kv/block_table.h"
 #include "kv/disk_tier.h"
 #include "model/forward_pass.h"
@@ -79,8 +80,17 @@ struct DecodeOutcome {
   uint64_t blocks_fetched = 0;  ///< As PrefillOutcome.
   int n_drafted = 0;         ///< Tokens guessed ahead, and how many of them were right.
   int n_right = 0;
+  int n_shared = 0;          ///< Steps that were shared with other sequences.
 
   static constexpr size_t masses_max = 1024;
+};
+
+class Sequence;
+
+/// One sequence's part in a decode command for several. Both must outlive the command.
+struct DecodePart {
+  Sequence* sequence = nullptr;
+  const DecodeRequest* request = nullptr;
 };
 
 struct ScoreOutcome {
@@ -92,12 +102,16 @@ struct ScoreOutcome {
 class SequenceShared {
  public:
   /// `disk` is the tier below `store`, or null when there is none.
-  SequenceShared(Model& model, BlockStore& store, DiskTier* disk)
-      : model(model), store(store), disk(disk) {}
+  SequenceShared(Model& model, BlockStore& store, DiskTier* disk, int n_threads)
+      : model(model), store(store), disk(disk), n_threads_(n_threads) {}
 
   /// Buffers for one pass: a spare set, or a new one.
   Result<std::unique_ptr<PassBuffers>> take_buffers();
   void put_buffers(std::unique_ptr<PassBuffers> buffers);
+
+  /// Threads that go through the vocabulary for several sequences while a GPU computes; made when first asked for, and null
+  /// where the system refuses them. Sets `samplers`.
+  ThreadPool* draw_pool();
 
   /// Bytes of the buffers of passes, one of them parked, and of logits.
   static size_t work_bytes(const ModelConfig& config);
@@ -106,11 +120,16 @@ class SequenceShared {
   BlockStore& store;
   DiskTier* disk;
   Sampler sampler;
+  /// Who draws for several sequences at once, see draw_pool(): a sampler each.
+  std::vector<Sampler> samplers;
   std::vector<float> logits;  ///< [rows, n_vocab], grown when first needed.
 
  private:
   static constexpr size_t spare_max = 2;
+  static constexpr int draw_threads_max = 16;
   std::vector<std::unique_ptr<PassBuffers>> spare_;
+  int n_threads_;
+  std::unique_ptr<ThreadPool> draw_pool_;
 };
 
 /// Tokens from a base position on, and their KV. Its tokens see all tokens of the *attended*
@@ -175,6 +194,12 @@ class Sequence {
   /// do not follow the grammar, or when sealed.
   Result<DecodeOutcome> decode(const DecodeRequest& request, const StopFlag& stop);
 
+  /// Decodes several sequences of one model, a step of each after the other, by their own requests: each result is that of
+  /// decode(). On a GPU those that wait for one token alone share a step; what they draw is the same within the rounding
+  /// of float32, see DeviceNetwork::compute_together(). Without one it takes as long as one command after the other.
+  /// When `stop` is raised, all that are not over are interrupted. REQUIRES: each sequence once.
+  static std::vector<Result<DecodeOutcome>> decode_together(std::span<const DecodePart> parts, const StopFlag& stop);
+
   /// Log-probabilities of the tokens `from`, `from` + 1, ... each given all before it. When
   /// interrupted, those of the first few; the same call again goes on.
   /// Fails with kInvalidArgument unless 1 <= from <= n_tokens().
@@ -209,7 +234,28 @@ class Sequence {
     int n_passes = 0;
   };
 
+  /// A decode command under way.
+  struct Decoding {
+    const DecodeRequest* request = nullptr;
+    size_t n_steps = 0;
+    bool drafts = false;
+    DecodeOutcome outcome;
+    MassSum masses;
+    uint64_t n_fetched_before = 0;
+
+    bool goes_on() const { return outcome.steps.size() < n_steps && !outcome.stopped && !outcome.interrupted; }
+  };
+  class Participant;
+
+  Status begin_decode(const DecodeRequest& request, Decoding& decoding);
+  Status decode_step(Decoding& decoding, const StopFlag& stop);
+  DecodeOutcome end_decode(Decoding& decoding);
+  bool waits_for_one_token() const;
+  void finish_pass();
+  void add_masses(MassSum& masses) const;
+
   Status check_growable() const;
+  Status check_ids(std::span<const uint32_t> ids) const;
   Status follow_grammar(const DecodeRequest& request);
   PassTarget target();
   int n_context_blocks() const { return selector_->n_context_blocks(); }
@@ -223,6 +269,7 @@ class Sequence {
 
   int pass_end(int first);
   Status start_pass(int first, int n_tokens, const Wanted& wanted);
+  Status start_on_cores(const PassPlan& plan);
   Result<bool> advance(const StopFlag& stop);
   Result<bool> advance_on_device(const StopFlag& stop);
   Status leave_device();
@@ -233,7 +280,7 @@ class Sequence {
 
   Result<bool> catch_up(const StopFlag& stop, MassSum* masses, bool selections);
   Result<bool> next_logits(const StopFlag& stop, MassSum* masses, bool selections);
-  DecodeStep draw(const DecodeRequest& request, size_t step_idx, size_t n_tokens);
+  DecodeStep draw(const DecodeRequest& request, size_t step_idx, size_t n_tokens, Sampler& sampler);
   void append(const DecodeRequest& request, DecodeOutcome& outcome, DecodeStep step);
   Result<bool> decode_drafted(const DecodeRequest& request, int n_left, const StopFlag& stop,
                               DecodeOutcome& outcome);

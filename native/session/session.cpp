@@ -1,5 +1,6 @@
 #include "session/session.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -22,8 +23,7 @@ Result<std::unique_ptr<Session>> Session::open(const ModelOptions& options, cons
   }
   const BlockStoreOptions store_options{extent_bytes, limits.memory_bytes_max};
   session->store_ = std::make_unique<BlockStore>(store_options, session->disk_.get());
-  session->shared_ = std::make_unique<SequenceShared>(*session->model_, *session->store_,
-                                                      session->disk_.get());
+  session->shared_ = std::make_unique<SequenceShared>(*session->model_, *session->store_, session->disk_.get(), options.n_threads);
   return session;
 }
 
@@ -72,6 +72,29 @@ Result<Sequence*> Session::sequence(SequenceId id) {
   return entry->second.sequence.get();
 }
 
+std::vector<Result<DecodeOutcome>> Session::decode_together(std::span<const DecodeTask> tasks, const StopFlag& stop) {
+  std::vector<Status> refused;
+  std::vector<DecodePart> parts;
+  for (const DecodeTask& task : tasks) {
+    const Result<Sequence*> found = sequence(task.id);
+    Status& status = refused.emplace_back(found.status());
+    if (!status.ok()) continue;
+    if (std::ranges::find(parts, *found, &DecodePart::sequence) != parts.end()) {
+      status = Status::invalid_argument("A sequence can be decoded once in a command.");
+      continue;
+    }
+    parts.push_back({*found, &task.request});
+  }
+  std::vector<Result<DecodeOutcome>> decoded = Sequence::decode_together(parts, stop);
+  std::vector<Result<DecodeOutcome>> outcomes;
+  auto next = decoded.begin();
+  for (const Status& status : refused) {
+    if (status.ok()) outcomes.push_back(std::move(*next++));
+    else outcomes.emplace_back(status);
+  }
+  return outcomes;
+}
+
 void Session::close_sequence(SequenceId id) {
   const auto entry = entries_.find(id);
   if (entry == entries_.end() || !entry->second.open) return;
@@ -97,6 +120,7 @@ MemoryUse Session::memory() const {
   use.blocks_spilled = store_->n_put_out();
   use.blocks_written_behind = store_->n_written_behind();
   if (const DeviceNetwork* device = model_->gpu(); device != nullptr) use.device_bytes = device->device_bytes();
+  use.step_sequences = step_sequences();
   use.device = model_->device();
   use.gpu_problem = model_->gpu_problem();
   return use;

@@ -44,6 +44,7 @@ struct MemoryUse {
   uint64_t blocks_spilled = 0;         ///< Written to disk because a place in memory was needed.
   uint64_t blocks_written_behind = 0;  ///< And ahead of that.
   size_t device_bytes = 0;  ///< Of a GPU's memory, weights included.
+  int step_sequences = 1;   ///< As Session::step_sequences(), now.
   std::string device;       ///< What computes now,
   std::string gpu_problem;  ///< and why it is not the GPU, see Model::gpu_problem().
 };
@@ -73,6 +74,19 @@ class Session {
 
   /// Fails with kDisposed when the sequence was closed. The pointer is good for this command.
   Result<Sequence*> sequence(SequenceId id);
+
+  /// A sequence's part in decode_together().
+  struct DecodeTask {
+    SequenceId id{};
+    DecodeRequest request;
+  };
+
+  /// See Sequence::decode_together(); a result for each task. One fails with kDisposed when its sequence was closed, with
+  /// kInvalidArgument when that has a task before it.
+  std::vector<Result<DecodeOutcome>> decode_together(std::span<const DecodeTask> tasks, const StopFlag& stop);
+
+  /// Sequences that share a step of decode_together() at most; 1 where each takes steps of its own.
+  int step_sequences() const { return model_->gpu() == nullptr ? 1 : model_->gpu()->step_sequences(); }
 
   /// Closes a sequence; closing it again does nothing.
   void close_sequence(SequenceId id);

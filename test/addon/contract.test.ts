@@ -76,6 +76,35 @@ describe.each(models)("the $name model", ({ name, open }) => {
     expect(await sequence.setTokens(tokens)).toEqual({ kept: 30 });
   });
 
+  it("decodes several sequences in one command as it decodes each, and lets one fail alone", async () => {
+    const tokens = ids(30).map((id) => id % 200);
+    await sequence.setTokens(tokens);
+    const other = await sequence.fork();
+    await other.setTokens(tokens.slice(0, 20));
+    const expected = [];
+    for (const each of [sequence, other]) {
+      const copy = await each.fork();
+      expected.push((await copy.decode(greedy(4))).steps.map(({ token }) => token));
+      await copy.dispose();
+    }
+    const empty = await model.createSequence({ basePosition: 0, attends: [] });
+    const tasks = [
+      { sequence, options: greedy(4) },
+      ...(name === "real" ? [{ sequence: empty, options: greedy(4) }] : []),
+      { sequence: other, options: greedy(4) },
+    ];
+    const results = await model.decodeTogether({ tasks });
+    const found = results.flatMap((each) => (each.kind === "decoded" ? [each.result] : []));
+    expect(found.map(({ steps }) => steps.map(({ token }) => token))).toEqual(expected);
+    expect(found.every(({ interrupted, shared }) => !interrupted && shared === 0)).toBe(true);
+    const failures = results.flatMap((each) => (each.kind === "failed" ? [codeOf(Promise.reject(each.error))] : []));
+    expect(await Promise.all(failures)).toEqual(name === "real" ? ["invalidArgument"] : []);
+    expect(await model.decodeTogether({ tasks: [] })).toEqual([]);
+    expect(model.info.stepSequences).toBe(1);
+    await other.dispose();
+    await empty.dispose();
+  });
+
   it("lets an attended sequence grow no more, and counts its blocks", async () => {
     const tokens = ids(130).map((id) => id % 200);
     await sequence.setTokens(tokens);

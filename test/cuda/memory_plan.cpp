@@ -56,6 +56,24 @@ int run() {
     std::printf("%s\n", ample->describe().c_str());
   }
 
+  // Lanes are a share of what there is, and never fewer than a few.
+  RunnerOptions shared;
+  shared.n_lanes = shared.n_seqs_max = 0;
+  int n_lanes_before = 0;
+  for (const size_t free : {1500 * mib, 8000 * mib, 20000 * mib, 140000 * mib}) {
+    const Result<MemoryPlan> plan = plan_memory(model, shared, free);
+    const std::string name = std::to_string(free / mib) + " MiB free";
+    check(plan.ok(), name + ": room for lanes");
+    if (!plan.ok()) continue;
+    const RunnerOptions& o = plan->options;
+    check(o.n_lanes >= 4 && o.n_lanes <= 64 && o.n_seqs_max == o.n_lanes, name + ": lanes within their bounds");
+    check(o.n_lanes == 4 || plan->lanes_bytes <= free / 16, name + ": lanes take no more than their share");
+    check(o.n_lanes >= n_lanes_before, name + ": more memory, fewer lanes");
+    check(plan->device_bytes() <= free, name + ": exceeded");
+    n_lanes_before = o.n_lanes;
+  }
+  check(n_lanes_before == 64, "a large GPU has as many lanes as a step takes");
+
   // Whatever is free, a plan never exceeds it, and less memory never gives more.
   int n_blocks_before = 0;
   size_t free_bytes = 600 * mib;

@@ -1,10 +1,10 @@
 // A session whose network runs on the GPU against one on the processor's cores in float32, both driven by the same random
-// commands: texts, edits, forks, prefills that are cut short, decoding with and without masses, selections with masked and
-// pinned blocks, scores, files written by one and read by the other. Wherever the cores' two best tokens are further apart
+// commands: texts, edits, forks, prefills that are cut short, decoding alone and several together, with and without masses,
+// selections with masked and pinned blocks, scores, files written by one and read by the other. Wherever the cores' two best tokens are further apart
 // than rounding explains, both must prefer the same one. The cores attend to the blocks that the GPU chose; each choice that
 // they would have made otherwise must be one that rounding explains.
 //
-//   session_test LIBRARY [--steps N] [--model GGUF [--adapter FILE --base SHA256]] [--tokens FILE]
+//   session_test LIBRARY [--steps N] [--model GGUF [--adapter FILE --base SHA256]] [--tokens FILE] [--threads N]
 //
 // With a model there is no walk: its speed and how far its numbers are from those of the cores are told. Exit code 1 when
 // something differs; NOSA_SEED repeats a run.
@@ -35,6 +35,8 @@ constexpr double mass_rounding = 0.01;
 /// 0.05 (99 of 100) and choose blocks of scores 2 % worse; what they store stays, and later choices go by it.
 constexpr double cores_rounding = 0.1;
 constexpr walk::Tolerance tolerance = {0.05, 0.1};
+constexpr int n_together_max = 8;
+constexpr size_t n_tails_max = 10;
 
 int failures = 0;
 
@@ -66,6 +68,10 @@ struct Counts : Verdicts {
   int n_files = 0;
   std::vector<double> file_errors;  // Against cores at 8 bits.
   std::vector<double> mass_errors;
+  int n_together = 0;  // Steps of commands for several sequences, and those of them that went through a shared step.
+  int n_shared = 0;
+  int n_same_bits = 0;                // Of shared steps compared with the same ones taken alone on the GPU.
+  std::vector<double> alone_errors;  // Of those.
 };
 
 /// The same sequence twice.
@@ -168,7 +174,8 @@ class Walk {
   void select(Twin& twin) {
     SelectionOptions options;
     options.policy = setup_.policy;
-    options.budget.total_blocks = 8 + pick(0, 15);  // More kinds of steps than the GPU keeps.
+    // Often the same, so that steps are shared; in all, more kinds of steps than the GPU keeps.
+    options.budget.total_blocks = pick(0, 2) > 0 ? 12 : 8 + pick(0, 15);
     options.budget.query_blocks = 3;
     options.budget.window_blocks = 3;
     for (size_t i = 0; i < twin.attended.size(); ++i) {
@@ -191,7 +198,7 @@ class Walk {
 
   void step() {
     Twin& twin = sequences_[size_t(pick(0, int(sequences_.size()) - 1))];
-    switch (pick(0, 13)) {
+    switch (pick(0, 15)) {
       case 0: return fork();
       case 1: return edit(twin);
       case 2: return replace();
@@ -201,12 +208,15 @@ class Walk {
       case 6:
         // What is computed stays as it was, so the numbers of what follows depend on the past alike.
         return select(twin);
+      case 7:
+      case 8:
+      case 9: return decode_together();
       default: return decode(twin, pick(1, 30));
     }
   }
 
   void fork() {
-    if (sequences_.size() >= n_sequences_max) return;
+    if (sequences_.size() >= n_tails_max) return;
     const Twin& from = sequences_[size_t(pick(0, int(sequences_.size()) - 1))];
     Twin copy = from;
     copy.cpu = must(cpu_->fork_sequence(from.cpu), "forking");
@@ -329,6 +339,65 @@ class Walk {
     twin.last = "decoded";
   }
 
+  // Some of the sequences in commands that they share, each by a request of its own; then the cores, one after the other.
+  void decode_together() {
+    std::shuffle(sequences_.begin(), sequences_.end(), random_);
+    const int n = pick(2, std::min(n_together_max, int(sequences_.size())));
+    std::vector<bool> masses;
+    for (int i = 0; i < n; ++i) masses.push_back(pick(0, 2) == 0);
+    for (int command = pick(1, 6); command > 0; --command) {
+      std::vector<Session::DecodeTask> tasks;
+      std::vector<SequenceId> alone;  // Copies that take the same steps by themselves.
+      for (int i = 0; i < n; ++i) {
+        DecodeRequest request;
+        request.n_steps = pick(1, 4);
+        request.top = 2;
+        request.masses = masses[size_t(i)];
+        tasks.push_back({sequences_[size_t(i)].gpu, request});
+        if (command == 1) alone.push_back(must(gpu_->fork_sequence(sequences_[size_t(i)].gpu), "forking on the GPU"));
+      }
+      std::vector<Result<DecodeOutcome>> outcomes = gpu_->decode_together(tasks, {});
+      for (int i = 0; i < n; ++i) {
+        const DecodeOutcome got = must(std::move(outcomes[size_t(i)]), "decoding together on the GPU");
+        compare_together(sequences_[size_t(i)], tasks[size_t(i)].request, got, n);
+        if (command == 1 && got.n_shared > 0) compare_alone(alone[size_t(i)], tasks[size_t(i)].request, got);
+      }
+      for (const SequenceId id : alone) gpu_->close_sequence(id);
+    }
+    for (int i = 0; i < n; ++i) sequences_[size_t(i)].last = "decoded together";
+  }
+
+  void compare_together(Twin& twin, DecodeRequest request, const DecodeOutcome& got, int n) {
+    check(!got.interrupted && int(got.steps.size()) == request.n_steps, "as many steps as were asked for");
+    request.forced = true;
+    for (const DecodeStep& step : got.steps) request.teacher.push_back(step.token);
+    const DecodeOutcome want = must(cpu(twin).decode(request, {}), "decoding");
+    for (size_t i = 0; i < std::min(want.steps.size(), got.steps.size()); ++i) {
+      compare(want.steps[i], got.steps[i],
+              twin.last + ", step " + std::to_string(i) + " with " + std::to_string(n - 1) + " others" + (request.masses ? " and masses" : "") +
+                  ", own token " + std::to_string(twin.tokens.size()));
+      twin.tokens.push_back(got.steps[i].token);
+    }
+    check(want.attended_blocks == got.attended_blocks && want.total_blocks == got.total_blocks, "blocks of a step together");
+    if (request.masses) compare_masses(want.masses, got.masses);
+    counts_.n_together += int(got.steps.size());
+    counts_.n_shared += got.n_shared;
+  }
+
+  // What the GPU gives for the same tokens when nobody else is there.
+  void compare_alone(SequenceId id, DecodeRequest request, const DecodeOutcome& together) {
+    Sequence& sequence = *must(gpu_->sequence(id), "finding");
+    request.masses = false;
+    request.forced = true;
+    for (const DecodeStep& step : together.steps) request.teacher.push_back(step.token);
+    const DecodeOutcome alone = must(sequence.decode(request, {}), "decoding alone on the GPU");
+    for (size_t i = 0; i < alone.steps.size(); ++i) {
+      const double error = std::fabs(double(alone.steps[i].logprob) - double(together.steps[i].logprob));
+      counts_.alone_errors.push_back(error);
+      counts_.n_same_bits += error == 0.0 ? 1 : 0;
+    }
+  }
+
   void compare(const DecodeStep& want, const DecodeStep& got, const std::string& before) {
     const double margin = double(want.top[0].logprob) - double(want.top[1].logprob);
     counts_.add(want.top[0].id == got.top[0].id, margin, std::fabs(double(want.logprob) - double(got.logprob)), before);
@@ -377,8 +446,16 @@ bool compare_commands(const std::string& library, int n_steps) {
                 setup.name, counts.steps, counts.same, counts.close, tolerance.margin, counts.wrong, at(counts.errors, 0.5),
                 at(counts.errors, 0.99), at(counts.errors, 1.0), at(counts.mass_errors, 0.99), at(counts.mass_errors, 1.0),
                 counts.n_files, at(counts.file_errors, 1.0), seconds_since(start));
+    const size_t n_alone = counts.alone_errors.size();
+    std::printf("  %d steps of commands for several, %d of them shared; of %zu taken alone as well %d have the same bits, error p50 %.2g p99 %.2g "
+                "max %.2g\n",
+                counts.n_together, counts.n_shared, n_alone, counts.n_same_bits, at(counts.alone_errors, 0.5), at(counts.alone_errors, 0.99),
+                at(counts.alone_errors, 1.0));
     counts.print_choices();
     check(counts.good(), std::string(setup.name) + ": tokens or choices differ");
+    // A short walk may never have two that select alike.
+    check(counts.n_shared > 0 || counts.n_together < 500, std::string(setup.name) + ": no step was shared");
+    check(at(counts.alone_errors, 0.99) <= tolerance.margin, std::string(setup.name) + ": steps together and alone differ");
     check(at(counts.errors, 0.99) <= tolerance.margin, std::string(setup.name) + ": numbers differ");
     check(at(counts.file_errors, 1.0) <= cores_rounding, std::string(setup.name) + ": numbers from files differ");
     check(at(counts.mass_errors, 0.99) <= mass_rounding, std::string(setup.name) + ": masses differ");
@@ -390,6 +467,48 @@ struct RealOptions {
   ModelOptions model;
   std::string tokens;  // int32 or uint32 ids, one after the other
 };
+
+/// Several questions about one context: how many tokens a second when each takes its turn, and when steps are shared.
+void time_together(Session& gpu, std::span<const SequenceId> attended, const SelectionOptions& selection, std::span<const uint32_t> text) {
+  constexpr int n_question = 40;
+  constexpr int n_rounds = 12;
+  constexpr int n_steps = 4;
+  for (const int n : {1, 2, 4, 8, 16, 32, 64}) {
+    std::vector<Session::DecodeTask> tasks;
+    for (int i = 0; i < n; ++i) {
+      const SequenceId id = must(gpu.create_sequence(16384, attended), "creating");
+      Sequence& tail = *must(gpu.sequence(id), "finding");
+      must(tail.select(selection), "selecting");
+      must(tail.set_tokens(text.subspan(text.size() - size_t(n_question * (i + 1)), n_question)).status(), "setting tokens");
+      DecodeRequest request;
+      request.n_steps = n_steps;
+      must(tail.decode(request, {}).status(), "decoding");
+      tasks.push_back({id, request});
+    }
+    double seconds[2] = {0.0, 0.0};
+    int n_shared = 0;
+    const auto take_turns = [&] {
+      for (const Session::DecodeTask& task : tasks) must((*must(gpu.sequence(task.id), "finding")).decode(task.request, {}).status(), "decoding");
+    };
+    const auto share = [&] {
+      for (Result<DecodeOutcome>& outcome : gpu.decode_together(tasks, {})) n_shared += must(std::move(outcome), "decoding together").n_shared;
+    };
+    share();  // The graph for so many is made.
+    n_shared = 0;
+    for (int round = 0; round < n_rounds; ++round) {
+      for (const bool together : {false, true}) {
+        const auto begin = std::chrono::steady_clock::now();
+        together ? share() : take_turns();
+        seconds[together ? 1 : 0] += seconds_since(begin);
+      }
+    }
+    const double n_tokens = double(n_rounds * n_steps * n);
+    std::printf("%d sequences: %.0f tokens a second in turns, %.0f together (%.2fx; %.0f %% of steps shared), %.3f ms a step of all\n", n,
+                n_tokens / seconds[0], n_tokens / seconds[1], seconds[0] / seconds[1], 100.0 * n_shared / n_tokens,
+                seconds[1] * 1e3 / (n_rounds * n_steps));
+    for (const Session::DecodeTask& task : tasks) gpu.close_sequence(task.id);
+  }
+}
 
 /// A context of segments and questions about it, as the engine has them.
 bool real(const RealOptions& options, const std::string& library) {
@@ -481,6 +600,7 @@ bool real(const RealOptions& options, const std::string& library) {
   ask(*gpu, attended, 200, 256, false, 0, nullptr, "GPU, again");
   ask(*gpu, attended, 200, 256, true, 0, nullptr, "GPU, again");
   ask(*gpu, attended, 40, 16, false, 0, nullptr, "GPU, a completion");
+  time_together(*gpu, attended, selection, all);
   // A GPU that has lost everything but the files, and cores that read what the GPU wrote.
   const auto load = [&](Session& session) {
     std::vector<SequenceId> loaded;
@@ -529,6 +649,7 @@ int run(int argc, char** argv) {
     if (std::strcmp(argv[i], "--adapter") == 0) options.model.adapter = argv[i + 1];
     if (std::strcmp(argv[i], "--base") == 0) options.model.base_sha256 = argv[i + 1];
     if (std::strcmp(argv[i], "--tokens") == 0) options.tokens = argv[i + 1];
+    if (std::strcmp(argv[i], "--threads") == 0) options.model.n_threads = std::atoi(argv[i + 1]);
   }
   const bool good = options.model.path.empty() ? compare_commands(argv[1], n_steps) : real(options, argv[1]);
   std::printf(good ? "PASS session_test\n" : "FAIL session_test\n");

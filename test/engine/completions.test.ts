@@ -81,6 +81,24 @@ describe("the next completion", () => {
   });
 });
 
+describe("a completion that takes long", () => {
+  it("is offered as far as it was written after a second and a half", async () => {
+    const { harness, client, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    // Slow from the first word on.
+    const { workshop } = harness;
+    const { tokensDecoded } = workshop;
+    Object.defineProperty(workshop, "millisPerToken", {
+      get: () => (workshop.tokensDecoded > tokensDecoded ? 700 : 0),
+    });
+    const [offer] = await client.complete(file, 1, 11);
+    const text = offer?.insertText ?? "";
+    expect(text).not.toBe("");
+    expect("North = 41;".startsWith(text)).toBe(true);
+    expect(text.length).toBeLessThan("North = 41;".length);
+  });
+});
+
 describe("pins", () => {
   it("are attended to by completions, beside what the selection chooses", async () => {
     const { harness, client, root, file } = await indexed();

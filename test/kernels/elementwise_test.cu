@@ -34,7 +34,7 @@ void check_rms_norm(int n_rows, int cols, Random& random) {
     const double error = relative_norm(out.values(), want);
     std::printf("rms_norm %3d x %5d %-4s %.1e (plain %.1e)\n", n_rows, cols, kTypeNames[int(type)], error, plain_error);
     EXPECT(plain_error < 1e-6, "rms_norm in float32");
-    EXPECT(error < operand_bound(type), "rms_norm as operand");
+    EXPECT(error < operand_bound(type, want), "rms_norm as operand");
     EXPECT(out.sums_hold(), "rms_norm: the sums of an operand's levels");
   }
 }
@@ -50,7 +50,7 @@ void check_silu_mul(int n_rows, int cols, Random& random) {
     MUST(cuda::silu_mul({gate_device.data(), up_device.data(), out.view()}, nullptr));
     const double error = relative_norm(out.values(), want);
     std::printf("silu_mul %3d x %5d %-4s %.1e\n", n_rows, cols, kTypeNames[int(type)], error);
-    EXPECT(error < 1.5 * operand_bound(type), "silu_mul");
+    EXPECT(error < 1.5 * operand_bound(type, want), "silu_mul");
     EXPECT(out.sums_hold(), "silu_mul: the sums of an operand's levels");
   }
 }

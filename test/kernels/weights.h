@@ -1,6 +1,8 @@
 // Random weights of every type for kernel tests, and the host's view of operands.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -203,6 +205,23 @@ inline std::vector<double> product(const std::vector<double>& weight, int rows, 
 /// How far an operand's rounding may take values from what they stand for, as a relative norm of normal numbers.
 inline double operand_bound(cuda::OperandType type) {
   return type == cuda::OperandType::kF16 ? 4e-4 : type == cuda::OperandType::kBF16 ? 3e-3 : 8e-3;
+}
+
+/// The same for `want`, rows of whole blocks: 8-bit levels step by 1/127 of the greatest of 32 values, which is far from the others
+/// where those are products of normal numbers. Rounding is even over a step; 1.3 is seven deviations of its sum over 128 values.
+inline double operand_bound(cuda::OperandType type, const std::vector<double>& want) {
+  if (type != cuda::OperandType::kQ8) return operand_bound(type);
+  double rounding = 0.0, total = 0.0;
+  for (size_t block = 0; block < want.size(); block += 32) {
+    double greatest = 0.0;
+    for (size_t i = block; i < std::min(block + 32, want.size()); ++i) {
+      greatest = std::max(greatest, std::fabs(want[i]));
+      total += want[i] * want[i];
+    }
+    const double step = greatest / 127.0;
+    rounding += 32.0 * step * step / 12.0;
+  }
+  return total > 0.0 ? 1.3 * std::sqrt(rounding / total) + 1e-3 : 1e-3;
 }
 
 }  // namespace nosa::test

@@ -14,6 +14,8 @@ import type {
   DecodeOptions,
   DecodeResult,
   DecodeStep,
+  DecodeTask,
+  DecodedTask,
   MemoryUse,
   ModelInfo,
   NativeErrorCode,
@@ -44,6 +46,7 @@ export const copyModelInfo: ModelInfo = {
   weightBytes: 0,
   kvBytesPerToken: 4,
   blockTokens: 64,
+  stepSequences: 1,
   device: "Test",
   selection: "trainingFree",
   sideCarBytesPerToken: 1,
@@ -90,6 +93,8 @@ export class Workshop {
   lastPrompt = "";
   /** Saving fails with this. */
   saveFailure: NativeErrorCode | undefined;
+  /** Called with each file that `save` or `checkpoint` has written, while the command still runs. */
+  onWritten: (file: string) => Promise<void> = async () => undefined;
   tokensComputed = 0;
   tokensDecoded = 0;
   /** Blocks that were attended to for the first time since their sequence was loaded. */
@@ -160,6 +165,23 @@ export class CopyModel implements NativeModel {
     return this.workshop.command(async () => new CopySequence(this, options));
   }
 
+  /** One after the other, where the real one takes a step of each in turn: nobody sees the difference. */
+  decodeTogether({ tasks }: { readonly tasks: readonly DecodeTask[] }): Promise<readonly DecodedTask[]> {
+    return this.workshop.command(async () => {
+      const results: DecodedTask[] = [];
+      for (const { sequence, options } of tasks) {
+        const decoded = (sequence as CopySequence).decodeNow(options);
+        results.push(
+          await decoded.then(
+            (result): DecodedTask => ({ kind: "decoded", result }),
+            (error: unknown): DecodedTask => ({ kind: "failed", error: error as Error }),
+          ),
+        );
+      }
+      return results;
+    });
+  }
+
   interrupt(): void {
     this.workshop.interrupt();
   }
@@ -179,6 +201,7 @@ export class CopyModel implements NativeModel {
       prefetchedUsed: 0,
       blocksSpilled: 0,
       blocksWrittenBehind: 0,
+      stepSequences: this.info.stepSequences,
       device: this.info.device,
       gpuProblem: "",
       deviceBytes: 0,
@@ -254,43 +277,47 @@ class CopySequence implements NativeSequence {
   }
 
   decode(options: DecodeOptions): Promise<DecodeResult> {
-    return this.#command(async () => {
-      const waiting = await this.#prefill(Infinity);
-      const { chosen, totalBlocks } = this.#choose();
-      const blocksRead = this.#read(chosen);
-      this.#model.workshop.lastPrompt = textOf(this.#tokens);
-      const selections = options.selections === true ? [chosen.length === totalBlocks ? [] : chosen] : [];
-      const steps: DecodeStep[] = [];
-      let stopped = false;
-      let interrupted = !waiting.done;
-      while (!stopped && !interrupted && steps.length < options.steps) {
-        if ((await this.#model.workshop.work(1)) === 0) {
-          interrupted = true;
-          break;
-        }
-        const token = this.#next();
-        stopped = options.stopIds.includes(token);
-        steps.push({ token, logprob: 0, top: [], selections });
-        if (stopped) break;
-        this.#model.workshop.tokensDecoded += 1;
-        this.#tokens = Uint32Array.of(...this.#tokens, token);
-        this.#computed += 1;
+    return this.#command(() => this.decodeNow(options));
+  }
+
+  /** Within a command. */
+  async decodeNow(options: DecodeOptions): Promise<DecodeResult> {
+    const waiting = await this.#prefill(Infinity);
+    const { chosen, totalBlocks } = this.#choose();
+    const blocksRead = this.#read(chosen);
+    this.#model.workshop.lastPrompt = textOf(this.#tokens);
+    const selections = options.selections === true ? [chosen.length === totalBlocks ? [] : chosen] : [];
+    const steps: DecodeStep[] = [];
+    let stopped = false;
+    let interrupted = !waiting.done;
+    while (!stopped && !interrupted && steps.length < options.steps) {
+      if ((await this.#model.workshop.work(1)) === 0) {
+        interrupted = true;
+        break;
       }
-      const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
-      const attendedBlocks = chosen.length;
-      return {
-        steps,
-        stopped,
-        interrupted,
-        masses,
-        attendedBlocks,
-        totalBlocks,
-        blocksRead,
-        blocksFetched: 0,
-        drafted: 0,
-        draftedRight: 0,
-      };
-    });
+      const token = this.#next();
+      stopped = options.stopIds.includes(token);
+      steps.push({ token, logprob: 0, top: [], selections });
+      if (stopped) break;
+      this.#model.workshop.tokensDecoded += 1;
+      this.#tokens = Uint32Array.of(...this.#tokens, token);
+      this.#computed += 1;
+    }
+    const masses = options.masses === true && steps.length > 0 ? this.#masses() : [];
+    const attendedBlocks = chosen.length;
+    return {
+      steps,
+      stopped,
+      interrupted,
+      masses,
+      attendedBlocks,
+      totalBlocks,
+      blocksRead,
+      blocksFetched: 0,
+      drafted: 0,
+      draftedRight: 0,
+      shared: 0,
+    };
   }
 
   score(): Promise<{ logprobs: Float32Array; interrupted: boolean }> {
@@ -315,6 +342,7 @@ class CopySequence implements NativeSequence {
       const text = JSON.stringify({ key, tokens: [...this.#tokens.subarray(0, this.#computed)] });
       fs.writeFileSync(path, text, { mode: 0o600 });
       fs.rmSync(`${path}.part`, { force: true });
+      await workshop.onWritten(path);
       return { bytes: text.length };
     });
   }
@@ -326,6 +354,7 @@ class CopySequence implements NativeSequence {
       workshop.checkpoints += 1;
       const tokens = this.#computed - (this.#computed % info.blockTokens);
       fs.writeFileSync(`${path}.part`, JSON.stringify({ key, tokens: [...this.#tokens.subarray(0, tokens)] }));
+      await workshop.onWritten(`${path}.part`);
       return { tokens };
     });
   }

@@ -130,9 +130,13 @@ export class FakeEngine {
       await this.#lock?.release();
       return {};
     });
-    on<CompletionParams>("textDocument/inlineCompletion", async ({ position }, token) => {
+    on<CompletionParams>("textDocument/inlineCompletion", async ({ position, context }, token) => {
       await this.#step(token, 5);
-      return [{ insertText: " this.items.get(key) ?? fallback;", range: emptyRange(position) }];
+      const range = emptyRange(position);
+      const likeliest = { insertText: " this.items.get(key) ?? fallback;", range };
+      return context.triggerKind === invoked
+        ? [likeliest, { insertText: " this.items.get(key);", range }]
+        : [likeliest];
     });
   }
 
@@ -317,7 +321,11 @@ export class FakeEngine {
   }
 }
 
+/** By the editor's command rather than by typing, as the protocol numbers it. */
+const invoked = 1;
+
 interface CompletionParams {
+  readonly context: { readonly triggerKind: number };
   readonly position: { readonly line: number; readonly character: number };
 }
 

@@ -16,6 +16,11 @@ int run_begin(int run_idx, int n_blocks) {
   return begin;
 }
 
+/// Which of the states of all runs, see attend_item, is that of a run's query `member` of the heads that share a KV head.
+int64_t state_idx(const AttentionArgs& args, const AttentionPlan& plan, int run_idx, int kv_head, int token, int member = 0) {
+  return ((int64_t{run_idx} * args.n_kv_heads + kv_head) * args.n_tokens + token) * plan.group + member;
+}
+
 void clear(float* state, int head_dim) {
   std::fill(state, state + head_dim, 0.0f);
   state[head_dim] = peak_of_nothing;
@@ -162,6 +167,7 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
 
   const int n_visible = visible_blocks(run);
   if (plan.runs_apart) {
+    run.states = states + state_idx(args, plan, run_idx, kv_head, first_token) * state;
     if (run_idx < plan.n_block_runs) {
       run.block_begin = run_begin(run_idx, plan.n_blocks);
       run.block_end = run_end(run.block_begin, plan.n_blocks);
@@ -169,12 +175,6 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
       ops.attend(run);
     } else {
       attend_pick_run(args, plan, run, kv_head, first_token, run_idx - plan.n_block_runs, ops);
-    }
-    for (int64_t i = 0; i < n_states; ++i) {
-      const int64_t query =
-          (first_token + i / plan.group) * args.n_heads + run.first_head + i % plan.group;
-      float* to = states + (run_idx * int64_t{args.n_tokens} * args.n_heads + query) * state;
-      std::copy(part + i * state, part + (i + 1) * state, to);
     }
     return;
   }
@@ -203,15 +203,17 @@ void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t i
 void merge_runs(const AttentionArgs& args, const AttentionPlan& plan, const float* states,
                 int64_t begin, int64_t end) {
   const int64_t state = state_floats(args.head_dim);
-  const int64_t run_floats = int64_t{args.n_tokens} * args.n_heads * state;
   // The joined state takes the first run's place in a copy: states stay as they were.
   constexpr int head_dim_max = 1024;
   CHECK(args.head_dim <= head_dim_max);
   float total[state_floats(head_dim_max)];
   for (int64_t query = begin; query < end; ++query) {
+    const int token = static_cast<int>(query / args.n_heads);
+    const int head = static_cast<int>(query % args.n_heads);
     clear(total, args.head_dim);
     for (int run = 0; run < plan.n_runs; ++run) {
-      join(total, states + run * run_floats + query * state, args.head_dim);
+      const int64_t idx = state_idx(args, plan, run, head / plan.group, token, head % plan.group);
+      join(total, states + idx * state, args.head_dim);
     }
     finish(total, args.head_dim, args.out + query * args.head_dim);
   }

@@ -49,7 +49,7 @@ struct AttentionOps {
 };
 
 /// Attends item 0 .. n_items - 1. Writes args.out, or its run's states when runs are apart.
-/// states: [n_runs, n_tokens, n_heads] of state_floats, or unused; shares may be null.
+/// states: [n_runs, n_kv_heads, n_tokens, group] of state_floats, or unused; shares may be null.
 void attend_item(const AttentionArgs& args, const AttentionPlan& plan, int64_t item,
                  const AttentionOps& ops, float* states, BlockShare* shares, std::byte* scratch);
 

@@ -442,37 +442,105 @@ struct Bf16Math {
       if constexpr (kQueries > 1) {
         if (n < kQueries) return attend_up_to<kQueries - 1>(view, queries, n_keys, n);
       }
-      alignas(64) float terms[kQueries][kBlockTokens];
-      multiply_keys<kQueries>(view, queries, terms);
+      alignas(64) float logits[kQueries][kBlockTokens];
+      multiply_keys<kQueries>(view, queries, logits);
       alignas(64) uint16_t weights[kQueries][kBlockTokens];
-      float corrections[kQueries];
-      for (int i = 0; i < kQueries; ++i) {
-        float block_sum = 0.0f;
-        corrections[i] = weigh_row<S>(n_keys[i], state(queries[i]) + head_dim_, terms[i], &block_sum);
-        for (int j = 0; j < kBlockTokens; j += 16) {
-          store_bf16(S::load(terms[i] + j), S::zero(), weights[i] + j);
-        }
-      }
+      alignas(64) float corrections[S::lanes];
+      weigh<kQueries>(queries, n_keys, logits, weights, corrections);
       int d = 0;
       for (; d + 64 <= head_dim_; d += 64) add_values<kQueries, 4>(view, queries, weights, corrections, d);
       for (; d < head_dim_; d += 16) add_values<kQueries, 1>(view, queries, weights, corrections, d);
     }
 
+    /// What `op` makes of the lanes of x[i], in lane i, in the order of S::horizontal_sum: lanes j and j + 8, then j + 4,
+    /// j + 2, j + 1. Other lanes have no meaning.
+    template <int n, typename Op>
+    [[gnu::always_inline]] static inline F across(const F* x, Op&& op) {
+      static_assert(n <= 8);
+      const auto halves = [&](int i) {
+        const F a = x[std::min(i, n - 1)];
+        const F b = x[std::min(i + 1, n - 1)];
+        return op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+      };
+      const auto quarters = [&](int i) {
+        const F a = halves(i);
+        const F b = halves(i + 2);
+        return op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+      };
+      // Four lanes of each x[i], in quarter i % 4 of a or b.
+      const F a = quarters(0);
+      const F b = n > 4 ? quarters(4) : a;
+      const F two = op(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+      const F one = op(two, _mm512_shuffle_ps(two, two, 0xb1));
+      const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+      return _mm512_permutexvar_ps(order, one);
+    }
+
+    /// As weigh_row(), for several queries: what is summed across lanes is summed for all of them at once. The terms as
+    /// bfloat16.
     template <int kQueries>
-    void multiply_keys(const BlockView& view, const int* queries, float (*terms)[kBlockTokens]) const {
+    void weigh(const int* queries, const int* n_keys, float (*logits)[kBlockTokens], uint16_t (*weights)[kBlockTokens],
+               float* corrections) const {
+      alignas(64) float peaks[S::lanes] = {};
+      alignas(64) float sums[S::lanes] = {};
+      F each[kQueries];
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+        const float* at = state(queries[i]) + head_dim_;
+        peaks[i] = at[0];
+        sums[i] = at[1];
+        float* of = logits[i];
+        if (n_keys[i] < kBlockTokens) {
+          for (int j = 0; j < kBlockTokens; j += S::lanes) {
+            S::store(of + j, S::select_below(S::load(of + j), unseen<S>(), j, n_keys[i]));
+          }
+        }
+        each[i] = S::max(S::max(S::load(of), S::load(of + 16)), S::max(S::load(of + 32), S::load(of + 48)));
+      }
+      const F before = S::load(peaks);
+      const F top = S::max(before, across<kQueries>(each, [](F a, F b) { return S::max(a, b); }));
+      const F correction = exp2_of<S>(S::sub(before, top));
+      S::store(corrections, correction);
+      S::store(peaks, top);
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+        const F peak = S::set1(peaks[i]);
+        F terms[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) terms[v] = exp2_of<S>(S::sub(S::load(logits[i] + 16 * v), peak));
+        each[i] = S::add(S::add(S::add(terms[0], terms[1]), terms[2]), terms[3]);
+#pragma GCC unroll 2
+        for (int v = 0; v < 4; v += 2) {
+          S::store_i(weights[i] + 16 * v, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(terms[v + 1], terms[v])));
+        }
+      }
+      S::store(sums, S::fma(S::load(sums), correction, across<kQueries>(each, [](F a, F b) { return S::add(a, b); })));
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
+        float* at = state(queries[i]) + head_dim_;
+        at[0] = peaks[i];
+        at[1] = sums[i];
+      }
+    }
+
+    template <int kQueries>
+    void multiply_keys(const BlockView& view, const int* queries, float (*logits)[kBlockTokens]) const {
       const uint16_t* q[kQueries];
-      F dots[kQueries][4];
+      F each[kQueries];
 #pragma GCC unroll 6
       for (int i = 0; i < kQueries; ++i) {
         q[i] = queries_ + int64_t{queries[i]} * head_dim_;
         const float* exact = query(queries[i]);
-        F base_sum = S::zero();
-        for (int d = 0; d < head_dim_; d += 16) {
-          base_sum = S::fma(S::load(exact + d), S::load(first_ + d), base_sum);
-        }
-        const F base = S::set1(S::horizontal_sum(base_sum));
+        each[i] = S::zero();
+        for (int d = 0; d < head_dim_; d += 16) each[i] = S::fma(S::load(exact + d), S::load(first_ + d), each[i]);
+      }
+      alignas(64) float bases[S::lanes];
+      S::store(bases, across<kQueries>(each, [](F a, F b) { return S::add(a, b); }));
+      F dots[kQueries][4];
+#pragma GCC unroll 6
+      for (int i = 0; i < kQueries; ++i) {
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) dots[i][v] = base;
+        for (int v = 0; v < 4; ++v) dots[i][v] = S::set1(bases[i]);
       }
       for (int pair = 0; pair < head_dim_ / 2; ++pair) {
         __m512i keys[4];
@@ -490,7 +558,7 @@ struct Bf16Math {
       for (int v = 0; v < 4; ++v) {
         const F bias = S::mul(view.biases<S>(16 * v, view.n_keys), S::set1(log2_e));
 #pragma GCC unroll 6
-        for (int i = 0; i < kQueries; ++i) S::store(terms[i] + 16 * v, S::fma(dots[i][v], scale, bias));
+        for (int i = 0; i < kQueries; ++i) S::store(logits[i] + 16 * v, S::fma(dots[i][v], scale, bias));
       }
     }
 

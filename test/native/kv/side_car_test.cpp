@@ -247,17 +247,5 @@ TEST_P(SideCarTest, PackedKeysAreWithinHalfAStepAndGoWhenTokensComeOrGo) {
 
 INSTANTIATE_TEST_SUITE_P(KvTypes, SideCarTest, testing::Values(DType::kF16, DType::kF32));
 
-TEST(SideCar, DroppingTokenScoresKeepsWhatSelectionNeeds) {
-  const KvShape shape{.n_layers = 1, .n_kv_heads = 1, .head_dim = 16, .dtype = DType::kF16};
-  Keys keys(shape, 64);
-  SideCar car(shape);
-  car.append(0, keys.table, 64, keys.scores(64));
-  const size_t before = car.bytes();
-  car.drop_token_scores();
-  EXPECT_LT(car.bytes(), before);
-  EXPECT_TRUE(car.token_scores(0, 0).empty());
-  EXPECT_EQ(car.window_scores(0, 0).size(), 3u);
-}
-
 }  // namespace
 }  // namespace nosa

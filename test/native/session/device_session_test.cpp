@@ -124,7 +124,7 @@ class DeviceSession : public TinySession {
     ASSERT_TRUE(of_device(twin).select(options).ok());
   }
 
-  void decode(Twin& twin) {
+  DecodeRequest random_request(Twin& twin) {
     DecodeRequest request;
     request.n_steps = pick(1, 20);
     request.top = 5;
@@ -136,8 +136,29 @@ class DeviceSession : public TinySession {
     twin.selects_anew = false;
     request.drafts = pick(0, 1) == 0;
     request.sampling.temperature = pick(0, 1) == 0 ? 0.0f : 0.8f;
-    const DecodeOutcome want = must(of_plain(twin).decode(request, {}));
-    const Result<DecodeOutcome> got = of_device(twin).decode(request, {});
+    return request;
+  }
+
+  void decode(Twin& twin) {
+    const DecodeRequest request = random_request(twin);
+    compare(twin, must(of_plain(twin).decode(request, {})), of_device(twin).decode(request, {}));
+  }
+
+  // One command for several, against one for each.
+  void decode_together(std::vector<Twin>& twins) {
+    std::vector<Session::DecodeTask> tasks;
+    std::vector<DecodeOutcome> want;
+    const size_t n = size_t(pick(1, int(twins.size())));
+    for (size_t i = 0; i < n; ++i) {
+      tasks.push_back({twins[i].device, random_request(twins[i])});
+      want.push_back(must(of_plain(twins[i]).decode(tasks[i].request, {})));
+    }
+    const std::vector<Result<DecodeOutcome>> got = device->decode_together(tasks, {});
+    ASSERT_EQ(got.size(), n);
+    for (size_t i = 0; i < n; ++i) compare(twins[i], want[i], got[i]);
+  }
+
+  void compare(Twin& twin, const DecodeOutcome& want, const Result<DecodeOutcome>& got) {
     ASSERT_TRUE(got.ok()) << got.status().message();
     ASSERT_EQ(want.steps.size(), got->steps.size());
     for (size_t i = 0; i < want.steps.size(); ++i) {
@@ -197,7 +218,10 @@ class DeviceSession : public TinySession {
     std::vector<Twin> tails = {new_tail(), new_tail()};
     for (int i = 0; i < n_steps && !HasFatalFailure() && !HasNonfatalFailure(); ++i) {
       Twin& twin = tails[size_t(pick(0, int(tails.size()) - 1))];
-      switch (pick(0, 9)) {
+      switch (pick(0, 13)) {
+        case 10:
+        case 11:
+        case 12: decode_together(tails); break;
         case 0:
           if (tails.size() >= 5) break;
           tails.push_back({must(plain->fork_sequence(twin.plain)), must(device->fork_sequence(twin.device)), twin.attended, twin.tokens, twin.selects_anew,
@@ -232,6 +256,47 @@ TEST_F(DeviceSession, HasTheSameBitsAsTheCores) {
   walk(120);
   EXPECT_NE(device->model().gpu(), nullptr) << device->model().gpu_problem();
   EXPECT_GT(gpu.counts().n_advances, 50);
+}
+
+TEST_F(DeviceSession, SharesStepsAmongThoseThatSelectAlike) {
+  open_both();
+  const Twin header = add(0, {}, 100, Policy::kFull);
+  std::vector<Twin> twins;
+  for (int i = 0; i < 5; ++i) twins.push_back(add(4096, {&header}, pick(60, 300), i < 4 ? Policy::kNosa : Policy::kInfLlmV2));
+  std::vector<Session::DecodeTask> tasks;
+  for (Twin& twin : twins) {
+    twin.tokens.push_back(7);
+    set(twin);
+    tasks.push_back({twin.device, draws(3)});
+    tasks.back().request.masses = pick(0, 1) == 0;
+  }
+  const int n_before = gpu.counts().n_advances;
+  const std::vector<Result<DecodeOutcome>> got = device->decode_together(tasks, {});
+  // Three, the fourth and the fifth, three times.
+  EXPECT_EQ(gpu.counts().n_advances - n_before, 9);
+  EXPECT_EQ(gpu.counts().n_together, 3);
+  for (size_t i = 0; i < twins.size(); ++i) {
+    ASSERT_TRUE(got[i].ok());
+    EXPECT_EQ(got[i]->n_shared, i < 3 ? 3 : 0);
+    compare(twins[i], must(of_plain(twins[i]).decode(tasks[i].request, {})), got[i]);
+  }
+}
+
+TEST_F(DeviceSession, ParksAllThatShareAStepWhenStopped) {
+  open_both();
+  std::vector<Twin> twins;
+  std::vector<Session::DecodeTask> tasks;
+  for (int i = 0; i < 3; ++i) {
+    twins.push_back(add(0, {}, pick(60, 300), Policy::kNosa));
+    tasks.push_back({twins.back().device, draws(6)});
+  }
+  const std::atomic<uint64_t> raised{1};
+  for (const Result<DecodeOutcome>& outcome : device->decode_together(tasks, StopFlag(raised, 1))) {
+    EXPECT_TRUE(outcome->interrupted);
+    EXPECT_TRUE(outcome->steps.empty());
+  }
+  const std::vector<Result<DecodeOutcome>> got = device->decode_together(tasks, {});
+  for (size_t i = 0; i < twins.size(); ++i) compare(twins[i], must(of_plain(twins[i]).decode(draws(6), {})), got[i]);
 }
 
 TEST_F(DeviceSession, MakesRoomWhereBlocksAreFew) {

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int chunk_tokens = 200;  // No multiple of anything.
 constexpr int step_tokens = 40;
+constexpr int step_sequences = 3;
 constexpr int windows_each = kBlockTokens / kWindowStride;
 
 FakeGpuOptions options;
@@ -47,11 +48,16 @@ struct NosaCudaRunner {
   std::map<uint64_t, std::unique_ptr<nosa::test::Copy>> copies;
   uint64_t last_key = 0;
   int n_advances = 0;
-  // Of the last advance.
-  int first = 0;
-  std::vector<float> hidden;
-  std::vector<int32_t> n_blocks, blocks;
-  std::vector<float> mass;
+  /// What the last advance left of a sequence.
+  struct Left {
+    uint64_t key = 0;
+    int first = 0;
+    bool has_windows = false;
+    std::vector<float> hidden, logits;
+    std::vector<int32_t> n_blocks, blocks;
+    std::vector<float> mass;
+  };
+  std::vector<Left> left;
   // What is told of choices.
   bool keeps_choices = false;
   struct Choice {
@@ -109,6 +115,7 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t, NosaCudaPlan* pla
   plan->chunk_tokens = chunk_tokens;
   plan->step_tokens = step_tokens;
   plan->head_rows = 3;
+  plan->step_sequences = step_sequences;
   counts = {};
   return runner.release();
 }
@@ -237,24 +244,24 @@ int32_t cut(NosaCudaRunner* runner, uint64_t key, int32_t n_tokens, NosaCudaErro
 }
 
 // What the last token attended to, so that sums over layers and heads are those of the pass.
-void tell(NosaCudaRunner& runner, const Copy& copy, const ForwardPass& pass) {
+void tell(const NosaCudaRunner& runner, const Copy& copy, const ForwardPass& pass, NosaCudaRunner::Left& to) {
   const ModelConfig& config = runner.model->config();
   const size_t n_lists = size_t(config.n_layers) * size_t(config.n_kv_heads);
   const int n_context = copy.selector->n_context_blocks();
   const int n_all = n_context + blocks_for(pass.end());
-  runner.n_blocks.assign(n_lists, 0);
-  runner.blocks.assign(n_lists * size_t(n_all), 0);
-  runner.mass.assign(n_lists * size_t(n_all), 0.0f);
+  to.n_blocks.assign(n_lists, 0);
+  to.blocks.assign(n_lists * size_t(n_all), 0);
+  to.mass.assign(n_lists * size_t(n_all), 0.0f);
   std::vector<float> left = pass.attended_masses(config, n_context);
   for (size_t list = 0; list < n_lists; ++list) {
     std::vector<int32_t> chosen = pass.selections()[list];
     for (int b = 0; pass.selections()[list].empty() && b < n_all; ++b) chosen.push_back(b);
-    runner.n_blocks[list] = int32_t(chosen.size());
+    to.n_blocks[list] = int32_t(chosen.size());
     for (size_t i = 0; i < chosen.size(); ++i) {
-      runner.blocks[list * size_t(n_all) + i] = chosen[i];
+      to.blocks[list * size_t(n_all) + i] = chosen[i];
       if (chosen[i] >= n_context) continue;
       // All of a block's mass in the first list that has it.
-      runner.mass[list * size_t(n_all) + i] = left[size_t(chosen[i])] * float(n_lists);
+      to.mass[list * size_t(n_all) + i] = left[size_t(chosen[i])] * float(n_lists);
       left[size_t(chosen[i])] = 0.0f;
     }
   }
@@ -273,24 +280,26 @@ void keep(NosaCudaRunner& runner, uint64_t key, const ChoiceLog& log, int from, 
   }
 }
 
-int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
-  if (is_gone(*runner)) return fail(error, NOSA_CUDA_FAILED, "The GPU has fallen off the bus.");
+bool has_room(const NosaCudaRunner& runner, const Copy& copy, int n_tokens) {
+  const int end = int(copy.tokens.size()) + n_tokens;
+  return pages_of(runner) + size_t(std::max(0, blocks_for(end) - copy.blocks.n_blocks())) <= size_t(options.n_pages);
+}
+
+int32_t advance_one(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
   Copy& copy = *runner->copies.at(request->key);
   const int first = int(copy.tokens.size());
   const int end = first + request->n_tokens;
   const bool chooses = copy.selector->chooses(end - 1);
   if (chooses != copy.selector->chooses(first)) return fail(error, NOSA_CUDA_FAILED, "Tokens of two kinds.");
   if (request->n_tokens > (chooses ? step_tokens : chunk_tokens)) return fail(error, NOSA_CUDA_FAILED, "Too many tokens.");
-  if (pages_of(*runner) + size_t(blocks_for(end) - copy.blocks.n_blocks()) > size_t(options.n_pages)) {
-    return fail(error, NOSA_CUDA_FULL, "No page is left.");
-  }
-  runner->n_advances += 1;
-  counts.n_advances += 1;
   for (size_t i = size_t(std::max(0, first / kBlockTokens - 1)); i < copy.given_keys.size(); ++i) copy.given_keys[i].clear();
   copy.tokens.insert(copy.tokens.end(), request->tokens, request->tokens + request->n_tokens);
   if (!copy.blocks.grow(blocks_for(end)).ok()) return fail(error, NOSA_CUDA_FAILED, "The store is full.");
   const ModelConfig& config = runner->model->config();
-  runner->hidden.clear();
+  NosaCudaRunner::Left& left = runner->left.emplace_back();
+  left.key = request->key;
+  left.first = first;
+  left.has_windows = request->n_tokens > step_tokens;
   for (int from = first; from < end;) {
     int n = std::min(kChunkTokens, end - from);
     if (request->detail != 0 && from + n == end && n > 1) n -= 1;
@@ -301,16 +310,69 @@ int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCuda
     const PassTarget target{copy.tokens, copy.base, &copy.blocks, &copy.side_car, copy.attended_kv, copy.selector.get()};
     if (!runner->model->network().advance(pass, target, {}).ok()) return fail(error, NOSA_CUDA_FAILED, "The cores failed.");
     const float* hidden = pass.hidden(0, config.n_embd);
-    runner->hidden.insert(runner->hidden.end(), hidden, hidden + size_t(n) * size_t(config.n_embd));
-    if (tells) tell(*runner, copy, pass);
+    left.hidden.insert(left.hidden.end(), hidden, hidden + size_t(n) * size_t(config.n_embd));
+    if (tells) tell(*runner, copy, pass, left);
     if (runner->keeps_choices) keep(*runner, request->key, log, from, from + n);
     copy.selector->record(nullptr);
     from += n;
   }
-  runner->first = first;
   const size_t skipped = size_t(request->n_tokens - request->n_hidden) * size_t(config.n_embd);
   const int n_all = copy.selector->n_context_blocks() + blocks_for(end);
-  *out = {runner->hidden.data() + skipped, runner->n_blocks.data(), runner->blocks.data(), runner->mass.data(), n_all, 0};
+  *out = {left.hidden.data() + skipped, left.n_blocks.data(), left.blocks.data(), left.mass.data(), n_all, 0};
+  return 1;
+}
+
+// What there was of the last advance is gone.
+int32_t begin_advance(NosaCudaRunner* runner, NosaCudaError* error) {
+  if (is_gone(*runner)) return fail(error, NOSA_CUDA_FAILED, "The GPU has fallen off the bus.");
+  runner->left.clear();
+  return 1;
+}
+
+int32_t advance(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
+  if (begin_advance(runner, error) == 0) return 0;
+  if (!has_room(*runner, *runner->copies.at(request->key), request->n_tokens)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
+  runner->n_advances += 1;
+  counts.n_advances += 1;
+  return advance_one(runner, request, out, error);
+}
+
+// Those that attend to all of more blocks than a selection holds do not go through steps.
+bool goes_through_step(const Copy& copy) {
+  const BlockSelector& selector = *copy.selector;
+  const int n = int(copy.tokens.size());
+  return selector.chooses(n) || selector.n_open_blocks() + blocks_for(n + 1) <= selector.options().budget.total_blocks;
+}
+
+bool selects_alike(const SelectionOptions& a, const SelectionOptions& b) { return a.policy == b.policy && a.budget == b.budget; }
+
+int32_t advance_together(NosaCudaRunner* runner, const NosaCudaNext* next, int32_t n, NosaCudaTogether* out, NosaCudaError* error) {
+  if (begin_advance(runner, error) == 0) return 0;
+  std::vector<int32_t> together;
+  int n_new_blocks = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    out[i] = {};
+    const Copy& copy = *runner->copies.at(next[i].key);
+    if (!goes_through_step(copy) || int(together.size()) == step_sequences) continue;
+    if (!together.empty() && !selects_alike(copy.selector->options(), runner->copies.at(next[together[0]].key)->selector->options())) continue;
+    together.push_back(i);
+    n_new_blocks += blocks_for(int(copy.tokens.size()) + 1) - copy.blocks.n_blocks();
+  }
+  if (pages_of(*runner) + size_t(std::max(0, n_new_blocks)) > size_t(options.n_pages)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
+  runner->n_advances += 1;
+  counts.n_advances += 1;
+  counts.n_together += together.size() > 1 ? 1 : 0;
+  runner->left.reserve(together.size());  // What is told of them stays where it is.
+  const ModelConfig& config = runner->model->config();
+  for (const int32_t i : together) {
+    const NosaCudaAdvance request = {next[i].key, &next[i].token, 1, 1, next[i].detail};
+    if (advance_one(runner, &request, &out[i].advanced, error) == 0) return 0;
+    std::vector<float>& logits = runner->left.back().logits;
+    logits.resize(size_t(config.n_vocab));
+    if (!runner->model->network().logits(out[i].advanced.hidden, 1, logits.data(), {})) return fail(error, NOSA_CUDA_FAILED, "Stopped.");
+    out[i].logits = logits.data();
+    out[i].done = 1;
+  }
   return 1;
 }
 
@@ -318,11 +380,12 @@ int32_t read(NosaCudaRunner* runner, uint64_t key, int32_t block, int32_t first_
   const KvShape& shape = runner->model->kv_shape();
   const Copy& copy = *runner->copies.at(key);
   const int first = block * kBlockTokens + first_row;
-  if (first < runner->first || first + n_rows > int(copy.tokens.size())) return fail(error, NOSA_CUDA_FAILED, "Rows that were not computed.");
+  const auto left = std::ranges::find(runner->left, key, &NosaCudaRunner::Left::key);
+  if (left == runner->left.end() || first < left->first || first + n_rows > int(copy.tokens.size())) return fail(error, NOSA_CUDA_FAILED, "Rows that were not computed.");
   const size_t row_bytes = size_t(shape.head_dim) * 2;
   const int first_window = windows_in(first);
   const size_t n_windows = size_t(windows_in(first + n_rows) - first_window);
-  to->has_windows = int(copy.tokens.size()) - runner->first > step_tokens ? 1 : 0;
+  to->has_windows = left->has_windows ? 1 : 0;
   for (int layer = 0; layer < shape.n_layers; ++layer) {
     for (int head = 0; head < shape.n_kv_heads; ++head) {
       const size_t stream = size_t(layer * shape.n_kv_heads + head);
@@ -364,8 +427,8 @@ int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
   return 1;
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open,   close, create,  fork, drop, attend,     select,
-                                               put,    cut,   advance, read, head, next_choice};
+constexpr NosaCudaRunnerFunctions functions = {open, close, create,  fork,             drop, attend, select,
+                                               put,  cut,   advance, advance_together, read, head,   next_choice};
 
 }  // namespace
 }  // namespace nosa::test

@@ -13,6 +13,7 @@ struct FakeGpuOptions {
 
 struct FakeGpuCounts {
   int32_t n_advances = 0;
+  int32_t n_together = 0;  ///< Steps of several sequences.
   int32_t n_blocks_put = 0;
   int32_t n_sequences = 0;  ///< That there are now.
 };

@@ -101,5 +101,44 @@ TEST_F(SessionTest, TheFingerprintTellsModelsAndKvTypesApart) {
   EXPECT_EQ(one->model().fingerprint(), copy->model().fingerprint());
 }
 
+TEST_F(SessionTest, DecodesSeveralSequencesAsItDecodesEach) {
+  const std::unique_ptr<Session> session = open();
+  std::vector<Session::DecodeTask> tasks;
+  std::vector<DecodeOutcome> want;
+  for (int i = 0; i < 4; ++i) {
+    const SequenceId id = session->create_sequence(0, {}).value();
+    Sequence& sequence = **session->sequence(id);
+    ASSERT_TRUE(sequence.set_tokens(tiny.random_tokens(int(random.between(1, 300)), random)).ok());
+    const SequenceId copy = session->fork_sequence(id).value();
+    DecodeRequest request = draws(int(random.between(0, 5)));
+    request.top = 5;
+    request.drafts = random.between(0, 1) == 0;
+    request.sampling.temperature = 0.7f;
+    request.sampling.seed = uint64_t(i);
+    tasks.push_back({id, request});
+    want.push_back((**session->sequence(copy)).decode(request, {}).value());
+  }
+  // One that is closed and one that comes again are refused; the others do not notice.
+  const SequenceId closed = session->create_sequence(0, {}).value();
+  session->close_sequence(closed);
+  tasks.push_back({closed, draws(1)});
+  tasks.push_back({tasks[0].id, draws(1)});
+  const std::vector<Result<DecodeOutcome>> got = session->decode_together(tasks, {});
+  ASSERT_EQ(got.size(), 6u);
+  for (size_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(got[i].ok()) << got[i].status().message();
+    ASSERT_EQ(got[i]->steps.size(), want[i].steps.size());
+    for (size_t step = 0; step < want[i].steps.size(); ++step) {
+      EXPECT_EQ(got[i]->steps[step].token, want[i].steps[step].token);
+      EXPECT_TRUE(same_bits(got[i]->steps[step].top, want[i].steps[step].top));
+    }
+    EXPECT_EQ(got[i]->n_shared, 0);
+  }
+  EXPECT_EQ(got[4].status().code(), StatusCode::kDisposed);
+  EXPECT_EQ(got[5].status().code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(session->decode_together({}, {}).empty());
+  EXPECT_EQ(session->step_sequences(), 1);
+}
+
 }  // namespace
 }  // namespace nosa::test

@@ -4,7 +4,7 @@ import { describePlan, diskBudget, memoryBudget, memoryPlan, planNote } from "..
 /** As Qwen2.5-Coder 0.5B has it. */
 const half = {
   kvBytesPerToken: 12_288,
-  sideCarBytesPerToken: 588,
+  sideCarBytesPerToken: 792,
   layers: 24,
   kvHeads: 2,
   blockTokens: 64,
@@ -50,7 +50,7 @@ describe("budgets", () => {
     expect(least.blockBytes).toBeLessThan(attendedBytes * 1.1);
     expect(least.memoryBytes).toBeGreaterThan(least.blockBytes);
     expect(planNote(least)).toBe(
-      "One step of this model attends to more than nosa.memoryGigabytes of 0.00 GB holds; it takes 0.09 GB.",
+      "One step of this model attends to more than nosa.memoryGigabytes of 0.00 GB holds; it takes 0.11 GB.",
     );
     const enough = memoryPlan(least.memoryBytes, 20e9, half);
     expect(enough.blockBytes).toBe(least.blockBytes);
@@ -68,7 +68,7 @@ describe("budgets", () => {
 
   it("are printed with what they are good for", () => {
     const line = describePlan(memoryPlan(2e9, 20e9, half));
-    expect(line).toContain("2.00 GB of memory for what is read, 1.20 GB of it for KV (97656 tokens at once)");
+    expect(line).toContain("2.00 GB of memory for what is read, 1.00 GB of it for KV (81380 tokens at once)");
     expect(line).toContain("0.12 GB for the engine itself");
     expect(line).toMatch(/20\.00 GB of disk; contexts of up to \d+ tokens$/);
   });

@@ -1,6 +1,13 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { Cancelled, EngineError } from "../../../../engine/errors";
-import type { NativeModel } from "../../../../engine/native/addon";
+import type {
+  DecodedTask,
+  DecodeOptions,
+  DecodeResult,
+  DecodeTask,
+  NativeModel,
+  NativeSequence,
+} from "../../../../engine/native/addon";
 import { Scheduler, type Job, type JobKind } from "../../../../engine/scheduler/scheduler";
 
 /** A model whose only command takes until it is finished or interrupted, as the test says. */
@@ -206,5 +213,170 @@ describe("Scheduler", () => {
     await refused;
     expect(await running).toEqual({ interrupted: true });
     await expect(scheduler.run(job("chat"), async () => 1)).rejects.toMatchObject({ kind: "draining" });
+  });
+});
+
+/** A model that only decodes: a command ends when the test says so, or is told to park. */
+class DecodingModel {
+  /** Names and steps of each command. */
+  readonly commands: (readonly string[])[] = [];
+  failure: Error | undefined;
+  #end: ((interrupted: boolean) => void) | undefined;
+
+  interrupt(): void {
+    this.#end?.(true);
+  }
+
+  finish(): void {
+    this.#end?.(false);
+  }
+
+  sequence(name: string): NativeSequence {
+    const decode = async (options: DecodeOptions): Promise<DecodeResult> => {
+      const [outcome] = await this.#run([{ name, options }]);
+      if (outcome?.kind !== "decoded") throw new Error("There is no outcome");
+      return outcome.result;
+    };
+    return { name, decode } as unknown as NativeSequence;
+  }
+
+  decodeTogether({ tasks }: { readonly tasks: readonly DecodeTask[] }): Promise<readonly DecodedTask[]> {
+    return this.#run(
+      tasks.map(({ sequence, options }) => ({ name: (sequence as unknown as { name: string }).name, options })),
+    );
+  }
+
+  #run(tasks: readonly { readonly name: string; readonly options: DecodeOptions }[]): Promise<readonly DecodedTask[]> {
+    if (this.#end !== undefined) throw new Error("Two commands at once");
+    this.commands.push(tasks.map(({ name, options }) => `${name} ${options.steps}`));
+    return new Promise((resolve, reject) => {
+      this.#end = (interrupted) => {
+        this.#end = undefined;
+        if (this.failure !== undefined) return reject(this.failure);
+        resolve(
+          tasks.map(({ name, options }) =>
+            name.startsWith("broken")
+              ? { kind: "failed", error: new Error(`${name} failed`) }
+              : { kind: "decoded", result: decoded(interrupted ? 0 : options.steps, interrupted) },
+          ),
+        );
+      };
+    });
+  }
+}
+
+function decoded(count: number, interrupted: boolean): DecodeResult {
+  const steps = Array.from({ length: count }, () => ({ token: 1, logprob: 0, top: [], selections: [] }));
+  return {
+    steps,
+    stopped: false,
+    interrupted,
+    masses: [],
+    attendedBlocks: 0,
+    totalBlocks: 0,
+    blocksRead: 0,
+    blocksFetched: 0,
+    drafted: 0,
+    draftedRight: 0,
+    shared: 0,
+  };
+}
+
+function setUpDecoding(stepSequences: number) {
+  const model = new DecodingModel();
+  const scheduler = new Scheduler(model as unknown as NativeModel, {
+    waitingMax: 100,
+    stepSequences: () => stepSequences,
+  });
+  open.push(scheduler);
+  const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+  const decode = (of: Job, name: string, steps: number): Promise<DecodeResult> =>
+    scheduler.decode(of, { sequence: model.sequence(name), options: { steps, sampling, stopIds: [] } });
+  return { model, scheduler, decode };
+}
+
+describe("Decode commands", () => {
+  it("go along with the one whose turn it is, whatever their kinds, and take the fewest steps asked for", async () => {
+    const { model, decode } = setUpDecoding(8);
+    const first = decode(job("chat"), "first", 4);
+    const rest = [decode(job("ahead"), "ahead", 4), decode(job("chat"), "chat", 2), decode(job("chat"), "other", 4)];
+    await soon();
+    model.finish();
+    expect((await first).steps).toHaveLength(4);
+    await soon();
+    model.finish();
+    for (const result of await Promise.all(rest)) expect(result.steps).toHaveLength(2);
+    expect(model.commands).toEqual([["first 4"], ["chat 2", "other 2", "ahead 2"]]);
+  });
+
+  it("go alone where no steps are shared, and no more together than share one", async () => {
+    for (const [stepSequences, commands] of [
+      [1, [["a 1"], ["b 1"], ["c 1"], ["d 1"]]],
+      [2, [["a 1"], ["b 1", "c 1"], ["d 1"]]],
+    ] as const) {
+      const { model, decode } = setUpDecoding(stepSequences);
+      const all = ["a", "b", "c", "d"].map((name) => decode(job("chat"), name, 1));
+      for (let command = 0; command < commands.length; command++) {
+        await soon();
+        model.finish();
+      }
+      await Promise.all(all);
+      expect(model.commands).toEqual(commands);
+    }
+  });
+
+  it("do not take other commands along, nor hold up a completion's prefill", async () => {
+    const { model, scheduler, decode } = setUpDecoding(8);
+    const block = scheduler.run(job("chat"), soon);
+    const chats = [decode(job("chat"), "a", 4), decode(job("chat"), "b", 4)];
+    const order: string[] = [];
+    const index = scheduler.run(job("indexing"), async () => void order.push("index"));
+    await block;
+    await soon();
+    expect(model.commands).toEqual([["a 4", "b 4"]]);
+    const prefill = scheduler.run(job("completion"), async () => void order.push("prefill"));
+    for (const result of await Promise.all(chats)) expect(result).toMatchObject({ interrupted: true, steps: [] });
+    await Promise.all([prefill, index]);
+    expect(order).toEqual(["prefill", "index"]);
+  });
+
+  it("park together when one is cancelled, and the others go on", async () => {
+    const { model, scheduler, decode } = setUpDecoding(8);
+    const block = scheduler.run(job("chat"), soon);
+    const cancelled = job("chat");
+    const stays = job("chat");
+    const one = decode(cancelled, "one", 4);
+    const other = decode(stays, "other", 4);
+    await block;
+    await soon();
+    expect(scheduler.running).toBe("chat");
+    cancelled.stop();
+    await expect(one).rejects.toBeInstanceOf(Cancelled);
+    expect(await other).toMatchObject({ interrupted: true });
+    const again = decode(stays, "other", 4);
+    await soon();
+    model.finish();
+    expect((await again).steps).toHaveLength(4);
+    expect(model.commands).toEqual([["one 4", "other 4"], ["other 4"]]);
+  });
+
+  it("fail each for itself, and all when their command does", async () => {
+    const { model, scheduler, decode } = setUpDecoding(8);
+    const block = scheduler.run(job("chat"), soon);
+    const broken = expect(decode(job("chat"), "broken", 1)).rejects.toThrow("broken failed");
+    const fine = decode(job("chat"), "fine", 1);
+    await block;
+    await soon();
+    model.finish();
+    expect((await fine).steps).toHaveLength(1);
+    await broken;
+    model.failure = new Error("The model was disposed.");
+    const second = scheduler.run(job("chat"), soon);
+    const both = ["a", "b"].map((name) => expect(decode(job("chat"), name, 1)).rejects.toThrow("disposed"));
+    await second;
+    await soon();
+    model.finish();
+    await Promise.all(both);
+    await scheduler.whenIdle();
   });
 });
