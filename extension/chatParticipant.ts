@@ -23,7 +23,7 @@ import { followUpsFor } from "./asking/prompts";
 import { slashNamed } from "./asking/slash";
 import type { Attention } from "./attention";
 import { chatParams, stageText, usageText } from "./chat";
-import { failureFrom, failureView, isCancellation } from "./errors";
+import { failureFrom, failureView, isCancellation, logText } from "./errors";
 import { referenceLabel, referenceLocation, shownReferences } from "./references";
 import { Scope } from "./util/disposables";
 
@@ -91,7 +91,7 @@ export class ChatParticipant implements Disposable {
 
   #fail(error: unknown, stream: ChatResponseStream): EditorChatResult {
     const failure = failureFrom(error);
-    this.#options.log.error(`${failure.kind}: ${failure.message}`);
+    this.#options.log.error(logText(failure));
     const { text, action } = failureView(failure);
     if (action !== null) stream.button({ title: action.label, command: action.command });
     return { errorDetails: { message: text } };

@@ -1,6 +1,7 @@
 import { CancellationTokenSource, ProgressLocation, Uri, extensions, l10n, window, type Disposable } from "vscode";
+import { commitMessages, isExample } from "./asking/commitPrompt";
 import { commitDiff, latestSubjects } from "./asking/workingDiff";
-import { commitPrompt } from "./asking/prompts";
+import type { ChatMessage } from "../engine/protocol";
 import { chatParams } from "./chat";
 import type { Engine } from "./client";
 import { Failure, isCancellation, plainFailure } from "./errors";
@@ -8,9 +9,9 @@ import { wholeOf } from "./pins";
 import { folders, rootOf } from "./roots";
 
 /** Longest message: a subject and some lines below it. */
-const tokensMax = 200;
-/** Of the latest commits, as examples of how messages are written here. */
-const examples = 8;
+const tokensMax = 120;
+/** Of the latest commits: they show how messages are written here. */
+const subjectsMax = 12;
 
 /** The box above the changes, as the editor's own Git extension hands it out. */
 interface InputBox {
@@ -43,13 +44,13 @@ export class CommitMessage implements Disposable {
       throw new Failure("gitFailed", error instanceof Error ? error.message : "");
     });
     if (text === "") throw plainFailure("nothingToCommit");
-    const prompt = commitPrompt(text, await latestSubjects(root, examples));
+    const messages = commitMessages(text, paths, await latestSubjects(root, subjectsMax));
     this.#running?.cancel();
     const running = new CancellationTokenSource();
     this.#running = running;
     try {
       await window.withProgress({ location: ProgressLocation.SourceControl }, () =>
-        this.#fill(repository.inputBox, root, prompt, paths, running),
+        this.#fill(repository.inputBox, root, messages, paths, running),
       );
     } catch (error) {
       if (!isCancellation(error)) throw error;
@@ -63,7 +64,7 @@ export class CommitMessage implements Disposable {
   async #fill(
     box: InputBox,
     root: string,
-    prompt: string,
+    messages: readonly ChatMessage[],
     paths: readonly string[],
     running: CancellationTokenSource,
   ): Promise<void> {
@@ -78,7 +79,7 @@ export class CommitMessage implements Disposable {
     };
     const known = this.#knownRoot(root);
     const pins = known === "" ? [] : paths.map(wholeOf);
-    const params = { ...chatParams(known, [{ role: "user", content: prompt }], pins), tokensMax };
+    const params = { ...chatParams(known, messages, pins), tokensMax };
     const result = await this.#engine.chat(
       params,
       (delta) => {
@@ -88,7 +89,8 @@ export class CommitMessage implements Disposable {
       },
       running.token,
     );
-    answer = result.text;
+    // A message that was shown as an example is none of this change.
+    answer = isExample(messageFrom(result.text)) ? "" : result.text;
     put();
     if (messageFrom(answer) === "") window.setStatusBarMessage(l10n.t("The model wrote no message."), 3_000);
   }
@@ -101,17 +103,22 @@ export class CommitMessage implements Disposable {
   }
 }
 
-/** What a model answers → the message: without fences, quotes or an announcement around it. Pure. */
+/** What a model answers → the message: without fences, quotes or an announcement around it, and no line of a change. Pure. */
 export function messageFrom(answer: string): string {
   const fence = /```\w*\n([\s\S]*?)(?:\n?```|$)/.exec(answer);
   const text = (fence?.[1] ?? answer).trim();
   const said = text.replace(/^(?:here is[^\n]*|commit message|subject)\s*:\s*/i, "");
-  const lines = said.split(/\r?\n/).map((line) => line.trimEnd());
+  const written = said.split(/\r?\n/).map((line) => line.trimEnd());
+  const repeated = written.findIndex((line) => changeLine.test(line));
+  const lines = repeated < 0 ? written : written.slice(0, repeated);
   const [subject = "", ...body] = lines;
   const bare = /^(["'`*]+)(.*?)\1$/.exec(subject)?.[2] ?? subject;
   const rest = body.join("\n").trim();
   return rest === "" ? bare : `${bare}\n\n${rest}`;
 }
+
+/** A model that goes on with the change has said what it had to say. */
+const changeLine = /^(```|diff --git |index [0-9a-f]+\.\.|@@ |--- |\+\+\+ |File \S+$)/;
 
 async function repositoryFor(what: unknown): Promise<Repository> {
   const repositories = await gitRepositories();

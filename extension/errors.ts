@@ -21,8 +21,8 @@ export type FailureKind =
 export class Failure extends Error {
   readonly kind: FailureKind;
 
-  constructor(kind: FailureKind, message: string) {
-    super(message);
+  constructor(kind: FailureKind, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.name = "Failure";
     this.kind = kind;
   }
@@ -115,9 +115,20 @@ export function failureFrom(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (!(error instanceof Error)) return plainFailure("internal");
   const kind = kindOf(error);
-  if (kind !== undefined) return new Failure(kind, error.message);
+  if (kind !== undefined) return new Failure(kind, inUsersLanguage(kind, error.message), { cause: error });
   if (connectionCodes.has(codeOf(error))) return plainFailure("connectionLost");
   return new Failure("internal", l10n.t("The engine failed: {0}", error.message));
+}
+
+/** The engine speaks English. Whoever reads another language is told what such a failure always means; the log has its words. */
+function inUsersLanguage(kind: FailureKind, message: string): string {
+  return l10n.bundle === undefined ? message : adviceFor[kind].text;
+}
+
+/** For the log: what happened, in the words of whoever noticed it. */
+export function logText({ kind, message, cause }: Failure): string {
+  const own = cause instanceof Error && cause.message !== message ? ` (${cause.message})` : "";
+  return `${kind}: ${message}${own}`;
 }
 
 // JSON-RPC numbers: request cancelled, server cancelled, content modified.

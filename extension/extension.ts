@@ -16,6 +16,7 @@ import { Pinned } from "./completions/pinned";
 import { Snooze } from "./completions/snooze";
 import { CommitMessage } from "./commitMessage";
 import { ContextActions } from "./contextActions";
+import { ContextKeys } from "./contextKeys";
 import { ContextMap } from "./contextMap/panel";
 import { ContextTreeView } from "./contextView";
 import { forgetChosen } from "./forget";
@@ -104,6 +105,7 @@ export function activate(context: ExtensionContext): void {
     contextTree,
     contextMap,
     commitMessage,
+    new ContextKeys(engine, roots),
   );
 
   own.push(

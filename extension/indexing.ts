@@ -95,7 +95,7 @@ export class Indexing {
         },
       );
       this.#log.info(summaryText(folder.name, summary));
-      void window.showInformationMessage(summaryText(folder.name, summary));
+      this.#offerToAsk(summaryText(folder.name, summary));
       return true;
     } catch (error) {
       if (!isCancellation(error)) throw error;
@@ -111,6 +111,13 @@ export class Indexing {
       running.dispose();
       this.#tellEditor();
     }
+  }
+
+  #offerToAsk(text: string): void {
+    const ask = l10n.t("Ask Nosa");
+    void window.showInformationMessage(text, ask).then((chosen) => {
+      if (chosen === ask) void commands.executeCommand("nosa.ask");
+    });
   }
 
   #offerToGoOn(text: string): void {

@@ -79,6 +79,8 @@ export class Models implements Disposable {
       draw();
     };
     draw();
+    // Enter on a list that was only looked at changes nothing.
+    pick.activeItems = pick.items.filter(({ id }) => id !== "" && id === this.#currentId());
     // A list that is drawn anew under the pointer swallows the click.
     const timer = setInterval(() => this.#downloads.size > 0 && draw(), drawnEachMs);
     scope.add({ dispose: () => clearInterval(timer) });
@@ -223,13 +225,14 @@ const buttons = {
   remove: { iconPath: new ThemeIcon("trash"), tooltip: l10n.t("Delete from this machine") },
 } as const satisfies Record<string, QuickInputButton>;
 
-/** One line a model: the fitting ones first, what is on disk is marked, what does not fit says so. */
+/** One line a model: the recommended one, then those that fit; what is on disk is marked, what does not fit says so. */
 export function modelItems(
   entries: readonly ModelEntry[],
   current: string,
   downloads: ReadonlyMap<string, DownloadProgress | undefined> = new Map(),
 ): readonly ModelItem[] {
-  const known = entries.map((entry): ModelItem => {
+  const sorted = entries.toSorted((a, b) => Number(b.recommended) - Number(a.recommended));
+  const known = sorted.map((entry): ModelItem => {
     const isCurrent = entry.id === current;
     const isRunning = downloads.has(entry.id);
     const icon = isRunning ? "sync~spin" : isCurrent ? "check" : entry.onDisk ? "database" : "cloud-download";

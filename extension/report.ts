@@ -1,5 +1,5 @@
 import { commands, window, type LogOutputChannel } from "vscode";
-import { failureFrom, failureView, isCancellation } from "./errors";
+import { failureFrom, failureView, isCancellation, logText } from "./errors";
 
 /**
  * Tells the user about what an action of theirs ran into, with the button that helps. Cancelling is no failure.
@@ -8,7 +8,7 @@ import { failureFrom, failureView, isCancellation } from "./errors";
 export async function report(error: unknown, log: LogOutputChannel): Promise<void> {
   if (isCancellation(error)) return;
   const failure = failureFrom(error);
-  log.error(`${failure.kind}: ${failure.message}`);
+  log.error(logText(failure));
   const { text, action } = failureView(failure);
   const labels = action === null ? [] : [action.label];
   const chosen = await window.showErrorMessage(text, ...labels);

@@ -9,7 +9,7 @@ import {
 } from "vscode";
 import type { Activity, ContextStatus, EngineStatus } from "../engine/protocol";
 import type { ConnectionState, Engine } from "./client";
-import { failureView } from "./errors";
+import { failureView, plainFailure } from "./errors";
 import { gauges } from "./meter";
 import { countText, durationText, filesText } from "./util/format";
 import { Scope } from "./util/disposables";
@@ -46,9 +46,14 @@ export function statusView(input: StatusInput): StatusView {
   return {
     text: `$(${iconOf(input, status)}) Nosa: ${now}`,
     tooltip: tooltipLines(input, status),
-    label: `Nosa: ${status.problem === "" ? now : status.problem}`,
+    label: `Nosa: ${status.problem === "" ? now : problemText(status)}`,
     tone: status.problem === "" ? "plain" : "warning",
   };
+}
+
+/** The engine's own sentence names the model and its size, in English. */
+function problemText({ model, problem }: EngineStatus): string {
+  return model === null && l10n.bundle !== undefined ? plainFailure("modelMissing").message : problem;
 }
 
 function iconOf(input: StatusInput, status: EngineStatus): string {
@@ -98,7 +103,7 @@ function openContexts(status: EngineStatus, roots: readonly string[]): readonly 
 
 function tooltipLines(input: StatusInput, status: EngineStatus): readonly string[] {
   const lines: string[] = [];
-  if (status.problem !== "") lines.push(`$(warning) ${status.problem}`);
+  if (status.problem !== "") lines.push(`$(warning) ${problemText(status)}`);
   lines.push(l10n.t("**Model** {0}", status.model === null ? l10n.t("none yet") : status.model.name));
   if (status.device !== "") lines.push(l10n.t("**Device** {0}", status.device));
   if (status.deviceNote !== undefined && status.deviceNote !== "") lines.push(status.deviceNote);

@@ -92,17 +92,6 @@ function taskText(question: Question): string {
   }
 }
 
-/** What is asked for the message of a commit. The latest first lines show how they are written in this repository. */
-export function commitPrompt(diff: string, subjects: readonly string[]): string {
-  const latest = subjects.length === 0 ? "" : `The latest messages in this repository:\n${bullets(subjects)}`;
-  return sentences(
-    "Write the commit message for this change:",
-    fenced(diff, "diff"),
-    latest,
-    "One line of at most 72 characters that says what the change does, in the imperative and in the style of the latest messages. Below it, after an empty line, at most three short lines that say why, only where the first line does not suffice. Answer with the message alone.",
-  );
-}
-
 /**
  * "`storageFee` in src/fees.ts and src/config.ts". A small model knows names; told of lines by their numbers, which no
  * file holds, it answers that they do not exist.

@@ -40,11 +40,11 @@ async function diff(root: string, against: readonly string[]): Promise<WorkingDi
   const plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--relative", "--unified=3"];
   const whole = await git(root, ["diff", ...against, ...plain]);
   const paths = [...whole.matchAll(/^\+\+\+ b\/([^\t\n]+)/gm)].map((match) => match[1] ?? "");
-  return { ...cutAtFile(whole, diffCharactersMax), paths };
+  return { ...cutAtLine(whole, diffCharactersMax), paths };
 }
 
-/** Whole files as long as they fit, then as many lines of the next as fit. */
-export function cutAtFile(diff: string, charactersMax: number): { readonly text: string; readonly isCut: boolean } {
+/** As many whole lines as fit. */
+export function cutAtLine(diff: string, charactersMax: number): { readonly text: string; readonly isCut: boolean } {
   if (diff.length <= charactersMax) return { text: diff.trimEnd(), isCut: false };
   const kept = diff.slice(0, charactersMax);
   const lastLine = kept.lastIndexOf("\n");

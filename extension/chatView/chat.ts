@@ -14,7 +14,7 @@ import { prepare, type Asking, type Prepared } from "../asking/prepare";
 import { parseAsked } from "../asking/slash";
 import type { Attention } from "../attention";
 import { chatParams, stageText } from "../chat";
-import { failureFrom, failureView, isCancellation } from "../errors";
+import { failureFrom, failureView, isCancellation, logText } from "../errors";
 import { referenceLocation } from "../references";
 import { folders, rootOf } from "../roots";
 import { Scope } from "../util/disposables";
@@ -190,7 +190,7 @@ export class Chat implements Disposable {
 
   #explain(error: unknown): string {
     const failure = failureFrom(error);
-    this.#options.log.error(`${failure.kind}: ${failure.message}`);
+    this.#options.log.error(logText(failure));
     return failureView(failure).text;
   }
 

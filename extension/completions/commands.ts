@@ -1,4 +1,4 @@
-import { extensions, l10n, window, workspace, type Memento } from "vscode";
+import { commands, extensions, l10n, window, workspace, type Memento } from "vscode";
 import { completesLanguage, type CompletionStats } from "../../engine/protocol";
 import { changeSetting } from "../settings";
 import { otherAssistants } from "./otherAssistants";
@@ -36,7 +36,9 @@ export async function snoozeCompletions(snooze: Snooze): Promise<void> {
   }
   const choices = [5, 15, 60].map((minutes) => ({ label: l10n.t("{0} minutes", minutes), minutes }));
   const picked = await window.showQuickPick(choices, { title: l10n.t("No completions for how long?") });
-  if (picked !== undefined) snooze.start(picked.minutes);
+  if (picked === undefined) return;
+  snooze.start(picked.minutes);
+  window.setStatusBarMessage(l10n.t("No completions for {0} minutes.", picked.minutes), 3_000);
 }
 
 /** The last answer of the engine, for who wants to know what it cost. */
@@ -50,8 +52,12 @@ export class LastAnswer {
         : statsText(stats, totalMs);
   }
 
-  show(): void {
-    void window.showInformationMessage(this.#text === "" ? l10n.t("No completion was asked for yet.") : this.#text);
+  async show(): Promise<void> {
+    // With a button the editor shows a message whole, else one line of it.
+    const settings = l10n.t("Settings");
+    const text = this.#text === "" ? l10n.t("No completion was asked for yet.") : this.#text;
+    if ((await window.showInformationMessage(text, settings)) === settings)
+      await commands.executeCommand("nosa.openSettings");
   }
 }
 

@@ -37,6 +37,8 @@ const sample = "parcel-desk";
 const memoryGigabytes = 0.3;
 /** What reading the sample, or an answer, takes at the most on a machine that is busy. */
 const slowMs = 400_000;
+/** How long somebody looks at an offer. */
+const readingMs = 2_000;
 const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-story-")));
 const workspace = path.join(scratch, sample);
 const engineHome = path.join(scratch, "engine");
@@ -53,7 +55,7 @@ beforeAll(async () => {
     vsix: vsixFile,
     workspace,
     story: "story",
-    settings: { "nosa.model": model, "nosa.memoryGigabytes": memoryGigabytes },
+    settings: { "nosa.model": model, "nosa.memoryGigabytes": memoryGigabytes, "git.enabled": true },
     env: {
       NOSA_HOME: engineHome,
       NOSA_MODELS_HOME: dataPaths(dataFolder(process.env)).models,
@@ -206,6 +208,58 @@ describe.sequential("a newcomer's first half hour", () => {
       await editor.command("File: Revert File");
     });
 
+    test("what follows an offer is begun before it is asked for: once the offer is taken, the next one is there", async () => {
+      const file = "src/lockers.ts";
+      // Even a small model goes on with a list that counts.
+      const lines = Array.from(
+        { length: 12 },
+        (_, index) => `export const LOCKER_${index + 1} = "locker-${index + 1}";`,
+      );
+      writeFileSync(path.join(workspace, file), `${lines.join("\n")}\n`);
+      await editor.logEverything();
+      await editor.openFile(file);
+      const { keyboard } = editor.page;
+      const ghost = editor.ghostText().first();
+      await keyboard.press("Control+End");
+      await keyboard.type("export const LOCKER_13 =", { delay: 30 });
+      await ghost.waitFor({ timeout: slowMs });
+      // Somebody reads it.
+      await new Promise((resolve) => setTimeout(resolve, readingMs));
+      const taken = await answerTo(() => keyboard.press("Tab"));
+      // Where nothing is to be added to that line, the one below was begun.
+      const next = taken.stats === null ? await answerTo(() => keyboard.press("Enter")) : taken;
+      expect(next.stats).toMatchObject({ cached: true });
+      expect(next.engineMs).toBeGreaterThan(0);
+      await ghost.waitFor();
+      expect(squeezed(await ghost.innerText())).not.toBe("");
+      await editor.shot("next-offer");
+      await editor.command("File: Revert File");
+      rmSync(path.join(workspace, file));
+    });
+
+    test("the model writes the message of a commit, from the change and nothing else", async () => {
+      const file = "src/config.ts";
+      const before = editor.readFile(file);
+      const line = "/** Days after which a parcel goes back to its sender. */\nexport const RETURN_AFTER_DAYS = 21;\n";
+      writeFileSync(path.join(workspace, file), `${before}${line}`);
+      git("add", file);
+      const box = editor.page.locator(".scm-view .scm-editor .view-lines").first();
+      const icon = editor.page.locator('a[aria-label^="Source Control"]');
+      await editor.click(editor.page.locator(".activitybar .action-item", { has: icon }), shown(box));
+      await editor.page.locator(".scm-view .monaco-list-row", { hasText: "config.ts" }).first().waitFor();
+      const message = async (): Promise<string> => squeezed(await box.innerText());
+      const isWritten = async (): Promise<boolean> => /\w{3}/.test(await message());
+      await editor.click(editor.page.getByRole("button", { name: "Write Commit Message" }), isWritten, {
+        eachMs: 60_000,
+        withinMs: slowMs,
+      });
+      await expect.poll(async () => (await engineStatus()).activity.kind, { timeout: slowMs }).toBe("idle");
+      expect(await message()).not.toContain("```");
+      await editor.shot("commit-message");
+      git("reset", "--quiet");
+      writeFileSync(path.join(workspace, file), before);
+    });
+
     test("a second window knows what was read, through the same engine", async () => {
       const [pid, alone] = [await enginePid(), (await engineStatus()).clients];
       const second = await editor.secondWindow();
@@ -302,6 +356,29 @@ async function ask(question: string): Promise<Locator> {
     { eachMs: 15_000 },
   );
   return answers.nth(before);
+}
+
+interface Answered {
+  /** 0 where the engine was not asked, as an offer followed the typing. */
+  readonly engineMs: number;
+  /** Of the engine; null where it offered nothing. */
+  readonly stats: { readonly cached: boolean } | null;
+}
+
+/** What the log says of each completion so far. */
+function completions(): readonly Answered[] {
+  return editor.log().flatMap((line) => {
+    const [, json] = /\[debug\] Completion: (\{.*\})$/.exec(line.trimEnd()) ?? [];
+    return json === undefined ? [] : [JSON.parse(json) as Answered];
+  });
+}
+
+/** What the first completion after a key came to. */
+async function answerTo(press: () => Promise<void>): Promise<Answered> {
+  const before = completions().length;
+  await press();
+  await expect.poll(() => completions().length, { timeout: slowMs }).toBeGreaterThan(before);
+  return completions()[before] ?? { engineMs: 0, stats: null };
 }
 
 async function restart(): Promise<void> {

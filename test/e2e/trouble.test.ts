@@ -118,6 +118,15 @@ describe.sequential("when something is missing or breaks", () => {
     await editor.webview().getByRole("button", { name: "Reload Window" }).waitFor();
   });
 
+  test("the log is shown, and says what happened", async () => {
+    const lines = editor.page.locator(".part.panel .view-line", { hasText: /\[(info|warning|error)\]/ });
+    await editor.command("Nosa: Show Log", shown(lines));
+    await editor.page
+      .locator(".part.panel .view-line", { hasText: /versionMismatch|Nosa.9\.0\.0/ })
+      .first()
+      .waitFor();
+  });
+
   test("starting took no noticeable time", () => {
     const text = editor.log().join("\n");
     expect(Number(/is active after (\d+) ms/.exec(text)?.[1])).toBeLessThan(100);

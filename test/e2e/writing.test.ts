@@ -4,13 +4,13 @@
  *
  * Pictures of each step are kept in test-results/writing/.
  */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Locator } from "playwright-core";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Place } from "../../engine/protocol";
 import { gone, shown, tryMs, until, type Editor } from "./harness";
-import { commit, Scene } from "./scene";
+import { busyMs, commit, Scene } from "./scene";
 
 const scene = new Scene("writing");
 const workspace = scene.copyOf("parcel-desk");
@@ -161,14 +161,74 @@ describe.sequential("while code is written", () => {
     );
   });
 
-  test("three steps lead a newcomer, with pictures and with buttons that do what they say", async () => {
-    const steps = editor.page.locator(".gettingStartedContainer .step-title");
-    await editor.command("Welcome: Open Walkthrough...", shown(editor.page.locator(".quick-input-widget:visible")));
-    await until(shown(steps), async () => {
-      const list = editor.page.locator(".quick-input-widget:visible");
-      await list.locator("input.input").first().fill("Get started with Nosa", { timeout: tryMs });
-      await list.locator(".monaco-list-row", { hasText: "Get started with Nosa" }).first().click({ timeout: tryMs });
+  test("who asks by name may choose among several offers", async () => {
+    await scene.read();
+    await editor.openFile("src/shelves.ts");
+    await editor.page.keyboard.press("Control+End");
+    await editor.page.keyboard.type("\nfunction fourth(): string {\n  return", { delay: 30 });
+    const grey = async (): Promise<string> =>
+      (await editor.ghostText().allInnerTexts()).join("").replaceAll("\u00a0", " ").trim();
+    await expect.poll(grey).toBe("this.items.get(key) ?? fallback;");
+    // Alternatives come with the next one that is asked for: nobody pays for what nobody looks at.
+    await until(
+      async () => (await grey()) === "this.items.get(key);",
+      () => editor.page.keyboard.press("Alt+BracketRight"),
+    );
+    await editor.shot("alternative");
+    await editor.command("File: Revert File");
+  });
+
+  test("typing is left alone while completions snooze, and in a language that is switched off", async () => {
+    await scene.read();
+    const { keyboard } = editor.page;
+    const list = editor.page.locator(".quick-input-widget:visible");
+    const minutes = list.locator(".monaco-list-row", { hasText: "15 minutes" });
+    await leftAlone("src/rateLimit.ts", {
+      off: async () => {
+        await editor.command("Nosa: Snooze Completions", shown(minutes));
+        await editor.click(minutes, gone(list));
+      },
+      on: () => editor.command("Nosa: Snooze Completions"),
     });
+    const settings = path.join(editor.home, "profile/data/User/settings.json");
+    const toggle = (isOff: boolean): Promise<void> =>
+      editor.command(
+        "Nosa: Toggle Completions in This Language",
+        () => /"python": false/.test(readFileSync(settings, "utf8")) === isOff,
+        { eachMs: 20_000 },
+      );
+    await leftAlone("tools/report.py", { off: () => toggle(true), on: () => toggle(false) });
+
+    /** What is typed between `off` and `on` is asked of nobody; what is typed then is, and so would be all before it. */
+    async function leftAlone(
+      file: string,
+      { off, on }: { readonly off: () => Promise<void>; readonly on: () => Promise<void> },
+    ): Promise<void> {
+      await editor.openFile(file);
+      await off();
+      await editor.openFile(file);
+      await keyboard.press("Control+End");
+      await keyboard.type("\nfirst = find", { delay: 30 });
+      await editor.page
+        .locator(".editor-instance .view-line", { hasText: /first.=.find/ })
+        .first()
+        .waitFor();
+      await on();
+      await editor.openFile(file);
+      await keyboard.press("Control+End");
+      await keyboard.type("\nsecond = find", { delay: 30 });
+      await editor.ghostText().first().waitFor();
+      const asked = scene.requests("textDocument/inlineCompletion").map(({ params }) => params as LineParams);
+      const lines = asked
+        .filter(({ textDocument }) => textDocument.uri.endsWith(file))
+        .map(({ position }) => position.line);
+      expect(new Set(lines)).toEqual(new Set([Math.max(...lines)]));
+      await editor.command("File: Revert File");
+    }
+  });
+
+  test("three steps lead a newcomer, with pictures and with buttons that do what they say", async () => {
+    const steps = await walkthrough("Get started with Nosa");
     await expect
       .poll(() => steps.allInnerTexts())
       .toEqual(["Get a model", "Let it read the repository", "Ask, and type"]);
@@ -197,8 +257,36 @@ describe.sequential("while code is written", () => {
     const { messages, pins: sent, root } = scene.lastChat();
     expect(root).toBe(workspace);
     expect(messages.at(-1)?.content).toContain(`+${line}`);
-    expect(messages.at(-1)?.content).toContain("- Begin");
+    expect(messages.at(-1)?.content).toContain(`change to ${changed}`);
     expect(sent).toContainEqual({ path: changed, startLine: 0, endLine: 0 });
+  });
+
+  test("who reads German is spoken to in German, the walkthrough and the engine's complaints included", async () => {
+    const { page } = editor;
+    // What a language pack of the editor sets for its window. The editor's own words stay English without one.
+    await page.context().addInitScript(() => Object.assign(globalThis, { _VSCODE_NLS_LANGUAGE: "de" }));
+    await page.reload();
+    const item = editor.statusBarItem(/Nosa: .*k Tokens/);
+    await item.waitFor({ timeout: busyMs });
+    await editor.command("Nosa: Nosa fragen", shown(scene.box));
+    expect(await scene.box.getAttribute("placeholder")).toBe("Frage zum Repository");
+    const view = editor.webview();
+    expect(await view.locator("html").getAttribute("lang")).toBe("de");
+    await editor.click(item, shown(page.getByPlaceholder("Was möchtest du tun?")));
+    await editor.shot("german-menu");
+    await page.keyboard.press("Escape");
+    const steps = await walkthrough("Erste Schritte mit Nosa");
+    await expect.poll(() => steps.first().innerText()).toBe("Hole ein Modell");
+    await editor.shot("german-walkthrough");
+    await editor.command("View: Close All Editors");
+    await forget("Nosa: Repository vergessen", "Vergessen");
+    await editor.statusBarItem(/Nosa: .*nichts gelesen/).waitFor();
+    await editor.clearNotifications();
+    const answers = view.locator(".turn-assistant.is-failed");
+    await until(shown(answers.filter({ hasText: "Nosa hat dieses Repository noch nicht gelesen." })), async () => {
+      await scene.box.fill("Wo wird entschieden?", { timeout: tryMs });
+      await scene.box.press("Enter");
+    });
   });
 });
 
@@ -228,6 +316,26 @@ function isFocused(selector: string): Promise<boolean> {
     body.ownerDocument.hasFocus() && body.ownerDocument.activeElement?.matches(wanted) === true;
   const body = editor.webview().locator("body");
   return body.evaluate(hasFocus, selector, { timeout: tryMs }).catch(() => false);
+}
+
+/** By the command, and by the button that agrees, in whatever language. */
+async function forget(command: string, agree: string): Promise<void> {
+  const dialog = editor.page.locator(".monaco-dialog-box");
+  await editor.command(command, shown(dialog));
+  await editor.click(dialog.getByRole("button", { name: agree }), gone(dialog));
+}
+
+/** Opens a walkthrough by its title. Gives the titles of its steps. */
+async function walkthrough(title: string): Promise<Locator> {
+  const steps = editor.page.locator(".gettingStartedContainer .step-title");
+  const list = editor.page.locator(".quick-input-widget:visible");
+  await editor.command("Welcome: Open Walkthrough...", shown(list));
+  await until(shown(steps), async () => {
+    if (!(await shown(list)())) await editor.command("Welcome: Open Walkthrough...", shown(list));
+    await list.locator("input.input").first().fill(title, { timeout: tryMs });
+    await list.locator(".monaco-list-row", { hasText: title }).first().click({ timeout: tryMs });
+  });
+  return steps;
 }
 
 /** Rows of the context's tree, which the keys go to. */

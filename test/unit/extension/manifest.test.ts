@@ -10,6 +10,7 @@ interface Manifest {
     readonly chatParticipants: readonly { readonly commands: readonly { readonly name: string }[] }[];
     readonly languageModelTools: readonly { readonly name: string; readonly when: string }[];
     readonly walkthroughs: readonly { readonly steps: readonly { readonly media: { readonly image: string } }[] }[];
+    readonly configuration: { readonly properties: Readonly<Record<string, { readonly default?: unknown }>> };
     readonly views: Readonly<Record<string, readonly { readonly id: string }[]>>;
     readonly viewsContainers: { readonly activitybar: readonly { readonly icon: string }[] };
   };
@@ -54,6 +55,15 @@ describe("the manifest", () => {
       inputSchema: { required: ["question"] },
     });
     expect(tool?.when).toContain("isWorkspaceTrusted");
+  });
+
+  it("asks for one model, and for nothing before a first answer", () => {
+    const { properties } = manifest.contributes.configuration;
+    const models = Object.entries(properties).filter(
+      ([name, { default: value }]) => /model/i.test(name) || value === null,
+    );
+    expect(models).toEqual([["nosa.model", expect.objectContaining({ default: "" })]]);
+    for (const [name, setting] of Object.entries(properties)) expect(setting, name).toHaveProperty("default");
   });
 
   it("links in texts only to commands there are", () => {

@@ -25,6 +25,18 @@ describe("models", () => {
     expect(items.at(-1)?.choice).toEqual({ kind: "file" });
   });
 
+  it("begins with the recommended one, and leaves the others in the engine's order", () => {
+    const items = modelItems(
+      [
+        { ...entry, id: "large" },
+        { ...entry, recommended: true },
+        { ...entry, id: "tiny" },
+      ],
+      "",
+    );
+    expect(items.map(({ id }) => id).slice(0, 3)).toEqual(["half", "large", "tiny"]);
+  });
+
   it("recommends the recommended, else what fits, else nothing", () => {
     const good = { ...entry, id: "good", recommended: true };
     expect(recommendedModel([entry, good])?.id).toBe("good");

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { commitDiff, cutAtFile, latestSubjects, workingDiff } from "../../../../extension/asking/workingDiff";
+import { commitDiff, cutAtLine, latestSubjects, workingDiff } from "../../../../extension/asking/workingDiff";
 
 let folder: string;
 const git = (...args: readonly string[]): string => execFileSync("git", args, { cwd: folder, encoding: "utf8" });
@@ -63,10 +63,10 @@ describe("the working diff", () => {
 
   it("is cut at a line", () => {
     const lines = Array.from({ length: 50 }, (_, index) => `+line ${index}`).join("\n");
-    const cut = cutAtFile(lines, 100);
+    const cut = cutAtLine(lines, 100);
     expect(cut.isCut).toBe(true);
     expect(cut.text.length).toBeLessThanOrEqual(102);
     expect(lines.startsWith(cut.text.replace(/\n…$/, ""))).toBe(true);
-    expect(cutAtFile("short\n", 100)).toEqual({ text: "short", isCut: false });
+    expect(cutAtLine("short\n", 100)).toEqual({ text: "short", isCut: false });
   });
 });
