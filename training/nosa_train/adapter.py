@@ -70,7 +70,9 @@ def tensors_of(model: Decoder) -> dict[str, Tensor]:
 
 def export(model: Decoder, path: Path, base_sha256: str, rank: int, alpha: float, notes: dict[str, str]) -> None:
     metadata = {"format": FORMAT, "base_sha256": base_sha256, "rank": str(rank), "alpha": str(alpha), **notes}
-    save_file(tensors_of(model), path, metadata)
+    aside = path.with_suffix(".part")  # whoever reads the file while training goes on reads a whole one
+    save_file(tensors_of(model), aside, metadata)
+    aside.rename(path)
 
 
 def load(model: Decoder, path: Path) -> dict[str, str]:

@@ -24,12 +24,19 @@ def _rows(team, group, H: tl.constexpr, RATIO: tl.constexpr, TEAM: tl.constexpr,
 
 
 @triton.jit
-def _scores(q, k, bias, word, usable, block, member, query, real, context, scale, BLOCK: tl.constexpr):
-    """Logits [ROWS, BLOCK] of a team's queries over one block, and which of them count."""
-    at = block * BLOCK + tl.arange(0, BLOCK)
-    chosen = ((word >> member) & 1) == 1
-    seen = (chosen & real)[:, None] & usable[None, :] & (at[None, :] <= (context + query)[:, None])
-    return tl.where(seen, tl.dot(q, tl.trans(k)) * scale + bias[None, :], -1e30), seen
+def _block(i, q, k_at, v_at, bias_at, usable_at, order_at, words_at, first, group, member, query, real, context, scale,
+           G: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """The i-th block of a team: where its tokens stand in [T, G], its keys and values, logits [ROWS, BLOCK] and which of them count."""
+    block = tl.load(order_at + first + i)
+    token, column = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
+    at = token * G + group
+    k = tl.load(k_at + at[:, None] * D + column[None, :])
+    v = tl.load(v_at + at[:, None] * D + column[None, :])
+    chosen = ((tl.load(words_at + first + block) >> member) & 1) == 1
+    usable = tl.load(usable_at + token) != 0
+    seen = (chosen & real)[:, None] & usable[None, :] & (token[None, :] <= (context + query)[:, None])
+    logits = tl.where(seen, tl.dot(q, tl.trans(k)) * scale + tl.load(bias_at + at)[None, :], -1e30)
+    return at, k, v, logits, seen
 
 
 @triton.jit
@@ -37,23 +44,17 @@ def _forward(q_at, k_at, v_at, bias_at, usable_at, order_at, count_at, words_at,
              H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, TEAM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     team, group = tl.program_id(0), tl.program_id(1)
     member, query, head, real = _rows(team, group, H, H // G, TEAM, ROWS)
-    column, token = tl.arange(0, D), tl.arange(0, BLOCK)
+    column = tl.arange(0, D)
     q = tl.load(q_at + head[:, None] * D + column[None, :], mask=real[:, None], other=0.0)
     most = tl.full((ROWS,), -1e30, tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     summed = tl.zeros((ROWS, D), tl.float32)
     first = (group * teams + team) * blocks
     for i in range(tl.load(count_at + group * teams + team)):
-        block = tl.load(order_at + first + i)
-        word = tl.load(words_at + first + block)
-        at = (block * BLOCK + token) * G + group
-        usable = tl.load(usable_at + block * BLOCK + token) != 0
-        k = tl.load(k_at + at[:, None] * D + column[None, :])
-        logits, seen = _scores(q, k, tl.load(bias_at + at), word, usable, block, member, query, real, context, scale, BLOCK)
+        at, k, v, logits, seen = _block(i, q, k_at, v_at, bias_at, usable_at, order_at, words_at, first, group, member, query, real, context, scale, G, D, BLOCK)
         higher = tl.maximum(most, tl.max(logits, 1))
         weights = tl.where(seen, tl.exp(logits - higher[:, None]), 0.0)
         shrink = tl.exp(most - higher)
-        v = tl.load(v_at + at[:, None] * D + column[None, :])
         summed = summed * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
         total = total * shrink + tl.sum(weights, 1)
         most = higher
@@ -68,7 +69,7 @@ def _backward(q_at, k_at, v_at, bias_at, usable_at, order_at, count_at, words_at
               BLOCK: tl.constexpr):  # fmt: skip
     team, group = tl.program_id(0), tl.program_id(1)
     member, query, head, real = _rows(team, group, H, H // G, TEAM, ROWS)
-    column, token = tl.arange(0, D), tl.arange(0, BLOCK)
+    column = tl.arange(0, D)
     q = tl.load(q_at + head[:, None] * D + column[None, :], mask=real[:, None], other=0.0)
     slope = tl.load(slope_at + head[:, None] * D + column[None, :], mask=real[:, None], other=0.0)
     sums = tl.load(sums_at + head, mask=real, other=0.0)
@@ -76,13 +77,7 @@ def _backward(q_at, k_at, v_at, bias_at, usable_at, order_at, count_at, words_at
     dq = tl.zeros((ROWS, D), tl.float32)
     first = (group * teams + team) * blocks
     for i in range(tl.load(count_at + group * teams + team)):
-        block = tl.load(order_at + first + i)
-        word = tl.load(words_at + first + block)
-        at = (block * BLOCK + token) * G + group
-        usable = tl.load(usable_at + block * BLOCK + token) != 0
-        k = tl.load(k_at + at[:, None] * D + column[None, :])
-        v = tl.load(v_at + at[:, None] * D + column[None, :])
-        logits, seen = _scores(q, k, tl.load(bias_at + at), word, usable, block, member, query, real, context, scale, BLOCK)
+        at, k, v, logits, seen = _block(i, q, k_at, v_at, bias_at, usable_at, order_at, words_at, first, group, member, query, real, context, scale, G, D, BLOCK)
         weights = tl.where(seen, tl.exp(logits - sums[:, None]), 0.0)
         ds = weights * (tl.dot(slope, tl.trans(v)) - inner[:, None])
         low = ds.to(k.dtype)

@@ -25,7 +25,7 @@ from torch import Tensor
 from . import adapter
 from .cases import ContextCase, load_cases
 from .gguf_weights import cached_weights, load_tokenizer
-from .joint import JointRow, Plan, plan, read
+from .joint import JointRow, Memory, Plan, ask, plan, read, remember, remember_sparsely
 from .layouts import QWEN, SMOLLM, Document, Encode, Layout, Marks, encode_document, header_text
 from .lookups import unique_definitions
 from .model import Decoder
@@ -45,19 +45,26 @@ class Reading:
     policy: str = "full"
     budget: Budget = Budget()
     adapted: str | None = None
+    is_prefill_sparse: bool = False
 
 
-def readings(product: Layout, adapters: Sequence[str], is_quick: bool) -> list[Reading]:
+def readings(product: Layout, adapters: Sequence[str], is_quick: bool, picks: Sequence[int] = (), sparse_prefill: Sequence[str] = ()) -> list[Reading]:
+    """`picks`: other splits of the product's budget, with so many blocks by the query. Contexts are read densely but in the rows that say otherwise."""
     sequence = Layout("sequence", product.header)
     rows = [Reading("dense, sequence", sequence), Reading("training-free, segments", product, "nosa")]
-    rows += [Reading(f"{name}, segments", product, "nosa", adapted=name) for name in adapters]
+    for name in adapters:
+        rows += [Reading(f"{name}, segments", product, "nosa", adapted=name), Reading(f"{name}, dense, segments", product, adapted=name)]
+    for number in picks:
+        split = Budget(query=number)
+        rows.append(Reading(f"training-free, {number} picks", product, "nosa", split))
+        rows += [Reading(f"{name}, {number} picks", product, "nosa", split, name) for name in adapters]
+    rows += [Reading(f"{name}, sparse prefill", product, "nosa", adapted=name, is_prefill_sparse=True) for name in (sparse_prefill if is_quick else adapters)]
     if is_quick:
         return rows
     rows += [Reading("no repository", Layout("none", product.header)), Reading("dense, segments", product)]
     rows += [Reading("infllmv2, sequence", sequence, "infllmv2"), Reading("infllmv2, segments", product, "infllmv2")]
     for name in adapters:
-        rows += [Reading(f"{name}, sequence", sequence, "nosa", adapted=name), Reading(f"{name}, dense, segments", product, adapted=name),
-                 Reading(f"{name}, dense, sequence", sequence, adapted=name)]  # fmt: skip
+        rows += [Reading(f"{name}, sequence", sequence, "nosa", adapted=name), Reading(f"{name}, dense, sequence", sequence, adapted=name)]
         budgets = [Budget(n, min(16, n // 4), min(17, n // 4)) for n in (16, 32, 96, 128)]
         rows += [Reading(f"{name}, {64 * b.total} tokens", product, "nosa", b, name) for b in budgets]
     return rows
@@ -157,8 +164,8 @@ class Evaluator:
             row = joint_row(product, self._header(product, case.repository), documents, tail_row(tails), self.device)
             real = row.tails != PAD
 
-            def watch(layer: int, q: Tensor, k: Tensor, v: Tensor, row: JointRow = row, real: Tensor = real) -> Tensor:
-                self.expected.queries[layer].append(q[row.context :][real].float())
+            def watch(layer: int, q: Tensor, k: Tensor, v: Tensor, real: Tensor = real) -> Tensor:
+                self.expected.queries[layer].append(q[real].float())
                 return -k.float().norm(dim=-1)
 
             read(self.base, plan(row), "nosa", Budget(), False, watch)
@@ -180,6 +187,7 @@ class Evaluator:
                 spans += [(first + a, first + b) for a, b in lines]
                 kinds += ["next line"] * len(lines)
         plans: dict[tuple[str, int], Plan] = {}
+        memories: dict[tuple[str, str | None, bool], Memory] = {}
         for reading in table:
             key = (reading.layout.label, reading.budget.window)
             if key not in plans:
@@ -187,7 +195,11 @@ class Evaluator:
             planned = plans[key]
             model = self.base if reading.adapted is None else self.models[reading.adapted]
             scorer = (lambda layer, q, k, v: self.expected(layer, k, v)) if reading.policy == "nosa" and reading.adapted is None else None
-            hidden, chosen = read(model, planned, reading.policy, reading.budget, reading.adapted is not None, scorer)
+            known = (reading.layout.label, reading.adapted, reading.is_prefill_sparse)
+            if known not in memories:
+                adapted = reading.adapted is not None
+                memories[known] = remember_sparsely(model, planned, reading.budget, adapted) if reading.is_prefill_sparse else remember(model, planned, adapted)
+            hidden, chosen = ask(model, planned, memories[known], reading.policy, reading.budget, reading.adapted is not None, scorer)
             ids = planned.row.ids[planned.row.context :]
             for kind, score in zip(kinds, score_answers(model, hidden, ids, spans, self.piece), strict=True):
                 self.scores[reading.name][label + kind].append(score)
@@ -241,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--adapters", nargs="+", required=True, help="NAME=FILE, any number")
-    parser.add_argument("--cases", type=Path, required=True, help="contexts with questions and holes (nosa_train.cases)")
+    parser.add_argument("--cases", type=Path, help="contexts with questions and holes (nosa_train.cases)")
     parser.add_argument("--perplexity", type=Path, nargs="*", default=[], help="more contexts, read for perplexity alone; the file's stem is their label")
     parser.add_argument("--calibration", type=Path, required=True, help="training samples for the training-free ranking")
     parser.add_argument("--out", type=Path, required=True)
@@ -250,6 +262,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=2048)
     parser.add_argument("--contexts", type=int, help="at most so many of each file")
     parser.add_argument("--until", type=float, default=1e12, help="no context is begun after this time (seconds since 1970)")
+    parser.add_argument("--picks", type=int, nargs="*", default=[], help="also read with so many of the 64 blocks picked by the query (product: 16)")
+    parser.add_argument("--sparse-prefill", nargs="*", default=[], metavar="NAME", help="adapters that also read their contexts sparsely; without --quick all do")
     parser.add_argument("--quick", action="store_true", help="only the readings that a run is judged by")
     args = parser.parse_args()
     begun = time.monotonic()
@@ -270,8 +284,8 @@ def main() -> None:
 
     evaluator = Evaluator(models, encode, lambda token: tokenizer.id_to_token(token) or "", marks, device)
     evaluator.calibrate(load_samples(args.calibration, 4), product)
-    table = readings(product, list(models), args.quick)
-    sets = [[(case, "") for case in load_cases(args.cases)[: args.contexts]]]
+    table = readings(product, list(models), args.quick, args.picks, args.sparse_prefill)
+    sets = [[(case, "") for case in load_cases(args.cases)[: args.contexts]]] if args.cases is not None else []
     sets += [[(case, f"{path.stem} ") for case in load_cases(path)[: args.contexts]] for path in args.perplexity]
     # One of each set in turn: a run that ends early has read some of all.
     work = [each for turn in itertools.zip_longest(*sets) for each in turn if each is not None]
@@ -297,7 +311,7 @@ def main() -> None:
         if not label:
             evaluator.read(table, case.repository, documents, [lookup_tail(q, product.header, encode) for q in case.lookups])
         done += 1
-        if done % 8 == 0:
+        if done % 4 == 0:
             keep()
             print(f"{done}/{len(work)} {time.monotonic() - begun:.0f} s", flush=True)
     show(keep())

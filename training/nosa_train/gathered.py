@@ -151,12 +151,11 @@ def with_sums(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tu
     return (logits.softmax(-1) @ v.float()).to(q.dtype), logits.logsumexp(-1)
 
 
-def over_everything(q: Tensor, k: Tensor, v: Tensor, usable: Tensor, own: list[Batch], scale: float) -> Tensor:
-    """Attention of the last len(q) tokens to all of the context and their own tail, without gradient; `own` counts from the first tail."""
+def over_everything(q: Tensor, k: Tensor, v: Tensor, real: Tensor, own: list[Batch], scale: float) -> Tensor:
+    """Attention of the last len(q) tokens to the `real` ones of the context and their own tail, without gradient; `own` counts from the first tail."""
     context = len(k) - len(q)
     repeat = q.shape[1] // k.shape[1]
     wide = [t.repeat_interleave(repeat, 1) for t in (k, v)]
-    real = usable[:context].nonzero()[:, 0]
     keys, values = (t[:context].index_select(0, real).transpose(0, 1)[None] for t in wide)
     far, far_sums = with_sums(q.transpose(0, 1)[None], keys, values, False, scale)
     far, far_sums = far[0].transpose(0, 1).float(), far_sums[0].T

@@ -100,7 +100,7 @@ def load_weights(path: Path, dtype: torch.dtype = torch.float32) -> tuple[ModelC
         return torch.from_numpy(np.array(values, dtype=np.float32)).to(dtype)
 
     entries = [entry for entry in reader.tensors if entry.name != "rope_freqs.weight"]
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(min(12, len(os.sched_getaffinity(0)))) as pool:
         tensors = dict(zip((_checkpoint_name(entry.name) for entry in entries), pool.map(floats, entries), strict=True))
     tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
     return config, tensors

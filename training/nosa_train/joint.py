@@ -16,7 +16,7 @@ from .gathered import Batch, batches, over_chosen, over_everything, widened, wit
 from .model import Decoder, Layer, Projection, rotate
 from .sparse import BLOCK, PAD, STRIDE, Budget, window_means
 
-Scorer = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [T,H,D], k and v [T,G,D] -> [T,G]
+Scorer = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, the tails' q [Tq,H,D], k and v [T,G,D] -> [T,G]
 STEADY = 0.3  # how sharply the soft count of misses tells chosen from not chosen, in nats of score
 DEFINING = 20  # a head that looks at the block which an answer comes from learns to rank that block so many times as eagerly
 
@@ -41,6 +41,7 @@ class Plan:
 
     row: JointRow
     usable: Tensor  # [T] not filling
+    real: Tensor  # [n] tokens of the context that are not filling
     window_seen: Tensor  # [Tq, W] complete windows that a tail's query may score
     window_ok: Tensor  # [W] complete windows
     free: Tensor  # [Tq, B] blocks that a query may choose among
@@ -68,7 +69,8 @@ def plan(row: JointRow, window: int = Budget().window) -> Plan:
     text = (block_part[: context // BLOCK] >= 0) & (blocks[0, : context // BLOCK] > 0)
     plain = parts.cpu().numpy()
     of_context, of_tails = batches(plain[:context], parts.device, True), batches(plain[context:], parts.device, False)
-    return Plan(row, parts != PAD, window_seen, pairs, free, forced, text, of_context, of_tails)
+    usable = parts != PAD
+    return Plan(row, usable, usable[:context].nonzero()[:, 0], window_seen, pairs, free, forced, text, of_context, of_tails)
 
 
 def block_scores(share: Tensor, blocks: int) -> Tensor:
@@ -86,7 +88,9 @@ class Watch:
     others: list[Tensor]  # by layer [4 * blocks, G, D]; empty lists when there are none
     others_ok: Tensor  # [4 * blocks]
     defining: Tensor | None = None  # [R, Bc] the block that a query's answer comes from
+    writing: Tensor | None = None  # [R] queries of files being written, which count for half of what is to be found
     layers: Collection[int] | None = None  # those that are looked at; all without it
+    is_dense: bool = False  # tails attend to everything, while eviction scores and picks learn what to choose
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, bud
         share = shares_of(q, compressed, plan.window_seen)
         picks, blocks = select(plan, share, pooled, budget)
         picks, taken = picks[..., :count], blocks[..., :count]
+        if watch.is_dense:
+            blocks = (plan.free | plan.forced).expand_as(blocks)
         misses = (taken[:, 1:] & ~taken[:, :-1] & follows).sum() / (len(taken) * follows.sum()).clamp_min(1)
         windows = F.pad(compressed[: 4 * count - 1].detach(), (0, 0, 0, 0, 0, 1))
         if watch.layers is not None and layer not in watch.layers:
@@ -192,10 +198,14 @@ def _find_loss(goal: Tensor, queries: Tensor, compressed: Tensor, others: Tensor
         scores = torch.cat((scores, block_scores(share[..., len(compressed) :], foreign)), -1)
         allowed = torch.cat((allowed, watch.others_ok.view(foreign, 4).any(1)))
     logits = (sharpness[:, None, None] * (scores + 1e-9).log()).masked_fill(~allowed, -1e9).log_softmax(-1)[..., :count]
-    mass = goal.sum(-1, keepdim=True)
-    wanted = goal / mass.clamp_min(1e-9)
+    mass = goal.sum(-1)
+    wanted = goal / mass[..., None].clamp_min(1e-9)
     distance = (wanted * (wanted.clamp_min(1e-12).log() - logits)).sum(-1)
-    return ((distance * mass[..., 0]).sum(1) / mass.sum((1, 2)).clamp_min(1e-9)).mean()
+    writing = torch.zeros(len(queries), dtype=torch.bool, device=queries.device) if watch.writing is None else watch.writing
+    kinds = [mass * writing, mass * ~writing]
+    means = [(distance * of).sum(1) / of.sum(1).clamp_min(1e-9) for of in kinds]
+    here = torch.stack([of.sum(1) > 0 for of in kinds]).float()
+    return ((torch.stack(means) * here).sum(0) / here.sum(0).clamp_min(1)).mean()
 
 
 def block_scores_low(means: Tensor, ok: Tensor, blocks: int) -> Tensor:
@@ -267,7 +277,7 @@ def teach(model: Decoder, plan: Plan) -> Pass:
         q, k, v = _layer_in(layer, x, cos, sin, False)
         scale = q.shape[-1] ** -0.5
         of_context = within_parts(q[:c], k[:c], v[:c], plan.prefill, scale)
-        of_tails = over_everything(q[c:], k, v, plan.usable, plan.asked, scale)
+        of_tails = over_everything(q[c:], k, v, plan.real, plan.asked, scale)
         outputs.append(of_tails)
         x = _layer_out(layer, x, torch.cat((of_context, of_tails)), False)
     return Pass(model.norm(x[c:]), outputs, [])
@@ -293,27 +303,79 @@ def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: 
     return Pass(model.norm(x[c:]), outputs, chosen)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Keys, values and biases of a context that a model has read, by layer: what every tail behind it may attend to, under any policy."""
+
+    keys: list[Tensor]  # [context, G, D]
+    values: list[Tensor]
+    biases: list[Tensor]  # [context, G]
+
+
+def _bias(layer: Layer, v: Tensor, adapted: bool) -> Tensor:
+    return layer.eviction(v) if adapted and layer.eviction is not None else torch.zeros(v.shape[:2], device=v.device)
+
+
 @torch.no_grad()
-def read(model: Decoder, plan: Plan, policy: str, budget: Budget, adapted: bool, scorer: Scorer | None = None) -> tuple[Tensor, list[Tensor]]:
-    """What `learn` computes, of any policy and without losses: hidden states of the tails, and each layer's blocks [G, Tq, B].
+def remember(model: Decoder, plan: Plan, adapted: bool) -> Memory:
+    """Reads the plan's context, densely within each part."""
+    row, c = plan.row, plan.row.context
+    cos, sin = model.angles(row.positions[:c])
+    x = F.embedding(row.ids[:c], model.embedding)
+    memory = Memory([], [], [])
+    for layer in model.layers:
+        q, k, v = _layer_in(layer, x, cos, sin, adapted)
+        bias = _bias(layer, v, adapted)
+        memory.keys.append(k)
+        memory.values.append(v)
+        memory.biases.append(bias)
+        x = _layer_out(layer, x, within_parts(*widened(q, k, bias), v, plan.prefill, q.shape[-1] ** -0.5), adapted)
+    return memory
+
+
+@torch.no_grad()
+def ask(model: Decoder, plan: Plan, memory: Memory, policy: str, budget: Budget, adapted: bool, scorer: Scorer | None = None) -> tuple[Tensor, list[Tensor]]:
+    """Reads the plan's tails behind what was remembered of its context: their hidden states, and each layer's blocks [G, Tq, B].
 
     policy "full", "infllmv2" or "nosa"; a model that is not adapted ranks by `scorer`, and nothing is added to its logits.
     """
-    row = plan.row
-    cos, sin = model.angles(row.positions)
-    x = F.embedding(row.ids, model.embedding)
-    c, chosen = row.context, []
+    return _go_on(model, plan, memory, policy, budget, adapted, scorer)[:2]
+
+
+def remember_sparsely(model: Decoder, dense: Plan, budget: Budget, adapted: bool) -> Memory:
+    """As `remember`, but each token of a segment attends to the blocks that it chooses, as a tail behind the header would."""
+    row = dense.row
+    parts = row.parts[: row.context]
+    header = -(-int((parts == 0).sum()) // BLOCK) * BLOCK
+    inner = plan(JointRow(row.ids[: row.context], row.positions[: row.context], torch.where(parts > 0, -parts, parts), header), budget.window)
+    return _go_on(model, inner, remember(model, inner, adapted), "nosa", budget, adapted, None)[2]
+
+
+@torch.no_grad()
+def _go_on(model: Decoder, plan: Plan, memory: Memory, policy: str, budget: Budget, adapted: bool, scorer: Scorer | None) -> tuple[Tensor, list[Tensor], Memory]:
+    """What `ask` gives, and all that is then remembered: context and tails."""
+    row, c = plan.row, plan.row.context
+    cos, sin = model.angles(row.positions[c:])
+    x = F.embedding(row.ids[c:], model.embedding)
+    chosen, grown = [], Memory([], [], [])
     for layer in model.layers:
         q, k, v = _layer_in(layer, x, cos, sin, adapted)
-        bias = layer.eviction(v) if adapted and layer.eviction is not None else torch.zeros(k.shape[:2], device=k.device)
-        ranks = scorer(layer.index, q, k, v) if scorer is not None else bias
+        bias = torch.cat((memory.biases[layer.index], _bias(layer, v, adapted)))
+        k, v = torch.cat((memory.keys[layer.index], k)), torch.cat((memory.values[layer.index], v))
+        grown.keys.append(k)
+        grown.values.append(v)
+        grown.biases.append(bias)
         if policy == "full":
             chosen.append((plan.free | plan.forced).expand(k.shape[1], -1, -1))
         else:
-            share = shares_of(q[c:], window_means(k.float()), plan.window_seen)
+            ranks = scorer(layer.index, q, k, v) if scorer is not None else bias
+            share = shares_of(q, window_means(k.float()), plan.window_seen)
             chosen.append(select(plan, share, block_ranks(plan, ranks) if policy == "nosa" else None, budget)[1])
-        scale = q.shape[-1] ** -0.5
-        of_context = within_parts(*widened(q[:c], k[:c], bias[:c]), v[:c], plan.prefill, scale)
-        of_tails = over_chosen(q[c:], k, v, bias, chosen[-1], plan.usable, scale)
-        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), adapted)
-    return model.norm(x[c:]), chosen
+        attended = over_chosen(q, k, v, bias, chosen[-1], plan.usable, q.shape[-1] ** -0.5)
+        x = _layer_out(layer, x, attended, adapted)
+    return model.norm(x), chosen, grown
+
+
+def read(model: Decoder, plan: Plan, policy: str, budget: Budget, adapted: bool, scorer: Scorer | None = None) -> tuple[Tensor, list[Tensor]]:
+    """What `learn` computes, of any policy and without losses."""
+    return ask(model, plan, remember(model, plan, adapted), policy, budget, adapted, scorer)

@@ -46,9 +46,10 @@ from .repos import SourceFile
 from .samples import CHARACTERS_PER_TOKEN, aligned_context, ask_again, load_samples, split_case, tail_row
 from .sparse import BLOCK, PAD, Budget
 
-STEADY_QUERIES, LOOK_QUERIES = 192, 128
+STEADY_QUERIES = 192
+LOOK_QUERIES, LOOK_WRITING = 96, 64  # that answer, and that write a file
 LOOKED_AT = 2  # every so many layers have losses of their selection, in turn: these are many small kernels
-READ = (0, 16_000, 24_000, 27_000)  # tokens that a sample is filled up to, by the estimate that makes samples
+READ = (0, 16_000, 27_000, 30_000)  # tokens that samples are filled up to, by the estimate that makes them
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ class Step:
         return row(self.student, self.student_context), row(self.teacher, self.teacher_context)
 
     def look(self, rng: random.Random) -> list[int]:
-        """Queries that write an answer: of files being written a few, of questions and holes all."""
-        asked: list[int] = []
+        """Queries whose picks are looked at: some of files being written, some that answer questions and fill holes."""
+        writing: list[int] = []
+        answering: list[int] = []
         for (first, end), kind in zip(self.answers, self.kinds, strict=True):
-            places = range(first - 1, end - 1)
-            asked += rng.sample(places, 8) if kind == "continue" and len(places) > 8 else list(places)
-        return sorted(rng.sample(asked, min(LOOK_QUERIES, len(asked))))
+            (writing if kind == "continue" else answering).extend(range(first - 1, end - 1))
+        return sorted(rng.sample(writing, min(LOOK_WRITING, len(writing))) + rng.sample(answering, min(LOOK_QUERIES, len(answering))))
+
+    def writing(self, look: list[int]) -> list[bool]:
+        spans = [span for span, kind in zip(self.answers, self.kinds, strict=True) if kind == "continue"]
+        return [any(first - 1 <= query < end - 1 for first, end in spans) for query in look]
 
     def defining(self, look: list[int]) -> np.ndarray:
         """[queries, blocks of the student's context]: the block that each query's answer depends on."""
@@ -101,7 +106,7 @@ class Weights:
     align: float = 0.2
     rank: float = 0.1
     moves: float = 0.01
-    find: float = 0.06
+    find: float = 0.03  # at 0.06 and more the student drifts from its teacher: training/LEDGER.md, adapter 5
 
 
 class Others:
@@ -183,12 +188,13 @@ def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, want
 
 
 def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, weights: Weights, rng: random.Random,
-              others: Others, device: str, looked_at: Collection[int] | None = None) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """`looked_at`: layers whose selection has losses in this step; all without it."""
+              others: Others, device: str, looked_at: Collection[int] | None = None, is_dense: bool = False) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """`looked_at`: layers whose selection has losses in this step; all without it. `is_dense`: tails attend to everything."""
     student, teacher = step.rows(device)
     taught = teach(model, plan(teacher))
     steady, look = step.steady(rng), step.look(rng)
-    watch = Watch(steady, torch.tensor(look, device=device), *others.beside(step.repository), torch.from_numpy(step.defining(look)).to(device), looked_at)
+    marked = torch.from_numpy(step.defining(look)).to(device), torch.tensor(step.writing(look), dtype=torch.bool, device=device)
+    watch = Watch(steady, torch.tensor(look, device=device), *others.beside(step.repository), *marked, looked_at, is_dense)
     planned = plan(student)
     ours = learn(model, planned, budget, sharpness, watch)
 
@@ -217,9 +223,10 @@ def schedule(progress: float) -> float:
     return min(1.0, progress / 0.03) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def draw_budget(rng: random.Random) -> Budget:
-    """Mostly the product's own number of blocks; others keep the model usable at them."""
-    return Budget(total=rng.choice([64, 64, 64, 64, 48, 96, 40]))
+def draw_budget(rng: random.Random, picks: Sequence[int]) -> Budget:
+    """Mostly the product's own number of blocks; others keep the model usable at them. One of `picks` of 64 is the query's share."""
+    total = rng.choice([64, 64, 64, 64, 48, 96])
+    return Budget(total, round(rng.choice(picks) * total / 64))
 
 
 def draw_layout(product: Layout, rng: random.Random) -> Layout:
@@ -239,6 +246,7 @@ class Source:
     first: int
     stride: int
     least: int = 0  # tokens of a context, as its sample estimates them
+    fill: tuple[int, ...] = READ
 
 
 def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCase]:
@@ -268,7 +276,6 @@ def widened(case: ContextCase, package: dict[str, SourceFile], tokens: int, rng:
 def make_steps(source: Source) -> Iterator[Step]:
     tokenizer = load_tokenizer(source.model)
     marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
-    choices = random.Random(source.seed * 1000 + source.first)
 
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -279,9 +286,11 @@ def make_steps(source: Source) -> Iterator[Step]:
         packages[case.repository].update((f.path, f) for f in case.files)
     for number in itertools.count(source.first, source.stride):
         case = cases[number % len(cases)]
+        choices = random.Random(f"{source.seed} {number // source.world}")  # the same for all that take part in a step: its rows are then of like size
+        layout, tokens = draw_layout(source.product, choices), choices.choice(source.fill)
         case = ask_again(case, source.seed * len(cases) + number) or case  # other files are written and other things asked each time
-        case = widened(case, packages[case.repository], choices.choice(READ), choices)
-        yield build_step(case, draw_layout(source.product, choices), encode, marks, source.live_tokens)
+        case = widened(case, packages[case.repository], tokens, choices)
+        yield build_step(case, layout, encode, marks, source.live_tokens)
 
 
 def _produce(source: Source, ready: multiprocessing.Queue) -> None:
@@ -312,11 +321,21 @@ class Progress:
     seconds: float = 0.0
 
 
+def _mean_of_all(values: Tensor) -> Tensor:
+    """The mean over all processes that train together."""
+    if not dist.is_initialized():
+        return values
+    dist.all_reduce(values)
+    return values / dist.get_world_size()
+
+
 class Trainer:
     def __init__(self, model: Decoder, rank: int, alpha: float, lr: float, eviction_lr: float, state: Path, start: Path | None):
         self.model, self.rank, self.alpha, self.state = model, rank, alpha, state
+        self.seeds: list[str] = []  # of the runs behind: the same one again would bring the same samples with the same questions
         if start is not None:
             metadata = adapter.load(model, start)
+            self.seeds = [seed for seed in metadata.get("seeds", "").split(",") if seed]
             if (int(metadata["rank"]), float(metadata["alpha"])) != (rank, alpha):
                 raise ValueError(f"{start} has rank {metadata['rank']} and alpha {metadata['alpha']}")
         else:
@@ -346,14 +365,14 @@ class Trainer:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         if dist.is_initialized():
-            flat = torch.cat([p.grad.flatten() for p in self.parameters])
-            dist.all_reduce(flat, dist.ReduceOp.AVG)
+            flat = _mean_of_all(torch.cat([p.grad.flatten() for p in self.parameters]))
             for parameter, piece in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
                 parameter.grad.copy_(piece.view_as(parameter))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * schedule(fraction)
-        values = dict(zip([*parts, "norm"], torch.stack([*parts.values(), norm]).tolist(), strict=True))
+        shown = torch.stack([*parts.values(), norm])
+        values = dict(zip([*parts, "norm"], _mean_of_all(shown).tolist(), strict=True))
         if math.isfinite(values["norm"]):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -374,37 +393,47 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--eviction-lr", type=float, default=1e-3)
+    parser.add_argument("--picks", type=int, nargs="+", default=[Budget().query], help="blocks of 64 that the query picks, the current one among them; one of these a step")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=VALUE", help="of losses, where they are to differ")
+    parser.add_argument("--warm-up", type=float, help="share of the training in which tails attend to everything; 0.08 without --from-adapter, else 0")
     parser.add_argument("--size", type=int, default=8192, help="S")
     parser.add_argument("--group", type=int, default=2048, help="small neighbours of a folder share a segment up to so many tokens")
     parser.add_argument("--live-tokens", type=int, default=1024)
     parser.add_argument("--least", type=int, default=0, help="leave out contexts of fewer tokens")
+    parser.add_argument("--fill", type=int, nargs="+", default=READ, metavar="TOKENS", help="contexts are filled up to one of these sizes with files of their package")
     parser.add_argument("--makers", type=int, default=3, help="processes that make steps")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10**9)
     args = parser.parse_args()
     begun = time.monotonic()
     torch.set_num_threads(2)
+    weights = replace(Weights(), **{name: float(value) for name, value in (each.split("=") for each in args.weights)})
+    warm_up = args.warm_up if args.warm_up is not None else 0.08 if args.from_adapter is None else 0.0
 
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("nccl")
-        torch.cuda.set_device(rank)
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+    if device != "cpu":
+        torch.cuda.set_device(rank)
+    if world > 1:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     torch.backends.cuda.matmul.allow_tf32 = True
     product = Layout("segments", "raw", args.size, args.group)
     done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
-    sources = [Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, args.makers * world, args.least) for i in range(args.makers)]
+    sources = [Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, args.makers * world, args.least, tuple(args.fill)) for i in range(args.makers)]
     steps = prefetch(sources)
     config, tensors = cached_weights(args.model, torch.bfloat16 if device != "cpu" else torch.float32)
     torch.manual_seed(args.seed)
     model = Decoder(config, {name: t.to(device) for name, t in tensors.items()})
     trainer = Trainer(model, args.rank, args.alpha, args.lr, args.eviction_lr, args.state, args.from_adapter)
+    if str(args.seed) in trainer.seeds:
+        raise SystemExit(f"{args.from_adapter} was trained with seed {args.seed}: take another, or it learns the same samples by heart")
     base_sha = adapter.file_sha256(args.model)
     rng = random.Random(args.seed * 1000 + done)  # the same on every process: all draw the same policy
     args.out.mkdir(parents=True, exist_ok=True)
     log = (args.out / "losses.jsonl").open("a") if rank == 0 else None
-    notes = {"header": product.header, "segment_positions": str(args.size), "segment_group": str(args.group)}
+    notes = {"header": product.header, "segment_positions": str(args.size), "segment_group": str(args.group),
+             "query_picks": ",".join(map(str, args.picks)), "seeds": ",".join([*trainer.seeds, str(args.seed)])}  # fmt: skip
 
     def publish() -> None:
         if rank == 0:
@@ -420,10 +449,10 @@ def main() -> None:
         mark = time.monotonic()
         step = next(steps)
         waited = time.monotonic() - mark
-        budget = draw_budget(rng)
+        budget = draw_budget(rng, args.picks)
         try:
             looked_at = range(trainer.progress.step % LOOKED_AT, config.layers, LOOKED_AT)
-            loss, parts = step_loss(model, trainer.sharpness, step, budget, Weights(), own_rng, others, device, looked_at)
+            loss, parts = step_loss(model, trainer.sharpness, step, budget, weights, own_rng, others, device, looked_at, fraction < warm_up)
             loss.backward()
         except torch.OutOfMemoryError:
             if world > 1:
@@ -438,14 +467,14 @@ def main() -> None:
         trainer.progress.seconds += now - mark
         if log is not None:
             tails = int((step.student[2][step.student_context :] != PAD).sum())
-            row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "total": budget.total,
+            row = {"step": trainer.progress.step, "seconds": round(trainer.progress.seconds, 2), "total": budget.total, "picks": budget.query,
                    "context": int((step.student[2][: step.student_context] != PAD).sum()), "tails": tails, "ms": round(1000 * (now - mark)),
                    "waited": round(1000 * waited), **{k: round(v, 4) for k, v in values.items()}}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()
             if trainer.progress.step % 20 == 1 or trainer.progress.step < 6:
                 print(json.dumps(row), flush=True)
-        if now - published > 90:
+        if now - published > 40:
             publish()
             published = time.monotonic()
     publish()

@@ -18,7 +18,7 @@ from nosa_train.repos import SourceFile
 from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
 from nosa_train.gathered import over_chosen
-from nosa_train.joint import JointRow, Watch, learn, plan, read, teach
+from nosa_train.joint import JointRow, Watch, learn, plan, read, remember, remember_sparsely, teach
 from nosa_train.train import Others, Trainer, Weights, build_step, step_loss
 
 CONFIG = ModelConfig(layers=2, hidden=48, heads=6, kv_heads=2, head_dim=8, ffn=64, vocab=256, rope_theta=10000.0, norm_eps=1e-6, context=4096)
@@ -212,6 +212,56 @@ def test_the_teacher_reads_one_sequence_without_the_adapter(adapted):
     torch.testing.assert_close(got.hidden[real], wanted[real], atol=2e-4, rtol=1e-3)
 
 
+@torch.no_grad()
+def test_a_sparse_prefill_that_may_choose_everything_is_the_dense_one_and_a_smaller_is_not(adapted):
+    row = joint_row([100, 300, 700, 70, 900], [150, 70])
+    planned = plan(row)
+    dense = remember(adapted, planned, True)
+    real = (row.parts != PAD)[: row.context]
+    everything, few = (remember_sparsely(adapted, planned, budget, True) for budget in (Budget(), Budget(6, 3, 2)))
+    for name in ("keys", "values", "biases"):
+        for ours, wanted in zip(getattr(everything, name), getattr(dense, name), strict=True):
+            assert ours.shape == wanted.shape
+            torch.testing.assert_close(ours[real], wanted[real], atol=2e-4, rtol=1e-3)
+    assert torch.allclose(few.keys[0][real], dense.keys[0][real], atol=1e-5)  # before the first attention
+    assert not torch.allclose(few.keys[1][real], dense.keys[1][real], atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_warm_up_attends_to_everything_and_still_has_losses_of_its_selection(adapted):
+    row = joint_row([10, 300, 500, 70, 900], [150, 70])
+    planned, budget = plan(row), Budget(8, 3, 17)
+    watch = Watch(slice(0, 100), torch.arange(0, 140, 10), [], torch.zeros(0))
+    sharpness = torch.ones(2, CONFIG.layers, CONFIG.kv_heads)
+    warm, sparse = (learn(adapted, planned, budget, sharpness, replace(watch, is_dense=is_dense)) for is_dense in (True, False))
+    everything, _ = read(adapted, planned, "full", budget, True)
+    real = row.tails != PAD
+    torch.testing.assert_close(warm.hidden[real], everything[real], atol=2e-4, rtol=1e-3)
+    assert not torch.allclose(sparse.hidden[real], everything[real], atol=1e-3)
+    first = [each.chosen[0] for each in (warm, sparse)]  # the layer whose queries and keys are the same in both
+    assert torch.equal(first[0].misses, first[1].misses)
+    for name, value in first[1].losses.items():
+        torch.testing.assert_close(first[0].losses[name], value)
+
+
+@torch.no_grad()
+def test_writers_and_answerers_count_alike_in_what_is_to_be_found(adapted):
+    row = joint_row([10, 300, 500, 70, 900], [150, 70])
+    planned, look, sharpness = plan(row), torch.arange(0, 140, 10), torch.ones(2, CONFIG.layers, CONFIG.kv_heads)
+
+    def find(of: torch.Tensor, writing: torch.Tensor | None) -> float:
+        watch = Watch(slice(0, 100), of, [], torch.zeros(0), writing=writing)
+        return float(learn(adapted, planned, Budget(8, 3, 17), sharpness, watch).chosen[0].losses["find"])
+
+    few = torch.zeros(len(look), dtype=torch.bool)
+    few[:3] = True
+    apart = find(look[:3], None), find(look[3:], None)
+    assert apart[0] != pytest.approx(apart[1], rel=1e-3)
+    assert find(look, few) == pytest.approx(sum(apart) / 2, rel=1e-4)
+    for alike in (few.zero_(), ~few):
+        assert find(look, alike) == pytest.approx(find(look, None), rel=1e-5)
+
+
 @torch.inference_mode()
 def test_a_budget_that_holds_everything_is_full_attention_and_a_smaller_one_is_not(adapted):
     lengths = [10, 300, 500, 70]
@@ -299,7 +349,7 @@ def test_evaluation_compares_every_reading_on_the_same_requests(adapted):
     evaluator = Evaluator({"ours": adapted}, encode, chr, QWEN, "cpu")
     product = Layout("segments", "raw", 256)
     evaluator.calibrate([case], product)
-    table = readings(product, ["ours"], False)
+    table = readings(product, ["ours"], False, [24])
     names = {d.name: d.path for d in unique_definitions(FILES)}
     evaluator.read(table, "demo", documents, tails, names=names, watch_moves=True)
     rows = {(r["reading"], r["kind"]): r for r in summarise(evaluator.scores, evaluator.moves)}
