@@ -5,7 +5,7 @@
 //   --chats N      questions (8)                 --seed TEXT    of the trace ("typing")
 //   --model ID     a known model (the default one)              --threads N   (the number of cores)
 //   --tokens N     size of the repository (32768)
-//   --only A,B     parts: activation, typing, chat, indexing, sizes (all; indexing wants typing)
+//   --only A,B     parts: activation, typing, chat, provider, indexing, sizes (all; indexing wants typing)
 //   --windows N    opened for the activation (7)
 //   --vsix FILE    a package to measure (that of the checkout, packaged anew when something changed)
 //   --results DIR  where every sample is kept as JSON (bench/results/editor for the whole; nowhere for less)
@@ -25,6 +25,7 @@ import { Answers } from "./editor/answers.mjs";
 import { firstWords } from "./editor/chat.mjs";
 import { Editor } from "./editor/harness.mjs";
 import { ask, packageProbe } from "./editor/probe.mjs";
+import { firstParts, tools } from "./editor/provider.mjs";
 import { reportHost, reportIndexing, reportTyping } from "./editor/report.mjs";
 import { watchScreen } from "./editor/screen.mjs";
 import { sizes } from "./editor/sizes.mjs";
@@ -42,7 +43,7 @@ const charactersPerToken = 3.6;
 const warmEdits = 12;
 
 /** Parts that want a repository that was read. */
-const repositoryParts = ["typing", "chat", "indexing"];
+const repositoryParts = ["typing", "chat", "provider", "indexing"];
 
 /** Lists that open by themselves while somebody types would take keys that are meant for the text. */
 const undisturbed = { "editor.suggestOnTriggerCharacters": false, "editor.parameterHints.enabled": false };
@@ -65,7 +66,7 @@ export async function run(figures, options) {
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
   const threads = Number(options.threads ?? os.cpus().length);
   const repositoryTokens = Number(options.tokens ?? 32_768);
-  const only = String(options.only ?? "activation,typing,chat,indexing,sizes").split(",");
+  const only = String(options.only ?? "activation,typing,chat,provider,indexing,sizes").split(",");
   // A trial must not write over the whole.
   const isWhole = edits >= 300 && options.only === undefined;
   const results =
@@ -133,6 +134,13 @@ export async function run(figures, options) {
         ...lower,
       });
       figures.add(`chat: first words on the screen, longest of ${asked.length}`, Math.max(...raw.chat), "ms");
+    }
+    if (only.includes("provider")) {
+      const asked = questions.slice(0, Number(options.chats ?? questions.length));
+      raw.provider = await firstParts(editor, port, asked, (ms, question) =>
+        console.log(`  ${Math.round(ms)} ms  ${question}`),
+      );
+      reportProvider(figures, raw.provider);
     }
     if (only.includes("indexing") && raw.typing !== undefined) {
       // Without what was offered before: the same edits are to be work again.
@@ -257,6 +265,13 @@ function reportActivation(figures, windows) {
     median(windows.map(({ activateMs }) => activateMs)),
     "ms",
   );
+}
+
+function reportProvider(figures, { fresh, kept }) {
+  const brought = `${tools.length} tools of ${JSON.stringify(tools).length} characters`;
+  const lower = { better: "lower" };
+  figures.add(`model provider: first part of an answer, ${brought} never seen before`, fresh, "ms", lower);
+  figures.add(`model provider: the same with tools seen before, median of ${kept.length}`, median(kept), "ms", lower);
 }
 
 function reportSizes(figures, vsixFile) {

@@ -4,7 +4,9 @@
 //   --size S       of the repository (128k; 4k and 32k are to try it)
 //   --chats N      questions (12)              --edits N   bursts of typing with a completion each (200)
 //   --pace X       share of a person's pauses that is kept between keys (1); with less the engine has less time to work ahead
-//   --model ID     a known model (the default one)         --threads N (the number of cores)
+//   --model ID     a known model (the default one), or the path of a file
+//   --shape 8b     random weights of the shape of a model of 8B instead, with that model's vocabulary
+//   --threads N    (the number of cores)
 //   --results DIR  where every sample is kept as JSON (bench/results/engine for the whole; nowhere for less)
 //
 // Times run from a request to its answer as a client sees them; what a client adds, such as waiting for a pause in the typing, is not in them.
@@ -15,10 +17,11 @@ import { fileURLToPath } from "node:url";
 import { mostAnonymousBytes } from "./cache/memory.mjs";
 import { filesOf, freshFolder, repository } from "./cache/repositories.mjs";
 import { stretches } from "./editor/trace.mjs";
+import { writeShapedModel } from "./engine/shapedModel.mjs";
 import { typeInto } from "./engine/typist.mjs";
 import { corpusSources } from "./lib/corpus.mjs";
 import { mean, median, percentile } from "./lib/figures.mjs";
-import { product, startEngine } from "./lib/product.mjs";
+import { modelFile, product, startEngine } from "./lib/product.mjs";
 import { definitions, question as questionOf } from "./lookups/definitions.mjs";
 
 /** What nobody names: the answer is found by what it is about. */
@@ -31,18 +34,25 @@ const general = [
 /** Edits before the first that counts. */
 const warmEdits = 8;
 const answerTokens = 48;
+const keptEvery = 25;
 /** On a GPU; without one the figures of `bench -- editor` count. */
 const goals = { firstTokenMs: 300, missP50: 150, missP95: 400 };
 
 export async function run(figures, options) {
   const size = String(options.size ?? "128k");
-  const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
+  const known = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
+  const shaped = options.shape === undefined ? undefined : path.join(freshFolder("engine-shaped"), "8b.gguf");
+  if (shaped !== undefined) {
+    const weights = writeShapedModel(shaped, await modelFile(known));
+    figures.add("random weights of the 8B shape, in Q4_0", weights / 1e9, "10^9");
+  }
+  const model = shaped ?? known;
   const threads = Number(options.threads ?? os.cpus().length);
   const chats = Number(options.chats ?? 12);
   const edits = Number(options.edits ?? 200);
   const pace = Number(options.pace ?? 1);
   // A trial must not write over the whole.
-  const isWhole = size === "128k" && edits >= 200 && chats >= 12;
+  const isWhole = shaped === undefined && size === "128k" && edits >= 200 && chats >= 12;
   const results =
     options.results ?? (isWhole ? fileURLToPath(new URL("./results/engine/", import.meta.url)) : undefined);
   const root = repository(size);
@@ -54,12 +64,12 @@ export async function run(figures, options) {
     // As it is delivered; the other benchmarks have completions of their own length.
     changes: { contextTokensMax: 262_144, completions: product.defaultSettings.completions },
   });
-  const raw = { model, threads, size, pace };
+  const raw = { model: shaped === undefined ? known : "random weights, 8B shape", threads, size, pace };
   const keep = () => results !== undefined && write(String(results), figures, raw);
   try {
     // The model and its buffers, before there is anything to read.
     await ask(engine, "", "Hello!");
-    raw.device = deviceOf(await engine.request("nosa/status", {}));
+    raw.device = deviceOf(await engine.request("nosa/status", {}), shaped === undefined);
     console.log(`${raw.device.name}. ${raw.device.note}`);
     const { most } = await mostAnonymousBytes(engine.pid, async () => {
       raw.index = await engine.request("nosa/index", { root, editorExcludes: {} });
@@ -70,7 +80,12 @@ export async function run(figures, options) {
       keep();
       const places = (seed) => stretches(files, seed);
       await typeInto(engine, { root, files, stretches: places("engine before"), edits: warmEdits, pace });
-      raw.typing = await typeInto(engine, { root, files, stretches: places("engine"), edits, pace });
+      // A run that is stopped leaves what it has.
+      const onSample = (samples) => {
+        raw.typing = samples;
+        if (samples.length % keptEvery === 0) keep();
+      };
+      await typeInto(engine, { root, files, stretches: places("engine"), edits, pace, onSample });
       reportTyping(figures, raw.typing, raw.device);
     });
     raw.status = await engine.request("nosa/status", {});
@@ -93,8 +108,9 @@ function write(folder, figures, raw) {
   writeFileSync(path.join(folder, "engine.json"), `${text}\n`);
 }
 
-function deviceOf({ device, deviceNote = "" }) {
-  return { name: device, note: deviceNote, isGpu: deviceNote === "" };
+/** Random weights are timed for comparison alone: no goal is set for them. */
+function deviceOf({ device, deviceNote = "" }, isRealModel) {
+  return { name: device, note: deviceNote, hasGoals: deviceNote === "" && isRealModel };
 }
 
 /** Some that name nothing, the rest that ask for a definition by its name. */
@@ -135,10 +151,10 @@ function reportIndex(figures, { files, tokens, tokensRead, seconds }) {
   figures.add("reading", tokens / seconds, "tokens/s");
 }
 
-function reportChats(figures, chats, { isGpu }) {
+function reportChats(figures, chats, { hasGoals }) {
   const waits = chats.map(({ firstMs }) => firstMs);
   const usages = chats.map(({ usage }) => usage);
-  const goal = { goal: isGpu ? goals.firstTokenMs : null, better: "lower" };
+  const goal = { goal: hasGoals ? goals.firstTokenMs : null, better: "lower" };
   figures.add(`chat: first words, median of ${waits.length}`, median(waits), "ms", goal);
   figures.add(`chat: first words, longest of ${waits.length}`, Math.max(...waits), "ms", goal);
   const decode = usages.map((usage) => (1000 * usage.answerTokens) / usage.millis.decode);
@@ -152,7 +168,7 @@ function reportChats(figures, chats, { isGpu }) {
   reportFetched(figures, "chat", usages);
 }
 
-function reportTyping(figures, samples, { isGpu }) {
+function reportTyping(figures, samples, { hasGoals }) {
   const offered = samples.filter(({ stats }) => stats !== undefined);
   const misses = offered.filter(({ stats }) => !stats.cached);
   const hits = offered.filter(({ stats }) => stats.cached);
@@ -168,7 +184,7 @@ function reportTyping(figures, samples, { isGpu }) {
         share,
       ),
       "ms",
-      { goal: isGpu ? goal : null, better: "lower" },
+      { goal: hasGoals ? goal : null, better: "lower" },
     );
   };
   add("written by the model", misses, 0.5, goals.missP50);

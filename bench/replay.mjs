@@ -6,7 +6,9 @@
 //   file    the same with no repository: the text around the cursor alone
 //   llama   llama.cpp with llama.vscode's published budget: 256 and 64 lines, and 16 chunks of 64 lines of other files (bench/replay/llama.mjs)
 //
-//   --cases N      how many, three of each change, from the first on (300)        --only A,B    ways (ours,file,llama)
+//   --cases N      how many, three of each change, from the first on (300)        --only A,B    ways (ours,file,llama; more in
+//                  bench/replay/variants.mjs)
+//   --likelier A,B figures of one way more: of what these ways wrote, what its own model holds for likeliest
 //   --model ID     a known model (the default one)     --threads N (the number of cores)
 //   --llama-gpu G  llama.cpp on a GPU, by a build of node-llama-cpp that is installed: cuda or vulkan
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
@@ -32,6 +34,7 @@ import { Kept } from "./replay/kept.mjs";
 import { openLlamaVscode, ringOf } from "./replay/llama.mjs";
 import { complete } from "./replay/ours.mjs";
 import { steps } from "./replay/releases.mjs";
+import { variants } from "./replay/variants.mjs";
 
 /** So that no release outweighs the others. */
 const changesOfStepMax = 6;
@@ -41,6 +44,8 @@ const ways = {
   file: "the same model, the file alone",
   llama: "llama.cpp with llama.vscode's budget",
 };
+
+const likelierWay = "the likelier of them";
 
 export async function run(figures, options) {
   const cases = Number(options.cases ?? 300);
@@ -63,6 +68,7 @@ export async function run(figures, options) {
   try {
     for (const step of options.kept === true ? answeredOf(plan, kept, only) : plan) {
       for (const way of only) await replay.answer(way, step);
+      await replay.endStep();
       done.push(step);
       const count = done.reduce((sum, { changes }) => sum + changes.flat().length, 0);
       console.log(`  ${step.name} ${step.from} to ${step.to}: ${count} of ${cases} cases`);
@@ -74,6 +80,11 @@ export async function run(figures, options) {
   const changes = done.flatMap((step) =>
     step.changes.map((change) => change.map((each) => replay.answersOf(each, only))),
   );
+  const likelier = options.likelier === undefined ? undefined : String(options.likelier).split(",");
+  if (likelier !== undefined) {
+    for (const each of changes.flat()) each[likelierWay] = likeliest(likelier.map((way) => each[way]));
+    only.push(likelierWay);
+  }
   report(figures, changes, only);
   if (results === undefined) return;
   mkdirSync(String(results), { recursive: true });
@@ -100,7 +111,7 @@ function planned(from, cases) {
  * Whole steps for a way that reads their repository, else whole changes, those of a file behind each other: llama.cpp keeps what their prompts begin with.
  */
 function shareOf(plan, { at, of }, only) {
-  if (only.includes("ours")) {
+  if (only.some((way) => way !== "file" && way !== "llama")) {
     const byTokens = [...plan].sort((a, b) => sizeOf(b) - sizeOf(a));
     return plan.filter((step) => byTokens.indexOf(step) % of === at);
   }
@@ -135,6 +146,7 @@ class Replay {
   #options;
   #ours;
   #llama;
+  #contexts = new Map();
 
   constructor(options) {
     this.#options = options;
@@ -145,14 +157,19 @@ class Replay {
     const { kept } = this.#options;
     const left = step.changes.flat().filter(({ id }) => kept.get(way, id) === undefined);
     if (left.length === 0) return;
-    const complete = way === "llama" ? await this.#withLlama(step) : await this.#withOurs(step, way === "ours");
+    const complete = way === "llama" ? await this.#withLlama(step) : await this.#withOurs(step, variants[way]);
     for (const each of left) {
       const answer = await complete.of(each);
       const exact = answer.line === each.right;
       const alike = similarity(answer.line, each.right);
       kept.put({ method: way, id: each.id, ...answer, right: each.right, exact, similarity: alike });
     }
-    await complete.dispose();
+  }
+
+  /** Repositories are read once for all ways of a step. */
+  async endStep() {
+    for (const context of this.#contexts.values()) await context.dispose();
+    this.#contexts.clear();
   }
 
   /** `{id, right, [way]: answer}` */
@@ -161,12 +178,13 @@ class Replay {
     return { id, right, ...Object.fromEntries(answers) };
   }
 
-  async #withOurs({ name, base }, withRepository) {
+  async #withOurs({ name, base }, { layout = "segments", ...way }) {
     const { file, threads, window } = this.#options;
     this.#ours ??= await openModel(file, { threads });
-    const layout = withRepository ? "segments" : "none";
-    const context = await openContext(this.#ours, { name, files: base, layout });
-    return { of: (each) => complete(context, each, window), dispose: () => context.dispose() };
+    let context = this.#contexts.get(layout);
+    context ??= await openContext(this.#ours, { name, files: base, layout });
+    this.#contexts.set(layout, context);
+    return { of: (each) => complete(context, each, window, way) };
   }
 
   async #withLlama({ base, changed }) {
@@ -174,14 +192,20 @@ class Replay {
     this.#llama ??= await openLlamaVscode(file, { threads, gpu });
     return {
       of: (each) => this.#llama.complete(each, ringOf(base, each.path, changed)),
-      dispose: () => undefined,
     };
   }
 
   async dispose() {
+    await this.endStep();
     await this.#ours?.dispose();
     await this.#llama?.dispose();
   }
+}
+
+/** Both have to be written for it. */
+function likeliest(answers) {
+  const milliseconds = answers.reduce((sum, each) => sum + each.milliseconds, 0);
+  return { ...answers.reduce((best, each) => (each.logprob > best.logprob ? each : best)), milliseconds };
 }
 
 function report(figures, changes, only) {
@@ -189,28 +213,32 @@ function report(figures, changes, only) {
   for (const way of only) {
     const own = cases.map((each) => each[way]);
     figures.add(
-      `${ways[way]}: exact (${own.length})`,
+      `${ways[way] ?? way}: exact (${own.length})`,
       (100 * own.filter(({ exact }) => exact).length) / own.length,
       "%",
     );
-    figures.add(`${ways[way]}: edit similarity`, mean(own.map((answer) => answer.similarity)), "%");
+    figures.add(`${ways[way] ?? way}: edit similarity`, mean(own.map((answer) => answer.similarity)), "%");
     figures.add(
-      `${ways[way]}: time of a case, nothing kept of the last, median`,
+      `${ways[way] ?? way}: time of a case, nothing kept of the last, median`,
       median(own.map((answer) => answer.milliseconds)),
       "ms",
     );
   }
-  if (!only.includes("ours")) return;
-  for (const other of only.filter((way) => way !== "ours")) {
+  const isProducts = (way) => way === "ours" || way === "file" || way === "llama";
+  const pairs = [
+    ...only.filter((way) => way !== "ours" && isProducts(way)).map((other) => ["ours", other]),
+    ...only.filter((way) => !isProducts(way)).map((way) => [way, "file"]),
+  ].filter((pair) => pair.every((way) => only.includes(way)));
+  for (const [way, other] of pairs) {
     for (const [what, value] of [
       ["exact", (answer) => 100 * Number(answer.exact)],
       ["edit similarity", (answer) => answer.similarity],
     ]) {
-      const differences = changes.map((change) => mean(change.map((each) => value(each.ours) - value(each[other]))));
+      const differences = changes.map((change) => mean(change.map((each) => value(each[way]) - value(each[other]))));
       const { mean: difference, low, high } = bootstrap(differences);
       const interval = `[${low.toFixed(1)}, ${high.toFixed(1)}]`;
-      figures.add(`${what}: ours less ${ways[other]} ${interval}`, difference, "points");
-      figures.add(`${what}: lower end of that interval`, low, "points", { goal: 0 });
+      figures.add(`${what}: ${way} less ${ways[other] ?? other} ${interval}`, difference, "points");
+      if (way === "ours") figures.add(`${what}: lower end of that interval`, low, "points", { goal: 0 });
     }
   }
 }

@@ -7,13 +7,17 @@
 //   --threads N      (the number of cores)
 //   --seconds N      no hole is begun after so long (3300)
 //   --json FILE      every answer
+//   --rows A         only rows whose name has this in it; NOSA_BENCH_ADAPTERS says which adapters, --label what to call one beside others
+//   --shard I/N      only every N-th hole from number I on, for processes side by side
+//   --merge A,B,...  no writing: one report of what such processes wrote with --json
 //
 // What was written is run (python3, little time and memory, no network): eval/judge.py.
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { greedy, openContext, openModel, selections } from "../bench/lib/context.mjs";
 import { bootstrap } from "../bench/lib/figures.mjs";
+import { parseShard } from "../bench/lib/options.mjs";
 import { modelFile } from "../bench/lib/product.mjs";
 import { heldOutRepositories } from "./heldOut.mjs";
 import { holes, passes, tasks } from "./humanEval.mjs";
@@ -33,6 +37,7 @@ const rows = [
 const reference = "dense, sequence";
 
 export async function run(figures, options) {
+  if (options.merge !== undefined) return merge(figures, options);
   const threads = Number(options.threads ?? os.cpus().length);
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
   const file = path.isAbsolute(model) ? model : await modelFile(model);
@@ -42,11 +47,12 @@ export async function run(figures, options) {
   };
   const isAdapted = models.adapted.info.selection === "adapter";
   if (!isAdapted) console.log("No adapter came for this model: the row that needs one is left out.");
-  const wanted = holes(tasks(), Number(options.cases ?? 60));
+  const shard = parseShard(String(options.shard ?? "0/1"));
+  const wanted = holes(tasks(), Number(options.cases ?? 60)).filter((_, at) => at % shard.of === shard.at);
   const repository = repositoryOf(Number(options.size ?? 16_384));
   const until = performance.now() + 1000 * Number(options.seconds ?? 3300);
   const readers = [];
-  for (const row of rows.filter((each) => isAdapted || each.adapter !== true)) {
+  for (const row of rowsAsked(options).filter((each) => isAdapted || each.adapter !== true)) {
     readers.push({ row, context: await contextOf(models, row, repository) });
   }
   console.log(`${wanted.length} holes behind ${repository.repository}, ${readers.length} rows`);
@@ -64,13 +70,41 @@ export async function run(figures, options) {
     if (options.json !== undefined)
       writeFileSync(String(options.json), `${JSON.stringify({ model, answers }, null, 1)}\n`);
   }
-  report(
-    figures,
-    readers.map(({ row }) => row.name),
-    answers,
-  );
+  if (shard.of === 1) {
+    report(
+      figures,
+      readers.map(({ row }) => row.name),
+      answers,
+    );
+  }
   for (const context of new Set(readers.map((reader) => reader.context))) await context.dispose();
   for (const each of Object.values(models)) await each.dispose();
+}
+
+function rowsAsked(options) {
+  const label = options.label === undefined ? "adapter" : `adapter ${String(options.label)}`;
+  return rows
+    .filter(({ name }) => name.includes(String(options.rows ?? "")))
+    .map((row) => ({ ...row, name: row.name.replace("adapter", label) }));
+}
+
+/** What the processes wrote, the holes that every row has. */
+function merge(figures, options) {
+  const found = new Map();
+  for (const file of String(options.merge).split(",")) {
+    for (const { id, line, rows: own } of JSON.parse(readFileSync(file, "utf8")).answers) {
+      const known = found.get(id);
+      if (known !== undefined && known.line !== line) throw new Error(`${id} has another hole in ${file}.`);
+      found.set(id, { id, line, rows: { ...known?.rows, ...own } });
+    }
+  }
+  const all = [...found.values()];
+  const names = [...new Set(all.flatMap((answer) => Object.keys(answer.rows)))];
+  const answers = all.filter((answer) => names.every((name) => Object.hasOwn(answer.rows, name)));
+  report(figures, names, answers);
+  if (options.json !== undefined) {
+    writeFileSync(String(options.json), `${JSON.stringify({ figures: figures.all, answers }, null, 1)}\n`);
+  }
 }
 
 /** The first files of the first held-out Python repository that has enough of them: the functions are Python. */
@@ -134,7 +168,7 @@ function report(figures, names, answers) {
     figures.add(`holes (${answers.length}) ${name}: tests pass`, rate(name, "passed"), "%");
     figures.add(`holes (${answers.length}) ${name}: the very line`, rate(name, "exact"), "%");
   }
-  for (const name of names.filter((each) => each !== reference)) {
+  for (const name of names.includes(reference) ? names.filter((each) => each !== reference) : []) {
     const { mean, low, high } = bootstrap(
       answers.map(({ rows: all }) => 100 * (Number(all[name].passed) - Number(all[reference].passed))),
     );

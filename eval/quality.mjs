@@ -5,8 +5,10 @@
 //   --contexts N      contexts of each size, of as many repositories (2)
 //   --lookups N       questions over each context (9)    --lines N    lines to write, each as next line and as hole (4)
 //   --threads N       (the number of cores)              --seconds N  no context is begun after so long (3300)
+//   --query-blocks A,B  of the adapter's 64 blocks, how many the query may choose beside 16: a row for each
+//   --rows A          only rows whose name has this in it; NOSA_BENCH_ADAPTERS says which adapters, --label what to call one beside others
 //   --json FILE       rows with paired differences, and every single answer
-//   --shard I/N       only every N-th context from number I on, for processes side by side, and no figures
+//   --shard I/N       only every N-th context from number I on, for processes side by side, and no figures; sizes come in turn
 //   --merge A,B,...   no reading: one report of what such processes wrote with --json
 //
 // Rows answer the same requests: files being written (perplexity), a next line and a hole that use a name of another file, questions about the code.
@@ -40,6 +42,14 @@ const budget = (totalBlocks) => ({
   windowBlocks: Math.min(17, totalBlocks >> 2),
 });
 
+/** A row of the product's 64 blocks, of which the query chooses another share. */
+const split = (queryBlocks) => ({
+  name: `nosa adapter, ${queryBlocks} blocks by the query`,
+  layout: "segments",
+  adapter: true,
+  selection: { ...selections.nosa, queryBlocks },
+});
+
 /** What each row is: model with or without adapter, layout of the context, selection. `only`: kinds of requests. */
 const rows = [
   { name: "no repository", layout: "none" },
@@ -58,6 +68,14 @@ const rows = [
   { name: "adapter dense, segments", layout: "segments", adapter: true, only: "perplexity" },
 ];
 
+function rowsAsked(options) {
+  const splits = options["query-blocks"] === undefined ? [] : String(options["query-blocks"]).split(",");
+  const label = options.label === undefined ? "adapter" : `adapter ${String(options.label)}`;
+  return [...rows, ...splits.map((blocks) => split(Number(blocks)))]
+    .filter(({ name }) => name.includes(String(options.rows ?? "")))
+    .map((row) => ({ ...row, name: row.name.replace("adapter", label) }));
+}
+
 export async function run(figures, options) {
   const threads = Number(options.threads ?? os.cpus().length);
   const model = String(options.model ?? "qwen2.5-coder-0.5b-instruct");
@@ -74,8 +92,13 @@ export async function run(figures, options) {
 
 /** What the processes with a share each answered. */
 function merged(files) {
-  const results = files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")).results);
-  return results.sort((a, b) => a.size - b.size || (a.repository < b.repository ? -1 : 1));
+  const found = new Map();
+  for (const { size, repository, answers } of files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")).results)) {
+    const key = `${size} ${repository}`;
+    // Rows of the same context that another process answered, with another adapter.
+    found.set(key, { size, repository, answers: { ...found.get(key)?.answers, ...answers } });
+  }
+  return [...found.values()].sort((a, b) => a.size - b.size || (a.repository < b.repository ? -1 : 1));
 }
 
 /** Adds the answers over each context to `results`. */
@@ -92,11 +115,12 @@ async function readAll(results, { model, threads, write }, options) {
   };
   const isAdapted = models.adapted.info.selection === "adapter";
   if (!isAdapted) console.log("No adapter came for this model: rows that need one are left out.");
-  const table = rows.filter((row) => isAdapted || row.adapter !== true);
+  const table = rowsAsked(options).filter((row) => isAdapted || row.adapter !== true);
   const wanted = { lookups: Number(options.lookups ?? 9), lines: Number(options.lines ?? 4) };
-  const contexts = sizes.flatMap((size) =>
-    contextsOf(size, Number(options.contexts ?? 2), wanted).map((window) => ({ size, window })),
-  );
+  const count = Number(options.contexts ?? 2);
+  const bySize = sizes.map((size) => contextsOf(size, count, wanted).map((window) => ({ size, window })));
+  // Of each size one in turn: a run that is cut short has some of all.
+  const contexts = Array.from({ length: count }, (_, at) => bySize.flatMap((own) => own.slice(at, at + 1))).flat();
   for (const { size, window } of contexts.filter((_, at) => at % shard.of === shard.at)) {
     if (performance.now() > until) break;
     console.log(`${size}: ${window.repository}, ${window.files.length} files, ${window.lookups.length} questions`);

@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { metadataValue, text, u32, u64 } from "./lib/ggufBytes.mjs";
 
 /** Number in the file, values and bytes of a block. */
 const types = {
@@ -253,32 +254,6 @@ function bfloatOf(value) {
   const bytes = Buffer.alloc(4);
   bytes.writeFloatBE(value);
   return bytes.readUInt16BE(0);
-}
-
-function metadataValue(value) {
-  if (typeof value === "string") return [u32(8), text(value)];
-  if (typeof value === "number") return [u32(4), u32(value)];
-  if (Array.isArray(value)) return [u32(9), u32(8), u64(value.length), ...value.map(text)];
-  const bytes = Buffer.alloc(4);
-  bytes.writeFloatLE(value.float);
-  return [u32(6), bytes];
-}
-
-function u32(value) {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
-  return bytes;
-}
-
-function u64(value) {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64LE(BigInt(value));
-  return bytes;
-}
-
-function text(value) {
-  const bytes = Buffer.from(value, "utf8");
-  return Buffer.concat([u64(bytes.length), bytes]);
 }
 
 function padded(bytes) {

@@ -11,8 +11,9 @@ const automatic = 2;
  * Deletes each stretch of `stretches` (bench/editor/trace.mjs) and types it again in bursts; behind each burst a completion is asked for and waited for.
  * Some offers that are what comes next are taken. `pace` is the share of a person's pauses that is kept. Resolves with
  * `[{ms, text, stats, accepted}]` for `edits` edits: the wait, the first offer ("" for none), what the engine says of it, and whether it was taken.
+ * `onSample` hears of each with those before it.
  */
-export async function typeInto(engine, { root, files, stretches, edits, pace }) {
+export async function typeInto(engine, { root, files, stretches, edits, pace, onSample = () => undefined }) {
   const texts = new Map(files.map((file) => [file.path, file.text]));
   const samples = [];
   for (const stretch of stretches) {
@@ -26,6 +27,7 @@ export async function typeInto(engine, { root, files, stretches, edits, pace }) 
       done += keys.length;
       const sample = { ...(await document.complete()), accepted: false };
       samples.push(sample);
+      onSample(samples);
       await sleep(pace * lookMs);
       if (!accepts || sample.text.trim() === "" || !stretch.text.startsWith(sample.text, done)) continue;
       sample.accepted = true;

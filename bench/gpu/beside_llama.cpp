@@ -22,13 +22,18 @@ constexpr int n_drawn = 128;
 struct Task {
   const char* name;
   int depth;
-  int n_read;  // 0: n_drawn are drawn.
+  int n_read;     // 0: n_drawn are drawn.
+  int n_segment;  // We read them in sequences of so many, as the engine reads a repository; llama.cpp knows one sequence alone.
 };
 
-constexpr Task tasks[] = {{"decode over 512 tokens", 512, 0},
-                          {"decode over 32 k", 32768, 0},
-                          {"prefill of 8 k", 0, 8192},
-                          {"indexing 32 k", 0, 32768}};
+/// The engine's S for a model of 32 k positions.
+constexpr int n_segment_tokens = 8192;
+
+constexpr Task tasks[] = {{"decode over 512 tokens", 512, 0, 0},
+                          {"decode over 32 k", 32768, 0, 0},
+                          {"prefill of 8 k", 0, 8192, 8192},
+                          {"prefill of 32 k", 0, 32768, 32768},
+                          {"indexing 32 k, in segments of 8 k", 0, 32768, n_segment_tokens}};
 
 double median(std::vector<double> values) {
   std::ranges::sort(values);
@@ -73,26 +78,33 @@ void run_llama(const Settings& settings, const std::string& options, std::map<st
   if (pclose(pipe) != 0 || n_results == 0) fail("llama-bench failed; llama-bench.log in the folder for temporary files says how");
 }
 
-/// Tokens a second of one task by our runner, whose sequence is empty before and after.
-double run_ours(cuda::Runner& runner, const Task& task, std::mt19937& random) {
+/// A sequence of `n_tokens` random tokens that waits to be read.
+cuda::SequenceKey random_sequence(cuda::Runner& runner, int n_tokens, std::mt19937& random) {
   const cuda::SequenceKey key = must(runner.create_sequence(0, {}), "creating a sequence");
-  const int n_tokens = task.n_read > 0 ? task.n_read : task.depth + 1;
   std::vector<uint32_t> tokens(static_cast<size_t>(n_tokens));
   for (uint32_t& token : tokens) token = uint32_t(random() % uint32_t(runner.shape().n_vocab));
   must(runner.set_tokens(key, tokens).status(), "setting tokens");
+  return key;
+}
+
+/// Tokens a second of one task by our runner, which holds no sequence before and after.
+double run_ours(cuda::Runner& runner, const Task& task, std::mt19937& random) {
+  std::vector<cuda::SequenceKey> keys;
+  if (task.n_read == 0) keys.push_back(random_sequence(runner, task.depth + 1, random));
+  for (int n_left = task.n_read; n_left > 0; n_left -= task.n_segment) keys.push_back(random_sequence(runner, std::min(n_left, task.n_segment), random));
   must(runner.synchronise(), "waiting");
   const Clock::time_point reading = Clock::now();
-  must(runner.prefill(key, task.n_read > 0 ? 0 : 1), "prefilling");
+  for (const cuda::SequenceKey key : keys) must(runner.prefill(key, task.n_read > 0 ? 0 : 1), "prefilling");
   must(runner.synchronise(), "prefilling");
   double seconds = std::chrono::duration<double>(Clock::now() - reading).count();
   if (task.n_read == 0) {
     std::vector<int32_t> drawn;
-    must(runner.decode({{&key, 1}, 16, {}}, drawn), "warming up");
+    must(runner.decode({keys, 16, {}}, drawn), "warming up");
     const Clock::time_point drawing = Clock::now();
-    must(runner.decode({{&key, 1}, n_drawn, {}}, drawn), "decoding");
+    must(runner.decode({keys, n_drawn, {}}, drawn), "decoding");
     seconds = std::chrono::duration<double>(Clock::now() - drawing).count();
   }
-  must(runner.close(key), "closing");
+  for (const cuda::SequenceKey key : keys) must(runner.close(key), "closing");
   return (task.n_read > 0 ? task.n_read : n_drawn) / seconds;
 }
 

@@ -136,16 +136,12 @@ export async function readShare(model, { name, files }, { at, loads, folder }) {
   const missing = dealt(plans, loads)[at].filter(({ contentKey }) => !existsSync(fileOf(contentKey)));
   if (missing.length === 0) return 0;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const head = await model.native.createSequence({ basePosition: 0, attends: [] });
-  await head.setTokens(header);
-  await finish(head);
+  const head = await computed(model, header, { basePosition: 0, attends: [] });
   // One of those who compute it keeps it.
   if (at === 0) await head.save({ path: fileOf(""), key: keyOf("") });
   let tokens = 0;
   for (const plan of missing) {
-    const sequence = await model.native.createSequence({ basePosition: header.length, attends: [head] });
-    await sequence.setTokens(plan.tokens);
-    await finish(sequence);
+    const sequence = await computed(model, plan.tokens, { basePosition: header.length, attends: [head] });
     await sequence.save({ path: fileOf(plan.contentKey), key: keyOf(plan.contentKey) });
     await sequence.dispose();
     tokens += plan.tokens.length;
@@ -163,23 +159,18 @@ export async function compareShare(model, { name, files }, { count, folder }) {
   const fileOf = (contentKey) => path.join(folder, `${keyOf(contentKey)}.kv`);
   const saved = plans.filter(({ contentKey }) => existsSync(fileOf(contentKey)));
   const step = Math.max(1, Math.floor(saved.length / count));
-  const head = await model.native.createSequence({ basePosition: 0, attends: [] });
-  await head.setTokens(header);
-  await finish(head);
+  const head = await computed(model, header, { basePosition: 0, attends: [] });
   const result = { segments: 0, tokens: 0, differences: [] };
   for (let at = 0; at < saved.length && result.segments < count; at += step) {
     const { contentKey, tokens } = saved[at];
     const behind = plans[(plans.indexOf(saved[at]) + 1) % plans.length].tokens.slice(0, 97);
     const either = [];
-    for (const fill of [
-      (sequence) => sequence.load({ path: fileOf(contentKey), key: keyOf(contentKey) }),
-      async (sequence) => {
-        await sequence.setTokens(tokens);
-        await finish(sequence);
-      },
+    const options = { basePosition: header.length, attends: [head] };
+    for (const open of [
+      () => loaded(model, { path: fileOf(contentKey), key: keyOf(contentKey) }, options),
+      () => computed(model, tokens, options),
     ]) {
-      const segment = await model.native.createSequence({ basePosition: header.length, attends: [head] });
-      await fill(segment);
+      const segment = await open();
       const basePosition = header.length + model.segmentTokensMax;
       const tail = await model.native.createSequence({ basePosition, attends: [head, segment] });
       await tail.setTokens(behind);
@@ -264,17 +255,27 @@ function dealt(plans, loads) {
   return shares;
 }
 
-async function readSequence(model, ids, options, { key, keep, onTokens }) {
+/** A sequence of `ids`, prefilled. `options` are the addon's. */
+async function computed(model, ids, options) {
   const sequence = await model.native.createSequence(options);
+  await sequence.setTokens(ids);
+  await finish(sequence);
+  return sequence;
+}
+
+/** A saved one. */
+async function loaded(model, file, options) {
+  const sequence = await model.native.createSequence(options);
+  await sequence.load(file);
+  return sequence;
+}
+
+async function readSequence(model, ids, options, { key, keep, onTokens }) {
   const file = path.join(cacheFolder("kv"), `${key}.kv`);
   // What an engine under measurement has read serves as well: same key, same KV.
   const saved = [file, path.join(engineSegments, `${key}.kv`)].find((each) => existsSync(each));
-  if (keep && saved !== undefined) {
-    await sequence.load({ path: saved, key });
-    return sequence;
-  }
-  await sequence.setTokens(ids);
-  await finish(sequence);
+  if (keep && saved !== undefined) return loaded(model, { path: saved, key }, options);
+  const sequence = await computed(model, ids, options);
   onTokens(ids.length);
   if (keep) await sequence.save({ path: file, key });
   return sequence;

@@ -22,8 +22,7 @@ export async function zigOptions({ target, system, processor, toolchainFile }) {
   mkdirSync(tools, { recursive: true });
   for (const program of programs) {
     const file = path.join(tools, program);
-    const words = program === "c++" ? `${program} -target ${target}` : program;
-    writeFileSync(file, `#!/bin/sh\nexec '${zig}' ${words} "$@"\n`);
+    writeFileSync(file, program === "c++" ? compiler(zig, target) : `#!/bin/sh\nexec '${zig}' ${program} "$@"\n`);
     chmodSync(file, 0o755);
   }
   return [
@@ -32,6 +31,17 @@ export async function zigOptions({ target, system, processor, toolchainFile }) {
     `--CDNOSA_ZIG_SYSTEM=${system}`,
     `--CDNOSA_ZIG_PROCESSOR=${processor}`,
   ];
+}
+
+/** zig's linker knows no --exclude-libs: what the libraries of its own hold is hidden where they are compiled. */
+function compiler(zig, target) {
+  return [
+    "#!/bin/sh",
+    'for word; do shift; [ "$word" = -Wl,--exclude-libs,ALL ] || set -- "$@" "$word"; done',
+    // Without what debuggers want, which is most of the file there.
+    `exec '${zig}' c++ -target ${target}${target.endsWith("musl") ? " -s" : ""} "$@"`,
+    "",
+  ].join("\n");
 }
 
 /** The path of zig itself; it is fetched when it is not there. */

@@ -43,6 +43,20 @@ const actions = {
     return { text: document.getText(new vscode.Range(new vscode.Position(startLine, 0), selection.active)) };
   },
 
+  /** Asks our model as any extension may: milliseconds to the first part of its answer, which is stopped then. */
+  async model({ question, tools }) {
+    const [ours] = await vscode.lm.selectChatModels({ vendor: "nosa" });
+    const messages = [vscode.LanguageModelChatMessage.User(question)];
+    const stop = new vscode.CancellationTokenSource();
+    const startedMs = performance.now();
+    const { stream } = await ours.sendRequest(messages, { tools }, stop.token);
+    const { done } = await stream[Symbol.asyncIterator]().next();
+    const firstMs = performance.now() - startedMs;
+    stop.cancel();
+    if (done) throw new Error("The model said nothing.");
+    return { firstMs };
+  },
+
   /** The open file becomes what it is on disk. */
   async revert() {
     await vscode.commands.executeCommand("workbench.action.files.revert");
