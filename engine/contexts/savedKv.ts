@@ -75,9 +75,13 @@ export class SavedKv {
   /** Saves what is computed so far. That there is no room for it is told when the whole is saved. */
   async checkpoint(job: Job, key: string, sequence: NativeSequence): Promise<void> {
     const { scheduler, store, log, bytesPerToken } = this.#options;
-    try {
-      const { tokens } = await scheduler.run(job, () => sequence.checkpoint({ path: store.pathOf(key), key }));
+    // The books are kept where the file is written: one that a cancelled job wrote must be found by who forgets it.
+    const write = async (): Promise<void> => {
+      const { tokens } = await sequence.checkpoint({ path: store.pathOf(key), key });
       if (tokens > 0) store.savedPart(key, tokens * bytesPerToken);
+    };
+    try {
+      await scheduler.run(job, write);
     } catch (error) {
       if (codeOf(error) !== "noSpace" && codeOf(error) !== "io") throw error;
       log.info(`A part of segment ${key} could not be saved (${codeOf(error)})`);
@@ -90,17 +94,20 @@ export class SavedKv {
     const { scheduler, store, bytesPerToken } = this.#options;
     if (!(await store.makeRoom(tokens * bytesPerToken - store.partBytesOf(key)))) throw budgetUsedUp(store.bytesMax);
     const path = store.pathOf(key);
-    const write = (): Promise<{ readonly bytes: number }> => scheduler.run(job, () => sequence.save({ path, key }));
+    const write = (): Promise<void> =>
+      scheduler.run(job, async () => {
+        const { bytes } = await sequence.save({ path, key });
+        store.saved(key, bytes);
+      });
     try {
-      store.saved(key, (await write()).bytes);
+      await write();
     } catch (error) {
       if (codeOf(error) !== "noSpace") throw error;
       // The disk is fuller than the budget thinks. What no record names goes; the second failure is the user's to hear of.
       if ((await store.removeOrphans()) === 0) throw diskFull(error);
-      const again = await write().catch((second: unknown) => {
+      await write().catch((second: unknown) => {
         throw codeOf(second) === "noSpace" ? diskFull(second) : second;
       });
-      store.saved(key, again.bytes);
     }
   }
 }

@@ -216,7 +216,11 @@ export class ContextStore {
     return /([0-9a-f]{64})\.kv/.exec(message)?.[1];
   }
 
-  /** Deletes everything kept of `root` that no other repository's record names. Resolves with the bytes freed. */
+  /**
+   * Deletes everything kept of `root` that no other repository's record names. Nobody knows any more whose a segment
+   * was that no record names, an earlier state of a file say, or what was set aside: all of those go too. Resolves with
+   * the bytes freed.
+   */
   async forget(root: string): Promise<number> {
     const before = this.bytes;
     const forgotten = this.recordsOf(root);
@@ -226,8 +230,8 @@ export class ContextStore {
       this.#records.delete(name);
       this.#recordBytes.delete(name);
     }
-    const keys = new Set(forgotten.flatMap(keysOf));
-    await this.#removeUnnamed((key) => keys.has(key));
+    await this.#removeUnnamed(() => true);
+    if (forgotten.length > 0) await this.#emptyAside();
     return before - this.bytes;
   }
 
@@ -340,6 +344,10 @@ export class ContextStore {
 
   #usedAt(root: string): number {
     return this.#usedAtMs.get(root) ?? 0;
+  }
+
+  async #emptyAside(): Promise<void> {
+    for (const name of await fs.readdir(this.#aside)) await fs.rm(path.join(this.#aside, name), { force: true });
   }
 
   async #removeOldAside(): Promise<void> {

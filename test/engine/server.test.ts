@@ -276,6 +276,33 @@ describe("indexing", () => {
     expect((await client.request("nosa/status", {})).contexts).toEqual([]);
     expect(await client.request("nosa/forget", { root })).toEqual({ bytesFreed: 0 });
   });
+
+  it.each([
+    ["a segment", (name: string, records: string) => name.endsWith(".kv") && records.includes(name.slice(0, 64))],
+    ["a part of a segment", (name: string) => name.endsWith(".part")],
+    ["what chats begin with", (name: string, records: string) => records !== "" && !records.includes(name.slice(0, 64))],
+  ])("forgets %s that is being written while somebody forgets", async (_, isIt) => {
+    const harness = await EngineHarness.start();
+    const client = await harness.connect();
+    // Slow enough for parts of a segment to be saved.
+    harness.workshop.millisPerToken = 0.4;
+    const folder = dataPaths(harness.folder).contexts;
+    const files = (sub: string): string[] => fs.readdirSync(path.join(folder, sub));
+    const root = repository();
+    let forgetting: Promise<number> | undefined;
+    harness.workshop.onWritten = async (file) => {
+      const records = files("records").map((name) => fs.readFileSync(path.join(folder, "records", name), "utf8"));
+      if (forgetting !== undefined || !isIt(path.basename(file), records.join("\n"))) return;
+      forgetting = harness.engine.forget(root);
+      // Until the work whose file this is has been told to stop.
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    };
+    await client.index(root);
+    await eventually(() => forgetting !== undefined);
+    await forgetting;
+    expect(files("segments")).toEqual([]);
+    expect(files("records")).toEqual([]);
+  });
 });
 
 describe("chat", () => {

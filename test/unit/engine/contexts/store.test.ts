@@ -107,6 +107,18 @@ describe("ContextStore", () => {
     expect(await store.forget("/nothing")).toBe(0);
   });
 
+  it("forgets earlier states of files, and what was set aside, with the repository", async () => {
+    const folder = temporaryFolder();
+    const store = await ContextStore.open(folder, silentLog);
+    await store.put(record("/r", ["now", "damaged"]));
+    for (const key of ["header", "now", "earlier", "damaged"]) save(store, key, 500);
+    await store.setAside("damaged");
+    expect(fs.readdirSync(path.join(folder, "damaged"))).toHaveLength(1);
+    await store.forget("/r");
+    expect(fs.readdirSync(path.join(folder, "segments"))).toEqual([]);
+    expect(fs.readdirSync(path.join(folder, "damaged"))).toEqual([]);
+  });
+
   it("sets a damaged segment aside so that it is read again", async () => {
     const folder = temporaryFolder();
     const store = await ContextStore.open(folder, silentLog);
