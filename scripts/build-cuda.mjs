@@ -28,6 +28,9 @@ export const cudaInputs = [
   "scripts/build-cuda.mjs",
 ];
 
+/** Beside the library, what checks and measures it on a GPU: CMake targets. */
+export const cudaChecks = ["cuda_backend", "memory_plan", "same_tokens", "session_test", "gpu_bench"];
+
 const megabytesMax = 60;
 
 /**

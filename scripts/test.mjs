@@ -10,7 +10,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { addonInputs, buildNativeFor } from "./build-native.mjs";
-import { compileCuda, cudaInputs, cudaLibraryName } from "./build-cuda.mjs";
+import { compileCuda, cudaChecks, cudaInputs, cudaLibraryName } from "./build-cuda.mjs";
 import { ensureCudaToolkit } from "./lib/cudaToolkit.mjs";
 import { installHost } from "./lib/editorHost.mjs";
 import { checkoutCache, inRoot } from "./lib/paths.mjs";
@@ -224,7 +224,7 @@ async function compileForArm() {
 async function compileForCuda() {
   const { toolkit, why } = await ensureCudaToolkit();
   if (toolkit === undefined) return { passed: 0, failed: 0, skipped: 1, note: why };
-  const what = ["nosa_cuda_library", "cuda_backend", "memory_plan", "same_tokens", "session_test", "gpu_bench"];
+  const what = ["nosa_cuda_library", ...cudaChecks];
   const folder = await compileCuda({ name: "cuda", toolkit, targets: ["90-real"], what });
   const hasGpu = (await versionOf("nvidia-smi", ["-L"])) !== undefined;
   const programs = [

@@ -5,10 +5,10 @@ import path from "node:path";
 
 const modules = fileURLToPath(new URL("../../node_modules/", import.meta.url));
 
+export const codePackages = ["vscode-jsonrpc", "vscode-languageserver", "vscode-languageserver-protocol"];
+
 /** JavaScript files of `packages`, in path order: `{path, text}`. */
-export function packageSources(
-  packages = ["vscode-jsonrpc", "vscode-languageserver", "vscode-languageserver-protocol"],
-) {
+export function packageSources(packages = codePackages) {
   return packages.flatMap((name) => filesBelow(path.join(modules, name, "lib")).map((file) => read(file)));
 }
 

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 const modules = fileURLToPath(new URL("../../node_modules/", import.meta.url));
 
 /** In this order; a small repository is made of the first alone. */
-const sources = ["undici/lib", "eslint/lib", "ajv/lib", "zod/src/v4/core"];
+export const corpusFolders = ["undici/lib", "eslint/lib", "ajv/lib", "zod/src/v4/core"];
 
 const bytesMin = 500;
 const bytesMax = 96_000;
@@ -23,7 +23,7 @@ export function corpus(tokens, count, window = 0) {
   const used = new Set(window === 0 ? [] : corpus(tokens * window, count).map((file) => file.path));
   const taken = [];
   let left = tokens;
-  for (const source of sources) {
+  for (const source of corpusFolders) {
     for (const file of shuffled(ordinaryFiles(source))) {
       if (used.has(file.path)) continue;
       const size = count(file.text);
@@ -38,7 +38,7 @@ export function corpus(tokens, count, window = 0) {
 
 /** Name, version and licence of the packages. */
 export function corpusSources() {
-  return sources.map((source) => {
+  return corpusFolders.map((source) => {
     const { name, version, license } = JSON.parse(
       readFileSync(path.join(modules, source.split("/")[0], "package.json"), "utf8"),
     );

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Builds the kernel tests for the GPU of this machine and runs them. Needs nvcc (NVCC names it; else the one on PATH).
 #
-#   test/kernels/run.sh BUILD_FOLDER [--check] [--sanitize] [--time] [TEST...]
+#   test/kernels/run.sh BUILD_FOLDER [--check] [--sanitize] [--time] [--compile] [TEST...]
 #
 # Without tests: all. --check compares with the references (the default), --sanitize runs compute-sanitizer's memcheck and
-# racecheck over small shapes, --time prints each kernel beside its limit.
+# racecheck over small shapes, --time prints each kernel beside its limit. --compile alone builds them and runs nothing, for the
+# GPU that TARGET names (sm_90); COMPILED=1 runs what such a build left, where there is no nvcc.
 set -euo pipefail
 
 build=${1:?a folder to build in}
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
 export NVCC=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")}
-target=sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
 phases=()
 tests=()
@@ -39,7 +39,11 @@ export -f compile
 mkdir -p "$build"
 cd "$root"
 failed=0
-printf '%s\n' "${tests[@]}" | xargs -P "$(nproc)" -I{} bash -c 'compile "$@"' compile {} "$build" "$target" || failed=1
+if [ -z "${COMPILED:-}" ]; then
+  target=${TARGET:-sm_$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)}
+  printf '%s\n' "${tests[@]}" | xargs -P "$(nproc)" -I{} bash -c 'compile "$@"' compile {} "$build" "$target" || failed=1
+fi
+if [ "${phases[*]}" = compile ]; then exit $failed; fi
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 
 sanitize() {
