@@ -1,5 +1,6 @@
-// Real changes replayed: of what was added to a project, single lines are hidden and completed, with the project as it was before read as a repository. The
-// changes are from release to release of public packages, as packages ship no history: the lines of one file in one release stand for a commit.
+// Real changes replayed: of what was added to a project, single lines are hidden and completed, with the project read as a repository. A change is replayed
+// file by file in path order: while one is written, those before it have their new text already, it itself and those behind it were read as they were before.
+// The changes are from release to release of public packages, as packages ship no history: the lines of one file in one release stand for a commit.
 //
 // Three ways answer the same cases with the same model file, greedily, one line each (bench/replay/written.mjs):
 //   ours    the product's prompt, selection and adapter, over the whole repository
@@ -62,13 +63,15 @@ export async function run(figures, options) {
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
-  const kept = new Kept(`${model} ${window}`);
+  const kept = new Kept(`${model} ${window} in path order`);
   const replay = new Replay({ file, threads, window, gpu: options["llama-gpu"] ?? false, kept });
   const done = [];
   try {
     for (const step of options.kept === true ? answeredOf(plan, kept, only) : plan) {
-      for (const way of only) await replay.answer(way, step);
-      await replay.endStep();
+      for (const written of filesOf(step)) {
+        for (const way of only) await replay.answer(way, written);
+        await replay.endFile();
+      }
       done.push(step);
       const count = done.reduce((sum, { changes }) => sum + changes.flat().length, 0);
       console.log(`  ${step.name} ${step.from} to ${step.to}: ${count} of ${cases} cases`);
@@ -129,6 +132,17 @@ function answeredOf(plan, kept, only) {
     .filter(({ changes }) => changes.length > 0);
 }
 
+/** A step's cases by the file they are in, each with what is read as the repository while that file is written. */
+function filesOf({ name, base, next, changed, changes }) {
+  const cases = changes.flat();
+  return [...new Set(cases.map(({ path }) => path))].sort().map((file) => ({
+    name,
+    changed,
+    cases: cases.filter(({ path }) => path === file),
+    repository: [...next.filter(({ path }) => path < file), ...base.filter(({ path }) => path >= file)],
+  }));
+}
+
 function sizeOf({ base }) {
   return base.reduce((sum, { text }) => sum + text.length, 0);
 }
@@ -152,12 +166,12 @@ class Replay {
     this.#options = options;
   }
 
-  /** Answers those cases of a step that no earlier run has. */
-  async answer(way, step) {
+  /** Answers those cases of a file that no earlier run has. */
+  async answer(way, written) {
     const { kept } = this.#options;
-    const left = step.changes.flat().filter(({ id }) => kept.get(way, id) === undefined);
+    const left = written.cases.filter(({ id }) => kept.get(way, id) === undefined);
     if (left.length === 0) return;
-    const complete = way === "llama" ? await this.#withLlama(step) : await this.#withOurs(step, variants[way]);
+    const complete = way === "llama" ? await this.#withLlama(written) : await this.#withOurs(written, variants[way]);
     for (const each of left) {
       const answer = await complete.of(each);
       const exact = answer.line === each.right;
@@ -166,8 +180,8 @@ class Replay {
     }
   }
 
-  /** Repositories are read once for all ways of a step. */
-  async endStep() {
+  /** Repositories are read once for all ways of a file. */
+  async endFile() {
     for (const context of this.#contexts.values()) await context.dispose();
     this.#contexts.clear();
   }
@@ -178,25 +192,25 @@ class Replay {
     return { id, right, ...Object.fromEntries(answers) };
   }
 
-  async #withOurs({ name, base }, { layout = "segments", ...way }) {
+  async #withOurs({ name, repository }, { layout = "segments", ...way }) {
     const { file, threads, window } = this.#options;
     this.#ours ??= await openModel(file, { threads });
     let context = this.#contexts.get(layout);
-    context ??= await openContext(this.#ours, { name, files: base, layout });
+    context ??= await openContext(this.#ours, { name, files: repository, layout });
     this.#contexts.set(layout, context);
     return { of: (each) => complete(context, each, window, way) };
   }
 
-  async #withLlama({ base, changed }) {
+  async #withLlama({ repository, changed }) {
     const { file, threads, gpu } = this.#options;
     this.#llama ??= await openLlamaVscode(file, { threads, gpu });
     return {
-      of: (each) => this.#llama.complete(each, ringOf(base, each.path, changed)),
+      of: (each) => this.#llama.complete(each, ringOf(repository, each.path, changed)),
     };
   }
 
   async dispose() {
-    await this.endStep();
+    await this.endFile();
     await this.#ours?.dispose();
     await this.#llama?.dispose();
   }

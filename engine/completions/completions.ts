@@ -71,8 +71,8 @@ const offersMax = 3;
 /** Draws often repeat the likeliest offer; so many are made at most. */
 const drawsMax = 5;
 
-/** An offer that takes longer to write is offered as far as it got: with the pauses before it and drawing it is there after 1.8 s. */
-const decodeMsMax = 1_500;
+/** An offer that takes longer to read for and to write is offered as far as it got: with the pauses before it, and drawing, it is there within 1.8 s. */
+const decodeMsMax = 1_300;
 
 export class Completions {
   readonly #options: CompletionsOptions;
