@@ -50,6 +50,8 @@ class EvictionOrder {
   void insert(int32_t block_idx, float score);
 
   int size() const { return int(entries_.size()); }
+  /// Whether a block may have found no place: it is then no better than the last.
+  bool is_full() const { return int(entries_.size()) == capacity_; }
   int32_t block(int rank) const { return entries_[rank].block_idx; }
   float score(int rank) const { return entries_[rank].score; }
 

@@ -29,12 +29,14 @@ double choice_regret(const SelectionInput& input, Policy policy, const Selection
   constexpr double none = -std::numeric_limits<double>::infinity();
   struct Candidate {
     double query;     // The logarithm of the score, so that a difference is a share.
-    double eviction;  // None where the order does not reach.
+    double eviction;  // Of one that found no place in a full order the most it can be, that of the last; else none.
     bool taken;
   };
   std::vector<Candidate> candidates;
   const bool by_eviction = policy == Policy::kNosa;
-  std::vector<double> eviction(size_t(input.n_blocks), none);
+  const bool is_cut = by_eviction && input.eviction->is_full() && input.eviction->size() > 0;
+  const double beyond = is_cut ? double(input.eviction->score(input.eviction->size() - 1)) : none;
+  std::vector<double> eviction(size_t(input.n_blocks), beyond);
   for (int rank = 0; by_eviction && rank < input.eviction->size(); ++rank) {
     eviction[size_t(input.eviction->block(rank))] = double(input.eviction->score(rank));
   }
