@@ -24,7 +24,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { openContext, openModel } from "./lib/context.mjs";
+import { emptyPool, openContext, openModel } from "./lib/context.mjs";
 import { bootstrap, mean, median } from "./lib/figures.mjs";
 import { modelFile } from "./lib/product.mjs";
 import { parseShard } from "./lib/options.mjs";
@@ -161,6 +161,8 @@ class Replay {
   #ours;
   #llama;
   #contexts = new Map();
+  /** By layout; from one file's repository to the next one's little changes. */
+  #pools = new Map();
 
   constructor(options) {
     this.#options = options;
@@ -196,7 +198,8 @@ class Replay {
     const { file, threads, window } = this.#options;
     this.#ours ??= await openModel(file, { threads });
     let context = this.#contexts.get(layout);
-    context ??= await openContext(this.#ours, { name, files: repository, layout });
+    if (!this.#pools.has(layout)) this.#pools.set(layout, new Map());
+    context ??= await openContext(this.#ours, { name, files: repository, layout, pool: this.#pools.get(layout) });
     this.#contexts.set(layout, context);
     return { of: (each) => complete(context, each, window, way) };
   }
@@ -211,6 +214,7 @@ class Replay {
 
   async dispose() {
     await this.endFile();
+    for (const pool of this.#pools.values()) await emptyPool(pool);
     await this.#ours?.dispose();
     await this.#llama?.dispose();
   }

@@ -76,14 +76,20 @@ export async function openModel(file, { threads, segmentTokensMax, plain = false
 /**
  * Reads `files` ([{path, text}]) as repository `name`. `layout` is "segments" (the product's), "sequence" (one causal text) or "none" (the header
  * alone). KV is kept in the benchmarks' cache and loaded from there. `onTokens` hears of every token that had to be computed.
+ * `pool`, a Map, holds header and segments by key from one state of a repository to the next: what a context shares with the last one is in memory already,
+ * what it has not is disposed of; whoever made the pool disposes of the rest (emptyPool).
  */
 export async function openContext(
   model,
-  { name, files, layout = "segments", keep = true, onTokens = () => undefined },
+  { name, files, layout = "segments", keep = true, onTokens = () => undefined, pool },
 ) {
   const { header, tokenized, plans, tokens, keyOf } = await planOf(model, { name, files });
-  const read = (ids, options, contentKey) =>
-    readSequence(model, ids, options, { key: keyOf(contentKey), keep, onTokens });
+  const used = new Map();
+  const read = async (ids, options, contentKey) => {
+    const key = keyOf(contentKey);
+    used.set(key, pool?.get(key) ?? (await readSequence(model, ids, options, { key, keep, onTokens })));
+    return used.get(key);
+  };
 
   if (layout === "sequence") {
     const all = product.joined([header, ...tokenized.flatMap((file) => [file.headerTokens, file.tokens])]);
@@ -107,6 +113,11 @@ export async function openContext(
   for (const plan of layout === "none" ? [] : plans) {
     segments.push(await read(plan.tokens, { basePosition: header.length, attends: [head] }, plan.contentKey));
   }
+  if (pool !== undefined) {
+    for (const [key, sequence] of pool) if (!used.has(key)) await sequence.dispose();
+    pool.clear();
+    for (const [key, sequence] of used) pool.set(key, sequence);
+  }
   const basePosition = header.length + (layout === "none" ? 0 : model.segmentTokensMax);
   return {
     model,
@@ -120,9 +131,15 @@ export async function openContext(
     },
     selectionAsked: productSelection(model, plans),
     async dispose() {
-      for (const sequence of [...segments, head]) await sequence.dispose();
+      if (pool === undefined) for (const sequence of [...segments, head]) await sequence.dispose();
     },
   };
+}
+
+/** Disposes of what contexts with this pool left in memory. */
+export async function emptyPool(pool) {
+  for (const sequence of [...pool.values()].reverse()) await sequence.dispose();
+  pool.clear();
 }
 
 /**

@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { addedBetweenCommits } from "./diff.mjs";
-import { bytesMax, mayBeSource, sourcesAmong } from "./sources.mjs";
+import { bytesMax, mayBeWritten, sourcesAmong } from "./sources.mjs";
 
 /** As steps() of releases.mjs, with `isOneChange`: what a commit did to several files belongs together. */
 export function* commits(folder) {
@@ -12,7 +12,7 @@ export function* commits(folder) {
     const [commit, parent] = line.split(" ");
     if (!parent) continue;
     const added = addedBetweenCommits(folder, parent, commit);
-    if (![...added.keys()].some(mayBeSource)) continue;
+    if (![...added.keys()].some(mayBeWritten)) continue;
     const [base, next] = [filesOf(folder, parent), filesOf(folder, commit)];
     yield {
       name,
@@ -34,7 +34,7 @@ function filesOf(folder, commit) {
   const entries = git(folder, ["ls-tree", "-r", "-l", "-z", commit]).split("\0").filter(Boolean);
   const wanted = entries.flatMap((entry) => {
     const [, type, blob, bytes, name] = /^\d+ (\w+) (\w+) +(\S+)\t(.*)$/s.exec(entry) ?? [];
-    return type === "blob" && mayBeSource(name) && Number(bytes) <= bytesMax ? [{ path: name, blob }] : [];
+    return type === "blob" && mayBeWritten(name) && Number(bytes) <= bytesMax ? [{ path: name, blob }] : [];
   });
   for (const { blob } of wanted) if (!texts.has(blob)) texts.set(blob, git(folder, ["cat-file", "blob", blob]));
   return sourcesAmong(wanted.map((file) => ({ path: file.path, text: texts.get(file.blob) })));
