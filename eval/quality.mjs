@@ -5,7 +5,7 @@
 //   --contexts N      contexts of each size, of as many repositories (2)
 //   --lookups N       questions over each context (9)    --lines N    lines to write, each as next line and as hole (4)
 //   --threads N       (the number of cores)              --seconds N  no context is begun after so long (3300)
-//   --query-blocks A,B  of the adapter's 64 blocks, how many the query may choose beside 16: a row for each
+//   --query-blocks A,B  of the adapter's 64 blocks, how many the query may choose beside the product's: a row for each
 //   --rows A          only rows whose name has this in it; NOSA_BENCH_ADAPTERS says which adapters, --label what to call one beside others
 //   --json FILE       rows with paired differences, and every single answer
 //   --shard I/N       only every N-th context from number I on, for processes side by side, and no figures; sizes come in turn
@@ -38,7 +38,7 @@ const charactersPerToken = 3.5;
 const budget = (totalBlocks) => ({
   ...selections.nosa,
   totalBlocks,
-  queryBlocks: Math.min(16, totalBlocks >> 2),
+  queryBlocks: totalBlocks >> 1,
   windowBlocks: Math.min(17, totalBlocks >> 2),
 });
 

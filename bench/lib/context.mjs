@@ -17,16 +17,8 @@ export const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPen
 
 /** The product's budget, and the same with one of the other policies. */
 export const selections = {
-  nosa: { policy: "nosa", totalBlocks: 64, queryBlocks: 16, sinkBlocks: 1, windowBlocks: 17, masked: [], pinned: [] },
-  infllmv2: {
-    policy: "infllmv2",
-    totalBlocks: 64,
-    queryBlocks: 16,
-    sinkBlocks: 1,
-    windowBlocks: 17,
-    masked: [],
-    pinned: [],
-  },
+  nosa: { ...product.selectionBudget, masked: [], pinned: [] },
+  infllmv2: { ...product.selectionBudget, policy: "infllmv2", masked: [], pinned: [] },
 };
 
 /**

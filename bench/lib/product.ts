@@ -6,7 +6,7 @@ export { segmentKey } from "../../engine/contexts/context";
 export { namesAskedFor } from "../../engine/chat/names";
 export { blocksNamed } from "../../engine/contexts/named";
 export { SegmentText } from "../../engine/contexts/segmentText";
-export { noFocus, selectionFor } from "../../engine/contexts/selection";
+export { noFocus, selectionBudget, selectionFor } from "../../engine/contexts/selection";
 export { MassSum } from "../../engine/generation/masses";
 export { neutralQuestions } from "../../engine/generation/neutralAttention";
 export { references } from "../../engine/generation/references";

@@ -1,7 +1,7 @@
 /**
  * Which blocks a tail's queries may, must and must not attend to. Pure.
  *
- * The constants are those published for NOSA; with no more blocks than the budget, all are attended to.
+ * With no more blocks than the budget, all are attended to.
  */
 
 import type { BlockRange, SelectionOptions } from "../native/addon";
@@ -9,10 +9,14 @@ import type { Place } from "../protocol";
 import type { BlockSpan } from "../repository/segments";
 import type { NamedBlocks } from "./named";
 
+/**
+ * The constants published for NOSA but for the query's share, which is 16 there: with 32 more of what an answer needs is
+ * in sight (decisions/0003).
+ */
 export const selectionBudget = {
   policy: "nosa",
   totalBlocks: 64,
-  queryBlocks: 16,
+  queryBlocks: 32,
   sinkBlocks: 1,
   windowBlocks: 17,
 } as const;
