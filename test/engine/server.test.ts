@@ -280,7 +280,10 @@ describe("indexing", () => {
   it.each([
     ["a segment", (name: string, records: string) => name.endsWith(".kv") && records.includes(name.slice(0, 64))],
     ["a part of a segment", (name: string) => name.endsWith(".part")],
-    ["what chats begin with", (name: string, records: string) => records !== "" && !records.includes(name.slice(0, 64))],
+    [
+      "what chats begin with",
+      (name: string, records: string) => records !== "" && !records.includes(name.slice(0, 64)),
+    ],
   ])("forgets %s that is being written while somebody forgets", async (_, isIt) => {
     const harness = await EngineHarness.start();
     const client = await harness.connect();
