@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=2048)
     parser.add_argument("--contexts", type=int, help="at most so many of each file")
     parser.add_argument("--until", type=float, default=1e12, help="no context is begun after this time (seconds since 1970)")
-    parser.add_argument("--picks", type=int, nargs="*", default=[], help="also read with so many of the 64 blocks picked by the query (product: 16)")
+    parser.add_argument("--picks", type=int, nargs="*", default=[], help="also read with so many of the 64 blocks picked by the query (product: 32)")
     parser.add_argument("--sparse-prefill", nargs="*", default=[], metavar="NAME", help="adapters that also read their contexts sparsely; without --quick all do")
     parser.add_argument("--quick", action="store_true", help="only the readings that a run is judged by")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .gathered import Batch, batches, over_chosen, over_everything, widened, within_parts
 from .model import Decoder, Layer, Projection, rotate
@@ -136,10 +137,12 @@ def block_ranks(plan: Plan, cis: Tensor) -> Tensor:
     return block_scores_low(window_means(cis.float()).T, plan.window_ok, plan.free.shape[1])
 
 
-def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, budget: Budget, watch: Watch, layer: int) -> Chosen:
+def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, budget: Budget, watch: Watch, layer: int,
+           own: tuple[Tensor, Tensor] | None) -> Chosen:  # fmt: skip
     """NOSA's selection of the context's blocks for every query of the tails, and the losses that make it rank and hold still.
 
     q [Tq,H,D], k [T,G,D], cis [T,G]; sharpness [2,G]: how sharply eviction scores and block scores are read as a ranking.
+    own: q[watch.look] and k once more, as `_own` gives them; without them this layer has no losses in this step.
     """
     count = plan.row.context // BLOCK
     real = plan.usable[plan.row.context :]
@@ -153,7 +156,7 @@ def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, bud
             blocks = (plan.free | plan.forced).expand_as(blocks)
         misses = (taken[:, 1:] & ~taken[:, :-1] & follows).sum() / (len(taken) * follows.sum()).clamp_min(1)
         windows = F.pad(compressed[: 4 * count - 1].detach(), (0, 0, 0, 0, 0, 1))
-        if watch.layers is not None and layer not in watch.layers:
+        if own is None:
             return Chosen(blocks, misses, windows, {})
         mass = block_scores(share[..., : 4 * count - 1].mul(real[:, None]).sum(1) / real.sum(), count)
         entered = (picks[:, 1:] & ~picks[:, :-1] & follows).sum(1).float()
@@ -167,7 +170,7 @@ def choose(plan: Plan, q: Tensor, k: Tensor, cis: Tensor, sharpness: Tensor, bud
         # soft count of blocks that come in at a step
         "moves": _moves(q[watch.steady], compressed, plan, watch.steady, taken, min(budget.query - 1, count), count),
         # how far the block scores at `look` are from the attention that all keys would get
-        "find": _find_loss(goal, q[watch.look], compressed, watch.others[layer] if watch.others else compressed[:0], plan, watch, sharpness[1], count),
+        "find": _find_loss(goal, own[0], window_means(own[1].float()), watch.others[layer] if watch.others else compressed[:0], plan, watch, sharpness[1], count),
         # share of that attention in chosen blocks: watched, not trained
         "caught": caught,
     }
@@ -259,6 +262,14 @@ def _layer_in(layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, adapted: bool) 
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
+def _own(layer: Layer, x: Tensor, at: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries [len(at),H,D] and all keys [T,G,D] of x as it stands: what is learned from them changes how this layer asks and is
+    found, and nothing below it, where it would change what the model says (training/LEDGER.md, adapter 5)."""
+    h = layer.norm_attention(x.detach())
+    q, k = (_linear(layer.projection(f"self_attn.{name}_proj"), of, True).view(len(of), -1, layer.config.head_dim) for name, of in (("q", h[at]), ("k", h)))
+    return rotate(q, cos[at], sin[at]), rotate(k, cos, sin)
+
+
 def _layer_out(layer: Layer, x: Tensor, attended: Tensor, adapted: bool) -> Tensor:
     x = x + _linear(layer.projection("self_attn.o_proj"), attended.reshape(len(x), -1), adapted)
     h = layer.norm_mlp(x)
@@ -283,8 +294,11 @@ def teach(model: Decoder, plan: Plan) -> Pass:
     return Pass(model.norm(x[c:]), outputs, [])
 
 
-def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: Watch) -> Pass:
-    """The adapted model in the product's layout; tails attend to the blocks that they choose. sharpness [2, layers, G]."""
+def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: Watch, is_lean: bool = False) -> Pass:
+    """The adapted model in the product's layout; tails attend to the blocks that they choose. sharpness [2, layers, G].
+
+    `is_lean`: what follows attention is computed once more on the way back instead of being kept, most of a step's memory.
+    """
     row = plan.row
     cos, sin = model.angles(row.positions)
     x = F.embedding(row.ids, model.embedding)
@@ -293,13 +307,15 @@ def learn(model: Decoder, plan: Plan, budget: Budget, sharpness: Tensor, watch: 
         q, k, v = _layer_in(layer, x, cos, sin, True)
         assert layer.eviction is not None
         cis = layer.eviction(v)
-        picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index)
+        own = _own(layer, x, c + watch.look, cos, sin) if watch.layers is None or layer.index in watch.layers else None
+        picked = choose(plan, q[c:], k, cis, sharpness[:, layer.index], budget, watch, layer.index, own)
         chosen.append(picked)
         scale = q.shape[-1] ** -0.5
         of_context = within_parts(*widened(q[:c], k[:c], cis[:c]), v[:c], plan.prefill, scale)
         of_tails = over_chosen(q[c:], k, v, cis, picked.blocks, plan.usable, scale)
         outputs.append(of_tails)
-        x = _layer_out(layer, x, torch.cat((of_context, of_tails)), True)
+        attended = torch.cat((of_context, of_tails))
+        x = checkpoint(_layer_out, layer, x, attended, True, use_reentrant=False) if is_lean else _layer_out(layer, x, attended, True)
     return Pass(model.norm(x[c:]), outputs, chosen)
 
 

@@ -24,6 +24,7 @@ LANGUAGES = {
     ".py": "python", ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript", ".jsx": "javascript",
     ".ts": "typescript", ".tsx": "typescript", ".mts": "typescript", ".rs": "rust", ".go": "go",
 }  # fmt: skip
+SPLITS = ("eval", "train", "watch")  # none has near copies of what stands in those before it
 MAX_FILE_BYTES = 96_000
 SKIPPED_PARTS = {"node_modules", "_vendor", "vendor", "vendored", "third_party", "__pycache__", ".git", "testdata", "locale"}
 PERMISSIVE = re.compile(
@@ -204,7 +205,7 @@ def shingles(text: str, width: int = 5) -> set[int]:
 
 
 def without_copies(repository: Repository, held_out: set[int], limit: float = 0.2) -> Repository:
-    """The repository less the files of which more than `limit` stands, run for run, in the held-out split."""
+    """The repository less the files of which more than `limit` stands, run for run, in another split."""
     kept = []
     for file in repository.files:
         own = shingles(file.text)
@@ -229,8 +230,8 @@ def load(path: Path) -> list[Repository]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", type=Path, default=Path(__file__).parents[1] / "sources.json")
-    parser.add_argument("--out", type=Path, required=True, help="folder for eval.jsonl.gz, train.jsonl.gz and manifest.json")
-    parser.add_argument("--split", choices=["eval", "train", "both"], default="both")
+    parser.add_argument("--out", type=Path, required=True, help="folder for SPLIT.jsonl.gz and manifest.SPLIT.json of each")
+    parser.add_argument("--split", choices=SPLITS, nargs="+", default=SPLITS)
     parser.add_argument("--pinned", type=Path, help="a manifest: the packages that it names, at its versions, and no others")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -238,12 +239,14 @@ def main() -> None:
     pins: dict[str, dict[str, str]] = defaultdict(dict)
     for row in json.loads(args.pinned.read_text()) if args.pinned else []:
         pins[row["registry"]][row["name"]] = row["version"]
-    for split in ["eval", "train"] if args.split == "both" else [args.split]:
+    for split in sorted(args.split, key=SPLITS.index):
         named = {registry: [n for n in names if not args.pinned or n in pins[registry]] for registry, names in wanted[split].items()}
         repositories = [r for registry, names in named.items() for r in fetch(registry, names, pins[registry])]
-        if split == "train":
-            held_out = set().union(*(shingles(f.text) for r in load(args.out / "eval.jsonl.gz") for f in r.files))
-            repositories = [without_copies(r, held_out) for r in repositories]
+        if before := SPLITS[: SPLITS.index(split)]:
+            others = set().union(*(shingles(f.text) for other in before for r in load(args.out / f"{other}.jsonl.gz") for f in r.files))
+            count = sum(len(r.files) for r in repositories)
+            repositories = [kept for r in repositories if (kept := without_copies(r, others)).files]
+            print(f"{split}: {count - sum(len(r.files) for r in repositories)} of {count} files left out, near copies of {' and '.join(before)}")
         save(args.out / f"{split}.jsonl.gz", repositories)
         rows = [
             {"registry": r.registry, "name": r.name, "version": r.version, "licence": r.licence, "sha256": r.sha256,

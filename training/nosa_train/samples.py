@@ -129,6 +129,16 @@ def ask_again(case: ContextCase, seed: int) -> ContextCase | None:
     return _sample(case.repository, case.tokens, case.files, random.Random(seed))
 
 
+def within(cases: Iterator[ContextCase], tokens_max: int) -> Iterator[ContextCase]:
+    """The first cases, of no more than so many tokens together: what is carried to another machine has its limit."""
+    left = tokens_max
+    for case in cases:
+        left -= case.tokens
+        if left < 0:
+            return
+        yield case
+
+
 def _slice(files: Sequence[SourceFile], characters: int, rng: random.Random) -> tuple[SourceFile, ...]:
     """A run of neighbouring files of about so many characters: a large package must not fill the set."""
     total = sum(len(f.text) for f in files)
@@ -167,16 +177,18 @@ def main() -> None:
     parser.add_argument("--repos", type=Path, required=True, help="a split written by nosa_train.repos")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=1600)
+    parser.add_argument("--tokens-max", type=int, default=1 << 40, help="of all samples together, by the estimate; a million takes about half a megabyte of xz")
     parser.add_argument("--sizes", default="6500:9500,13000:17500,25000:33000", help="low:high tokens of contexts, in turn")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     sizes = [tuple(int(n) for n in pair.split(":")) for pair in args.sizes.split(",")]
     repositories = repos.load(args.repos)
     random.Random(args.seed).shuffle(repositories)
-    cases = list(make_samples(repositories, lambda text: int(len(text) / CHARACTERS_PER_TOKEN), args.samples, args.seed, sizes))
+    made = make_samples(repositories, lambda text: int(len(text) / CHARACTERS_PER_TOKEN), args.samples, args.seed, sizes)
+    cases = list(within(made, args.tokens_max))
     random.Random(args.seed).shuffle(cases)
     save_samples(args.out, cases)
-    print(f"{len(cases)} samples of {len({c.repository for c in cases})} packages, {sum(c.tokens for c in cases) / 1e6:.1f} M tokens")
+    print(f"{len(cases)} samples of {len({c.repository for c in cases})} packages, {sum(c.tokens for c in cases) / 1e6:.1f} M tokens, {args.out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

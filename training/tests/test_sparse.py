@@ -19,7 +19,9 @@ from nosa_train.samples import split_case
 from nosa_train.sparse import BLOCK, PAD, AlignedRow, Budget, Places, SparseContext, select, with_bias
 from nosa_train.gathered import over_chosen
 from nosa_train.joint import JointRow, Watch, learn, plan, read, remember, remember_sparsely, teach
-from nosa_train.train import Others, Trainer, Weights, build_step, step_loss
+from nosa_train.losses import Others, Weights, step_loss
+from nosa_train.steps import build_step
+from nosa_train.train import Trainer
 
 CONFIG = ModelConfig(layers=2, hidden=48, heads=6, kv_heads=2, head_dim=8, ffn=64, vocab=256, rope_theta=10000.0, norm_eps=1e-6, context=4096)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nosa_train import adapter, train
+from nosa_train import adapter, steps
 from nosa_train.cases import ContextCase
 from nosa_train.gguf_weights import ModelConfig
 from nosa_train.layouts import Layout
 from nosa_train.model import Decoder, random_tensors
-from nosa_train.train import Source, Trainer, in_order, make_steps
+from nosa_train.steps import Source, in_order, make_steps
+from nosa_train.train import Trainer
 
 CONFIG = ModelConfig(layers=2, hidden=16, heads=2, kv_heads=1, head_dim=8, ffn=32, vocab=64, rope_theta=10000.0, norm_eps=1e-6, context=512)
 
@@ -68,11 +69,12 @@ def test_processes_take_other_samples_of_like_size_and_layout(monkeypatch):
     rng = random.Random()
     cases = [ContextCase(f"r{i}", rng.randrange(1000, 30000), (), (), ()) for i in range(31)]
     seen: dict[int, list[tuple[str, int, Layout]]] = {0: [], 1: [], 2: []}
-    monkeypatch.setattr(train, "load_samples", lambda path: cases)
-    monkeypatch.setattr(train, "load_tokenizer", lambda path: type("T", (), {"token_to_id": lambda self, piece: 1})())
-    monkeypatch.setattr(train, "ask_again", lambda case, seed: case)
-    monkeypatch.setattr(train, "widened", lambda case, package, tokens, choices: (case, tokens))
-    monkeypatch.setattr(train, "build_step", lambda case, layout, encode, marks, live: (case[0], case[1], layout))
+    monkeypatch.setattr(steps, "load_samples", lambda path: cases)
+    monkeypatch.setattr(steps, "load_tokenizer", lambda path: type("T", (), {"token_to_id": lambda self, piece: 1})())
+    monkeypatch.setattr(steps, "ask_again", lambda case, seed: case)
+    monkeypatch.setattr(steps, "widened", lambda case, package, tokens, choices: (case, tokens))
+    monkeypatch.setattr(steps, "build_step", lambda case, layout, encode, marks, live: (case[0], case[1], layout))
+    monkeypatch.setattr(steps, "tokens_of", lambda step: 0)
     makers = 2
     for rank in seen:
         sources = [Source(Path(), Path(), Layout("segments", "raw", 8192, 2048), 1024, 7, 3, i * 3 + rank, makers * 3) for i in range(makers)]
