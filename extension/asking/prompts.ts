@@ -85,8 +85,8 @@ function taskText(question: Question): string {
       );
     case "docs":
       return sentences(
-        `Write the documentation comment for ${about === "" ? text : about}, in the style of the comments in this repository.`,
-        "Answer with one code block that holds the comment and, below it, the code that it documents, unchanged.",
+        `Write a documentation comment that says what ${about === "" ? text : about} does, in the style of the comments in this repository.`,
+        "Answer with one code block: first the comment, then below it the code that it documents, unchanged.",
         about === "" ? "" : text,
       );
   }

@@ -140,7 +140,7 @@ describe.sequential("beside asking", () => {
       await answer.locator(".chat-inline-anchor-widget").first().waitFor();
       await editor.page.getByText("/explain README.md").first().waitFor();
       const { messages, pins } = scene.lastChat();
-      expect(messages.at(-1)?.content).toContain("Write the documentation comment");
+      expect(messages.at(-1)?.content).toContain("Write a documentation comment");
       expect(pins).toContainEqual({ path: "src/fees.ts", startLine: 0, endLine: 0 });
     });
 

@@ -358,7 +358,7 @@ function answerTo({ messages }: ChatParams, files: readonly ContextFile[]): stri
     const input = question.startsWith("That call was not made") ? { path: "src/fees.ts" } : { paths: [] };
     return `I look.\n<tool_call>\n${JSON.stringify({ name: "read", arguments: input })}\n</tool_call>`;
   }
-  if (question.startsWith("Write the documentation comment")) {
+  if (question.startsWith("Write a documentation comment")) {
     return [
       "```ts",
       '/** "3.75" for 375 cents; whole units stand before the point. */',
