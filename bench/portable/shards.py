@@ -10,6 +10,8 @@
   --processes P   at a time (one for each GPU, or one)                           --gpus G     (all that there are; 0: the cores compute)
   --cores C       dealt evenly to the processes (all)                            --seconds S  whatever runs after so long is ended
 
+Several runs share a machine by what they may use: CUDA_VISIBLE_DEVICES and taskset before `start` name the GPUs and cores that it deals out.
+
 WORK is the folder that unpack.sh filled; what a run leaves lies in WORK/runs/NAME. README.md beside this file in the sources tells how the shares are merged.
 Needs Python 3.8 and nothing else.
 """
@@ -70,8 +72,8 @@ def start(run, options, told):
         sys.exit("Say behind -- what to run: bench NAME, eval NAME or program COMMAND.")
     if supervisor_of(run) is not None:
         sys.exit(f"{run.name} runs already.")
-    gpus = gpus_here() if options.gpus is None else options.gpus
-    processes = options.processes or max(1, gpus)
+    gpus = gpus_here()[: options.gpus]
+    processes = options.processes or max(1, len(gpus))
     shards = options.shards or processes
     if tuple(told[:2]) not in DEALT:
         processes = shards = 1
@@ -100,7 +102,7 @@ def start(run, options, told):
             start_new_session=True,
         )
     write(run / "supervisor.pid", child.pid)
-    print(f"{run.name}: {len(plan['take'])} of {shards} shares, {processes} at a time, {len(cores)} cores, {gpus} GPUs")
+    print(f"{run.name}: {len(plan['take'])} of {shards} shares, {processes} at a time, {len(cores)} cores, {len(gpus)} GPUs")
 
 
 def supervise(run):
@@ -151,8 +153,8 @@ def launch(run, plan, slot, shard):
     }
     library = WORK / "nosa" / "dist" / "libnosa_cuda.so"
     if kind != "program":
-        env["CUDA_VISIBLE_DEVICES"] = str(slot % plan["gpus"]) if plan["gpus"] > 0 else ""
-        if plan["gpus"] > 0 and library.exists():
+        env["CUDA_VISIBLE_DEVICES"] = plan["gpus"][slot % len(plan["gpus"])] if plan["gpus"] else ""
+        if plan["gpus"] and library.exists():
             env["NOSA_BENCH_CUDA"] = str(library)
     if kind == "program":
         words, cwd = [name, *rest], WORK / "training"
@@ -289,10 +291,13 @@ def supervisor_of(run):
 
 
 def gpus_here():
+    """Names of the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them."""
     if shutil.which("nvidia-smi") is None:
-        return 0
+        return []
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [each.strip() for each in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if each.strip()]
     listed = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return [str(at) for at, line in enumerate(each for each in listed.stdout.splitlines() if each.startswith("GPU "))]
 
 
 def write(file, value):

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { inRoot } from "../../../../scripts/lib/paths.mjs";
 
 let work = "";
@@ -13,7 +13,10 @@ beforeEach(() => {
   mkdirSync(path.join(work, "node/bin"), { recursive: true });
   symlinkSync(process.execPath, path.join(work, "node/bin/node"));
 });
-afterEach(() => rmSync(work, { recursive: true, force: true }));
+afterEach(() => {
+  vi.unstubAllEnvs();
+  rmSync(work, { recursive: true, force: true });
+});
 
 /** Stands for bench/run.mjs and eval/run.mjs. */
 function program(kind: string, source: string): void {
@@ -99,4 +102,16 @@ test("what is stopped ends with everything that it started", async () => {
   await expect.poll(() => shards("status", "endless"), { timeout: 10_000 }).toMatch(/share 0 runs for \d+ s: \d+/);
   shards("stop", "endless");
   expect(() => process.kill(Number(readFileSync(log, "utf8")), 0)).toThrow("ESRCH");
+});
+
+test("a run keeps to the GPUs that it was given", async () => {
+  program("bench", `console.log("GPU " + process.env.CUDA_VISIBLE_DEVICES);`);
+  writeFileSync(path.join(work, "nvidia-smi"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  vi.stubEnv("PATH", `${work}:${process.env.PATH ?? ""}`);
+  vi.stubEnv("CUDA_VISIBLE_DEVICES", "3,5");
+  shards("start", "apart", "--shards", "3", "--processes", "2", "--", "bench", "replay");
+  await ended("apart");
+  const said = shards("status", "apart");
+  expect(said).toMatch(/share 0 ended .*: GPU 3/);
+  expect(said).toMatch(/share 1 ended .*: GPU 5/);
 });
