@@ -4,7 +4,7 @@
 //
 // Without --targets it is built for all GPUs that the package serves, which takes long; when nothing that the compiler
 // sees has changed since the last success, it returns at once.
-import { copyFileSync, existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { cudaTargets, ensureCudaToolkit } from "./lib/cudaToolkit.mjs";
@@ -33,12 +33,20 @@ export const cudaChecks = ["cuda_backend", "memory_plan", "same_tokens", "sessio
 
 const megabytesMax = 60;
 
+/** The CUDA compiler that a build folder was made for. */
+function compilerOf(folder) {
+  const cache = path.join(folder, "CMakeCache.txt");
+  return existsSync(cache) ? /^CMAKE_CUDA_COMPILER:\w+=(.*)$/m.exec(readFileSync(cache, "utf8"))?.[1] : undefined;
+}
+
 /**
  * CMake targets of the CUDA part, built by `toolkit` for `targets`: resolves with the build folder, whose name begins with
  * `name`. `options` are more of CMake's.
  */
 export async function compileCuda({ name, toolkit, targets, what, options = [] }) {
   const folder = path.join(checkoutCache, "native", name);
+  // CMake drops what else it was told when the compiler is another one.
+  if (compilerOf(folder) !== toolkit.nvcc) rmSync(folder, { recursive: true, force: true });
   const generator = (await versionOf("ninja")) === undefined ? [] : ["-G", "Ninja"];
   const settings = [
     "-DCMAKE_BUILD_TYPE=Release",
