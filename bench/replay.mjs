@@ -13,6 +13,7 @@
 //   --model ID     a known model (the default one)     --threads N (the number of cores)
 //   --llama-gpu G  llama.cpp on a GPU, by a build of node-llama-cpp that is installed: cuda or vulkan
 //   --window N     most tokens before the cursor that the first two see (1024, what the product comes to on a machine that reads them fast enough)
+//   --tokens N     most tokens of a repository that are read while a file is written, the product's most useful files first (all)
 //   --git DIR      the commits of this repository instead, newest first, three lines of each
 //   --shard I/N    only every N-th change from number I on, for processes with cache folders of their own; theirs put together are the whole's
 //   --list         says what there is to replay, and ends       --kept   no answering: figures of the changes that every way has answered already
@@ -26,7 +27,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { emptyPool, openContext, openModel } from "./lib/context.mjs";
 import { bootstrap, mean, median } from "./lib/figures.mjs";
-import { modelFile } from "./lib/product.mjs";
+import { modelFile, product } from "./lib/product.mjs";
 import { parseShard } from "./lib/options.mjs";
 import { similarity } from "./lib/similarity.mjs";
 import { changesOf } from "./replay/changes.mjs";
@@ -63,12 +64,13 @@ export async function run(figures, options) {
   if (options.list === true) return list(plan);
 
   const file = await modelFile(model);
-  const kept = new Kept(`${model} ${window} in path order`);
+  const tokensMax = Number(options.tokens ?? Infinity);
+  const kept = new Kept(`${model} ${window} in path order${tokensMax < Infinity ? ` of ${tokensMax}` : ""}`);
   const replay = new Replay({ file, threads, window, gpu: options["llama-gpu"] ?? false, kept });
   const done = [];
   try {
     for (const step of options.kept === true ? answeredOf(plan, kept, only) : plan) {
-      for (const written of filesOf(step)) {
+      for (const written of filesOf(step, tokensMax)) {
         for (const way of only) await replay.answer(way, written);
         await replay.endFile();
       }
@@ -92,7 +94,15 @@ export async function run(figures, options) {
   if (results === undefined) return;
   mkdirSync(String(results), { recursive: true });
   const sources = done.map(({ name, from, to, licence }) => ({ name, from, to, licence }));
-  const record = { date: new Date().toISOString().slice(0, 10), model, window, sources, figures: figures.all, changes };
+  const record = {
+    date: new Date().toISOString().slice(0, 10),
+    model,
+    window,
+    tokensMax,
+    sources,
+    figures: figures.all,
+    changes,
+  };
   writeFileSync(path.join(String(results), "replay.json"), `${JSON.stringify(record, null, 1)}\n`);
 }
 
@@ -133,14 +143,27 @@ function answeredOf(plan, kept, only) {
 }
 
 /** A step's cases by the file they are in, each with what is read as the repository while that file is written. */
-function filesOf({ name, base, next, changed, changes }) {
+function filesOf({ name, base, next, changed, changes }, tokensMax) {
   const cases = changes.flat();
-  return [...new Set(cases.map(({ path }) => path))].sort().map((file) => ({
-    name,
-    changed,
-    cases: cases.filter(({ path }) => path === file),
-    repository: [...next.filter(({ path }) => path < file), ...base.filter(({ path }) => path >= file)],
-  }));
+  return [...new Set(cases.map(({ path }) => path))].sort().map((file) => {
+    const all = [...next.filter(({ path }) => path < file), ...base.filter(({ path }) => path >= file)];
+    return {
+      name,
+      changed,
+      cases: cases.filter(({ path }) => path === file),
+      repository: mostUseful(all, file, tokensMax),
+    };
+  });
+}
+
+/** What is read of a repository that is too large: the product's order, for a user who has `file` open. */
+function mostUseful(files, file, tokensMax) {
+  let left = tokensMax * charactersPerToken;
+  const ordered = product.byUsefulness(
+    files.map((each) => ({ ...each, bytes: each.text.length })),
+    new Set([file]),
+  );
+  return ordered.filter(({ bytes }) => (left -= bytes) >= 0).map(({ path, text }) => ({ path, text }));
 }
 
 function sizeOf({ base }) {

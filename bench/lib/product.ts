@@ -8,6 +8,7 @@ export { blocksNamed } from "../../engine/contexts/named";
 export { SegmentText } from "../../engine/contexts/segmentText";
 export { noFocus, selectionBudget, selectionFor } from "../../engine/contexts/selection";
 export { MassSum } from "../../engine/generation/masses";
+export { byUsefulness } from "../../engine/indexing/usefulness";
 export { neutralQuestions } from "../../engine/generation/neutralAttention";
 export { references } from "../../engine/generation/references";
 export { adapterFor } from "../../engine/models/adapters";

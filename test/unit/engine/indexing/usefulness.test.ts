@@ -42,4 +42,20 @@ describe("byUsefulness", () => {
     expect(paths).toEqual(["src/small.ts", "src/big.ts", "src/a/b/c.ts"]);
     expect(byUsefulness([...files].reverse(), new Set()).map(({ path }) => path)).toEqual(paths);
   });
+
+  it("puts what is near an open file before what is far, within a rank", () => {
+    const paths = ["src/a/x.ts", "src/b/y.ts", "src/b/deep/z.ts", "src/top.ts", "lib/near.ts", "test/b.test.ts"];
+    const [opened, ...others] = order([...paths, "src/b/open.ts"], ["src/b/open.ts"]);
+    expect(opened).toBe("src/b/open.ts");
+    expect(others).toEqual([
+      "src/b/y.ts",
+      "src/top.ts",
+      "src/b/deep/z.ts",
+      "src/a/x.ts",
+      "lib/near.ts",
+      "test/b.test.ts",
+    ]);
+    const [first] = order(["far/one/x.ts", "src/y.ts"], ["far/one/open.ts", "other/open.ts"]);
+    expect(first).toBe("far/one/x.ts");
+  });
 });
