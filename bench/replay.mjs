@@ -151,6 +151,7 @@ function filesOf({ name, base, next, changed, changes }, tokensMax) {
       name,
       changed,
       cases: cases.filter(({ path }) => path === file),
+      all,
       repository: mostUseful(all, file, tokensMax),
     };
   });
@@ -227,11 +228,11 @@ class Replay {
     return { of: (each) => complete(context, each, window, way) };
   }
 
-  async #withLlama({ repository, changed }) {
+  async #withLlama({ all, changed }) {
     const { file, threads, gpu } = this.#options;
     this.#llama ??= await openLlamaVscode(file, { threads, gpu });
     return {
-      of: (each) => this.#llama.complete(each, ringOf(repository, each.path, changed)),
+      of: (each) => this.#llama.complete(each, ringOf(all, each.path, changed)),
     };
   }
 
