@@ -56,8 +56,9 @@ function problemText({ model, problem }: EngineStatus): string {
   return model === null && l10n.bundle !== undefined ? plainFailure("modelMissing").message : problem;
 }
 
+/** Turns for what is waited for and has words; while somebody types each frame of it would be painted by the cores that write the completion. */
 function iconOf(input: StatusInput, status: EngineStatus): string {
-  if (status.activity.kind !== "idle") return "loading~spin";
+  if (activityText(status.activity) !== undefined) return "loading~spin";
   if (status.problem !== "") return "warning";
   if (status.model === null) return "cloud-download";
   return input.completionsEnabled ? "book" : "circle-slash";
@@ -139,6 +140,8 @@ export class StatusBar implements Disposable {
   readonly #scope = new Scope();
   readonly #item: StatusBarItem;
   readonly #options: StatusBarOptions;
+  /** As JSON: the status comes with each completion, and the editor draws what it is told, be it the same. */
+  #shown = "";
 
   constructor(options: StatusBarOptions) {
     this.#options = options;
@@ -158,6 +161,9 @@ export class StatusBar implements Disposable {
       roots: roots(),
       completionsEnabled: completionsEnabled(),
     });
+    const shown = JSON.stringify(view);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     this.#item.text = view.text;
     this.#item.tooltip = tooltipMarkdown(view.tooltip);
     this.#item.accessibilityInformation = { label: view.label, role: "button" };

@@ -42,9 +42,9 @@ describe("the status bar", () => {
     expect(statusView({ ...input, status: { ...status, activity } }).text).toBe("$(loading~spin) Nosa: reading 0%");
   });
 
-  it("keeps its words while a completion runs, so that it does not flicker with each key", () => {
+  it("stays as it is while a completion runs: it neither flickers with each key nor turns while somebody types", () => {
     const completing = statusView({ ...input, status: { ...status, activity: { kind: "completing" } } });
-    expect(completing.text).toBe("$(loading~spin) Nosa: Qwen2.5-Coder 0.5B · CPU · 12.3k tokens");
+    expect(completing.text).toBe("$(book) Nosa: Qwen2.5-Coder 0.5B · CPU · 12.3k tokens");
   });
 
   it("warns of a problem and reads it out", () => {
