@@ -68,11 +68,14 @@ export async function completionTail(
 
 const nothing = new Uint32Array();
 
-/** The last tokens, from a line on that stays the first one for many key presses, so that what was computed of them is of use again. */
+/**
+ * The last tokens, from a line on that stays the first one for many key presses, so that what was computed of them is of use again. Half of them may go
+ * for that: what is left out is attended to as the rest of the file is, and the next first line costs reading all that follows it.
+ */
 function prefixWindow(tokens: Uint32Array, tokensMax: number, { lines }: Encoder): Uint32Array {
   if (tokens.length <= tokensMax) return tokens;
   const from = tokens.length - tokensMax;
-  return tokens.subarray(stableSeam(tokens, from, from + (tokensMax >> 2), lines) ?? from);
+  return tokens.subarray(stableSeam(tokens, from, from + (tokensMax >> 1), lines) ?? from);
 }
 
 /** The first tokens, whole lines of them unless that would lose more than half. */
