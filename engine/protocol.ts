@@ -69,6 +69,8 @@ export interface Requests {
   "nosa/chat": [ChatParams, ChatResult];
   /** What the completions of this client attend to in a repository, whatever the selection prefers. Holds until it is told otherwise. */
   "nosa/pins": [PinsParams, Record<string, never>];
+  /** Somebody may soon ask for a completion here: what it begins with is read, where nothing has to be loaded for that. Resolves before it is. */
+  "nosa/prepare": [PrepareParams, Record<string, never>];
   /** Known models, the fitting first. */
   "nosa/models": [Record<string, never>, readonly ModelEntry[]];
   /** Fetches and verifies a model; `nosa/downloadProgress` reports. Cancelling keeps the part that is there. */
@@ -95,6 +97,13 @@ export interface RootParams {
 export interface PinsParams extends RootParams {
   /** All of them; what is not in the context counts for nothing. */
   readonly pins: readonly Place[];
+}
+
+/** A place in an open document, as LSP counts it. */
+export interface PrepareParams {
+  readonly uri: string;
+  readonly line: number;
+  readonly character: number;
 }
 
 export interface IndexParams extends RootParams {

@@ -21,6 +21,7 @@ export const schemas = {
     reread: z.optional(z.array(text(4_096)).check(z.maxLength(limits.placesMax))),
   }),
   pins: z.extend(rootParams, { pins: places }),
+  prepare: z.object({ uri: text(32_768), line, character: line }),
   chat: z.extend(rootParams, {
     messages: z
       .array(z.object({ role: z.enum(["system", "user", "assistant"]), content: text(limits.chatCharactersMax) }))

@@ -19,8 +19,10 @@ import {
   type InitializeResult,
   type InlineCompletionItem,
   type InlineCompletionParams,
+  type Range,
 } from "vscode-languageserver";
 import { createProtocolConnection, SocketMessageReader, SocketMessageWriter } from "vscode-languageserver/node";
+import type { CompletionRequest } from "./completions/completions";
 import { limits, parseHello, parseSettings } from "./config";
 import { Roots } from "./contexts/roots";
 import { DeltaStream } from "./deltaStream";
@@ -225,6 +227,22 @@ class Client {
       this.#pins.set(await engine.roots.canonicalOrGone(root), pins);
       return {};
     });
+    this.#on("nosa/prepare", schemas.prepare, async ({ uri, ...position }, signal) => {
+      const around = this.#around(uri, { start: position, end: position });
+      if (around === undefined) return {};
+      const engine = await this.#options.engine;
+      const root = await this.#rootOf(engine, uri);
+      const pins = this.#pins.get(root.root) ?? [];
+      await engine.completions.prepare({
+        ...root,
+        ...around,
+        pins,
+        automatic: true,
+        settings: this.#mySettings,
+        signal,
+      });
+      return {};
+    });
     this.#on("nosa/models", schemas.nothing, async () => (await this.#options.engine).registry.entries());
     this.#on("nosa/download", schemas.download, async ({ model }, signal) => {
       const { downloads } = await this.#options.engine;
@@ -347,29 +365,23 @@ class Client {
   async #complete(params: InlineCompletionParams, signal: AbortSignal): Promise<InlineCompletionItem[]> {
     if (this.#hello === undefined) throw strangers();
     const { textDocument, position, context } = params;
-    const document = this.documents.get(textDocument.uri);
-    if (document === undefined || this.#server.draining) return [];
-    // Now, as the position is of this text: the next key may be here before the engine is.
-    const text = document.getText();
     const selected = context.selectedCompletionInfo;
-    const at = document.offsetAt(selected === undefined ? position : selected.range.start);
-    const after = document.offsetAt(selected === undefined ? position : selected.range.end);
+    const range = selected?.range ?? { start: position, end: position };
+    const around = this.#around(textDocument.uri, range);
+    if (around === undefined || this.#server.draining) return [];
     const engine = await this.#options.engine;
     const root = await this.#rootOf(engine, textDocument.uri);
     const completions = await engine.completions.complete({
       ...root,
-      uri: textDocument.uri,
-      languageId: document.languageId,
+      ...around,
       // An entry that is selected in the editor's own list counts as typed.
-      before: text.slice(0, at) + (selected?.text ?? ""),
-      after: text.slice(after),
+      before: around.before + (selected?.text ?? ""),
       pins: this.#pins.get(root.root) ?? [],
       automatic: context.triggerKind !== invoked,
       settings: this.#mySettings,
       signal,
     });
     engine.indexing.used(root.root, this.#mySettings);
-    const range = selected?.range ?? { start: position, end: position };
     return completions.map(({ text: offered, stats }) => ({
       insertText: (selected?.text ?? "") + offered,
       range,
@@ -377,6 +389,23 @@ class Client {
       // The editor's client drops `data`; the command comes through, and is run when the offer is accepted.
       command: { title: "", command: completionAcceptedCommand, arguments: [stats] },
     }));
+  }
+
+  /** What stands around a range now, as it is of this text: the next key may be here before the engine is. */
+  #around(
+    uri: string,
+    { start, end }: Range,
+  ): Pick<CompletionRequest, "uri" | "languageId" | "before" | "after"> | undefined {
+    const document = this.documents.get(uri);
+    if (document === undefined) return undefined;
+    const text = document.getText();
+    const { languageId } = document;
+    return {
+      uri,
+      languageId,
+      before: text.slice(0, document.offsetAt(start)),
+      after: text.slice(document.offsetAt(end)),
+    };
   }
 
   /** The known repository a document is in, and its path there. */

@@ -11,6 +11,7 @@ import { CodeActions } from "./codeActions";
 import { registerCommands } from "./commands";
 import { hintOfOthers, LastAnswer, snoozeCompletions, toggleCompletions, toggleLanguage } from "./completions/commands";
 import { showsDifferenceOf } from "./completions/diffEditor";
+import { Cursor } from "./completions/cursor";
 import { CompletionMiddleware } from "./completions/middleware";
 import { Pinned } from "./completions/pinned";
 import { Snooze } from "./completions/snooze";
@@ -68,6 +69,14 @@ export function activate(context: ExtensionContext): void {
     middleware: { provideInlineCompletionItems: completions.provideInlineCompletionItems },
     settings: readSettings,
   });
+  const cursor = new Cursor({
+    isAnswered: (document) => completions.answersTyping(document),
+    nowMs: () => performance.now(),
+    onNear: ({ uri }, { line, character }) => {
+      // Nobody waits for it.
+      engine.request("nosa/prepare", { uri: uri.toString(), line, character }).catch(() => undefined);
+    },
+  });
   const { extensionUri } = context;
   const contextTokensMax = (): number => readSettings().contextTokensMax;
   const pins = new Pins(context.workspaceState);
@@ -93,6 +102,7 @@ export function activate(context: ExtensionContext): void {
   own.push(
     log,
     engine,
+    cursor,
     pins,
     pinned,
     new PinnedLines(pins, extensionUri),
@@ -110,6 +120,10 @@ export function activate(context: ExtensionContext): void {
 
   own.push(
     window.registerWebviewViewProvider(ChatViewProvider.viewId, chatView),
+    window.onDidChangeTextEditorSelection(({ textEditor }) => {
+      if (textEditor === window.activeTextEditor) cursor.moved(textEditor);
+    }),
+    window.onDidChangeActiveTextEditor((textEditor) => textEditor && cursor.moved(textEditor)),
     workspace.onDidChangeWorkspaceFolders(() => {
       statusBar.refresh();
       pinned.tell();

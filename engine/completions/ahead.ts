@@ -3,7 +3,7 @@
  * accepted. What is found there shows at once when it is. Owns the guess; pays nothing for who never accepts.
  */
 
-import type { Place } from "./cache";
+import { sameText, type Place } from "./cache";
 
 /** An offer that is typed over at once was not read: so long nothing is begun. */
 const readMs = 150;
@@ -50,8 +50,4 @@ export function lineBelow(place: Place): Place | undefined {
   if (line.trim() === "" || end === undefined) return undefined;
   const [indent = ""] = /^[ \t]*/.exec(line) ?? [];
   return { ...place, before: `${before}${end === "" ? "\n" : end}${indent}` };
-}
-
-function sameText(a: Place, b: Place): boolean {
-  return a.uri === b.uri && a.before === b.before && a.after === b.after;
 }

@@ -10,6 +10,16 @@ export interface Place {
   readonly basis: string;
 }
 
+/** Whether a completion is the same at both. */
+export function samePlace(a: Place, b: Place): boolean {
+  return a.basis === b.basis && sameText(a, b);
+}
+
+/** Whether both stand in the same text, whatever an answer depends on beside. */
+export function sameText(a: Place, b: Place): boolean {
+  return a.uri === b.uri && a.before === b.before && a.after === b.after;
+}
+
 interface Entry {
   readonly place: Place;
   /** Of the text before the cursor when the offer was made. */

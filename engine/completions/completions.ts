@@ -1,6 +1,7 @@
 /**
  * Ghost text: what the model would write at the cursor, knowing the repository. While an offer is read, what comes after
- * it is begun, so that who accepts it sees the next at once.
+ * it is begun, so that who accepts it sees the next at once; while the editor waits for a pause in the typing, what an
+ * offer there begins with is read.
  *
  * The live text of the file is in the tail. Blocks that hold the same lines as they were read are therefore hidden from
  * that tail, so that the model never sees an old state of them beside the new one. The tail is kept, so that typing on
@@ -12,18 +13,22 @@ import type { RepositoryContext } from "../contexts/repositoryContext";
 import { noFocus } from "../contexts/selection";
 import { Cancelled } from "../errors";
 import { generate, type Attended, type Generated } from "../generation/generate";
+import { prefillAll } from "../generation/prefill";
 import type { SamplingOptions } from "../native/addon";
 import type { CompletionTail } from "../prompts/completion";
+import type { Tail } from "../contexts/tails";
 import { completesLanguage, type CompletionStats, type EngineSettings, type Place as Pin } from "../protocol";
+import { ChunkBudget } from "../scheduler/budget";
 import type { Job } from "../scheduler/scheduler";
 import type { Session } from "../sessions/session";
 import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
 import { Ahead, lineBelow } from "./ahead";
-import { CompletionCache, type Place } from "./cache";
+import { CompletionCache, samePlace, type Place } from "./cache";
 import { liveLines } from "./live";
 import { postprocess } from "./postprocess/index";
+import { Reading } from "./reading";
 import { Running } from "./running";
 import { shapeAt, type Shape } from "./shape";
 import { CompletionWindow } from "./window";
@@ -74,12 +79,16 @@ const drawsMax = 5;
 /** An offer that takes longer to read for and to write is offered as far as it got: with the pauses before it, and drawing, it is there within 1.8 s. */
 const decodeMsMax = 1_300;
 
+/** What is read before it is asked for is read in pieces: the next key keeps those that are done. */
+const piece = { ms: 300, tokens: 32 };
+
 export class Completions {
   readonly #options: CompletionsOptions;
   readonly #cache = new CompletionCache(limits.completionCacheEntriesMax);
   readonly #window = new CompletionWindow();
   readonly #ahead = new Ahead();
   #running: Running | undefined;
+  #reading: Reading | undefined;
   #completing = 0;
 
   constructor(options: CompletionsOptions) {
@@ -117,6 +126,34 @@ export class Completions {
     }
   }
 
+  /**
+   * Reads what a completion at this place begins with: somebody is about to ask for one. Resolves when that is begun.
+   * Nothing is loaded for it, and it stops no completion that somebody waits for in another file.
+   */
+  async prepare(request: CompletionRequest): Promise<void> {
+    const { root, before, after, settings } = request;
+    if (!wanted(settings, request.languageId) || shapeAt(before, after) === "none") return;
+    await this.#options.sessions.useLoaded(settings, async (session) => {
+      const context = session.opened(root);
+      if (context === undefined || context.needsRestoring) return;
+      const place = placeOf(session, context, request);
+      const [running, last] = [this.#running, this.#reading];
+      if (this.#cache.get(place) !== undefined || running?.fits(place) === true) return;
+      // In this file nobody waits any more: the text has changed, or the cursor has moved on.
+      if (running?.isAwaited === true && running.place.uri !== place.uri) return;
+      if (last !== undefined && samePlace(last.place, place)) return;
+      running?.stop();
+      last?.stop();
+      const reading = new Reading(place);
+      this.#reading = reading;
+      Promise.all([running?.over, last?.over])
+        .then(() => this.#read(request, reading))
+        // Whoever asks is told what is wrong.
+        .catch(() => undefined)
+        .finally(() => reading.end());
+    });
+  }
+
   async #complete(
     session: Session,
     context: RepositoryContext,
@@ -150,6 +187,8 @@ export class Completions {
     const known = await this.#known(session, place, signal);
     if (known !== undefined) return known === "" ? [] : [{ text: known, stats: cachedStats }];
     const { running, written } = this.#start(request, shape, place, false);
+    // What is read for it already may be waiting behind others.
+    session.scheduler.reconsider();
     // Whoever waits no longer is told at once; the offer goes on for a moment.
     await running.ended(place, signal);
     if (signal.aborted) return [];
@@ -172,16 +211,51 @@ export class Completions {
     place: Place,
     ahead: boolean,
   ): { readonly running: Running; readonly written: Promise<Completion | undefined> } {
-    const last = this.#running;
+    const [last, reading] = [this.#running, this.#reading];
     last?.stop();
     const running = new Running(place, { ahead });
     this.#running = running;
-    // The last one gives back the tail that this one goes on with.
-    const written = (last?.over ?? Promise.resolve())
-      .then(() => this.#write(request, shape, place, running))
+    this.#reading = undefined;
+    const isRead = reading !== undefined && !ahead && samePlace(reading.place, place);
+    if (isRead) reading.awaited(running.signal);
+    else reading?.stop();
+    const startedAt = performance.now();
+    // They give back the tail that this one goes on with.
+    const written = Promise.all([last?.over, reading?.over])
+      .then(() => {
+        const read = isRead ? { tokens: reading.tokens, waitedMs: performance.now() - startedAt } : nothingRead;
+        return this.#write(request, shape, running, read);
+      })
       .finally(() => running.end());
     written.catch(() => undefined);
     return { running, written };
+  }
+
+  /** Holds the model itself, as nobody waits for it. */
+  async #read(request: CompletionRequest, reading: Reading): Promise<void> {
+    const { root, settings } = request;
+    await this.#options.sessions.use(settings, reading.signal, async (session) => {
+      const context = await session.context(root);
+      if (placeOf(session, context, request).basis !== reading.place.basis) return;
+      const { scheduler } = session;
+      const prompt = await this.#prompt(session, request);
+      const tail = await this.#tail(context, request, prompt);
+      const budget = new ChunkBudget(piece.ms, piece.tokens);
+      try {
+        const { kept } = await scheduler.run(reading, () => tail.sequence.setTokens(prompt.tokens));
+        reading.tokens = prompt.tokens.length - kept;
+        if (reading.tokens > 0) await prefillAll(scheduler, reading, tail.sequence, { budget });
+        // The first piece is not timed: what waited before it is not known.
+        const { tokensPerSecond } = budget;
+        if (tokensPerSecond > 0) this.#window.measured(reading.tokens, (1_000 * reading.tokens) / tokensPerSecond);
+      } catch (error) {
+        if (!(error instanceof Cancelled)) {
+          context.completionTails.drop(tail);
+          throw error;
+        }
+      }
+      context.completionTails.release(tail, prompt.tokens);
+    });
   }
 
   /** What was offered here before, or is being offered just now; "" for a place where nothing was to be offered. */
@@ -199,10 +273,11 @@ export class Completions {
   async #write(
     request: CompletionRequest,
     shape: Shape,
-    place: Place,
     running: Running,
+    read: Read,
   ): Promise<Completion | undefined> {
     const { root, settings } = request;
+    const { place } = running;
     return this.#options.sessions.use(settings, running.signal, async (session) => {
       const context = await session.context(root);
       // What nobody asked for yet is of no use to who asks of another model or context.
@@ -219,7 +294,7 @@ export class Completions {
       if (generated.finish === "cancelled") return undefined;
       const text = offerOf(generated, request, shape);
       this.#cache.put(place, text);
-      return text === "" ? undefined : { text, stats: statsOf(session, context, prompt, generated) };
+      return text === "" ? undefined : { text, stats: statsOf(session, context, prompt, generated, read) };
     });
   }
 
@@ -230,8 +305,10 @@ export class Completions {
     request: CompletionRequest,
     shape: Shape,
   ): Promise<readonly Completion[]> {
-    this.#running?.stop();
-    await this.#running?.over;
+    for (const other of [this.#running, this.#reading]) {
+      other?.stop();
+      await other?.over;
+    }
     const job: Job = { kind: "completion", signal: request.signal };
     const prompt = await this.#prompt(session, request);
     const offers = new Map<string, Completion>();
@@ -240,7 +317,7 @@ export class Completions {
       const generated = await this.#generate(session, context, request, shape, { prompt, job, sampling });
       if (generated.finish === "cancelled") return [];
       const text = offerOf(generated, request, shape);
-      const stats = statsOf(session, context, prompt, generated);
+      const stats = statsOf(session, context, prompt, generated, nothingRead);
       if (text !== "" && !offers.has(text)) offers.set(text, { text, stats });
     }
     return [...offers.values()];
@@ -257,6 +334,13 @@ export class Completions {
     });
   }
 
+  /** A tail for this prompt, to be given back: lines of the file that the prompt holds are hidden from it as they were read. */
+  #tail(context: RepositoryContext, request: CompletionRequest, prompt: CompletionTail): Promise<Tail> {
+    const hidden = liveLines(context.loadedSegments, { ...request, ...prompt });
+    const focus = { ...noFocus, pins: request.pins, hidden };
+    return context.tail(context.completionTails, prompt.tokens, focus);
+  }
+
   async #generate(
     session: Session,
     context: RepositoryContext,
@@ -264,10 +348,9 @@ export class Completions {
     shape: Shape,
     { prompt, job, sampling, awaitedSinceMs, onText }: Draft,
   ): Promise<Generated> {
-    const { root, settings, pins } = request;
+    const { root, settings } = request;
     const { tokens } = prompt;
-    const hidden = liveLines(context.loadedSegments, { ...request, ...prompt });
-    const tail = await context.tail(context.completionTails, tokens, { ...noFocus, pins, hidden });
+    const tail = await this.#tail(context, request, prompt);
     const startedAt = performance.now();
     let text = "";
     let isLate = false;
@@ -289,7 +372,7 @@ export class Completions {
           text += more;
           onText?.(text);
           const enough = shape === "line" ? text.includes("\n") : leavesBlock(request, text);
-          const waited = performance.now() - Math.max(startedAt, awaitedSinceMs?.() ?? 0);
+          const waited = performance.now() - (awaitedSinceMs?.() ?? startedAt);
           isLate = !enough && waited > decodeMsMax;
           return enough || isLate ? "stop" : undefined;
         },
@@ -303,6 +386,14 @@ export class Completions {
     return isLate ? { ...generated, finish: "length" } : generated;
   }
 }
+
+/** What was read of a prompt before the completion was asked for, and how long whoever asked still waited for that. */
+interface Read {
+  readonly tokens: number;
+  readonly waitedMs: number;
+}
+
+const nothingRead: Read = { tokens: 0, waitedMs: 0 };
 
 interface Draft {
   readonly prompt: CompletionTail;
@@ -348,6 +439,7 @@ function statsOf(
   context: RepositoryContext,
   prompt: CompletionTail,
   generated: Generated,
+  read: Read,
 ): CompletionStats {
   const { attended, promptTokensRead } = generated;
   const { queue, prefill, decode } = generated.millis;
@@ -357,10 +449,15 @@ function statsOf(
     blocksRead: attended.blocksRead,
     blocksFetched: attended.blocksFetched,
     promptTokens: prompt.tokens.length,
-    promptTokensRead,
+    promptTokensRead: promptTokensRead + read.tokens,
     tokens: generated.ids.length,
     cached: false,
-    millis: { queue: Math.round(queue), prefill: Math.round(prefill), decode: Math.round(decode) },
+    // Of what was read before, the part that somebody waited for.
+    millis: {
+      queue: Math.round(queue),
+      prefill: Math.round(prefill + read.waitedMs),
+      decode: Math.round(decode),
+    },
   };
 }
 

@@ -13,9 +13,9 @@ const lingerMs = 350;
 export class Running implements Job {
   /** Resolves when nothing more comes. */
   readonly over: Promise<void>;
+  readonly place: Place;
   /** Begun with nobody waiting for it. */
   readonly ahead: boolean;
-  readonly #place: Place;
   readonly #stop = new AbortController();
   readonly #onChange = new Set<() => void>();
   #over: () => void = () => undefined;
@@ -26,7 +26,7 @@ export class Running implements Job {
   #lingering: NodeJS.Timeout | undefined;
 
   constructor(place: Place, { ahead = false } = {}) {
-    this.#place = place;
+    this.place = place;
     this.ahead = ahead;
     this.over = new Promise((resolve) => (this.#over = resolve));
   }
@@ -34,6 +34,11 @@ export class Running implements Job {
   /** How urgent it is at the moment. */
   get kind(): JobKind {
     return this.ahead && this.#waiting === 0 ? "ahead" : "completion";
+  }
+
+  /** Whether somebody waits for it now. */
+  get isAwaited(): boolean {
+    return this.#waiting > 0;
   }
 
   /** When somebody first waited for it, by `performance.now`; infinite when nobody did. */
@@ -66,7 +71,7 @@ export class Running implements Job {
 
   /** Whether what was typed since is, as far as one can tell yet, the beginning of the offer. */
   fits(place: Place): boolean {
-    const { uri, basis, before, after } = this.#place;
+    const { uri, basis, before, after } = this.place;
     if (this.#stop.signal.aborted || place.uri !== uri || place.basis !== basis || place.after !== after) return false;
     if (!place.before.startsWith(before)) return false;
     const typed = place.before.slice(before.length);

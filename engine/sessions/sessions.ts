@@ -69,6 +69,13 @@ export class Sessions {
     }
   }
 
+  /** Runs `work` with the chosen model if that is loaded; loads nothing. */
+  async useLoaded(choice: ModelChoice, work: (session: Session) => Promise<void>): Promise<void> {
+    const { path } = await this.#options.registry.resolve(choice.model);
+    if (this.#holders.get(keyOf(path, choice))?.session === undefined) return;
+    await this.use(choice, new AbortController().signal, work);
+  }
+
   async dispose(): Promise<void> {
     this.#closed = true;
     const holders = [...this.#holders.values()];

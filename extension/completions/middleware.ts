@@ -62,14 +62,13 @@ export class CompletionMiddleware {
     token: CancellationToken,
     next: AskEngine,
   ): Promise<Completions | null> => {
-    const { settings, quiet, isCompared, isReady, nowMs, pause, onAnswer } = this.#options;
-    const place = { scheme: document.uri.scheme, languageId: document.languageId };
-    if (!completesIn(place, settings()) || isCompared(document) || !isReady()) return null;
+    const { nowMs, pause, onAnswer } = this.#options;
+    if (!this.#belongsIn(document)) return null;
 
     const startedAtMs = nowMs();
     const { version } = document;
     if (context.triggerKind === InlineCompletionTriggerKind.Automatic) {
-      if (quiet() || !settings().automatic) return null;
+      if (!this.answersTyping(document)) return null;
       this.#pace.keyPressed(startedAtMs);
       const rest = this.#restOfOffer(document, position, context);
       if (rest !== undefined) {
@@ -98,6 +97,18 @@ export class CompletionMiddleware {
       return null;
     }
   };
+
+  /** Whether what is typed into the document is answered now. */
+  answersTyping(document: TextDocument): boolean {
+    const { settings, quiet } = this.#options;
+    return !quiet() && settings().automatic && this.#belongsIn(document);
+  }
+
+  #belongsIn(document: TextDocument): boolean {
+    const { settings, isCompared, isReady } = this.#options;
+    const place = { scheme: document.uri.scheme, languageId: document.languageId };
+    return completesIn(place, settings()) && !isCompared(document) && isReady();
+  }
 
   /** Ghost text that does not come is no news for a pop-up; the log and the status bar have it. */
   #fail(error: unknown): void {

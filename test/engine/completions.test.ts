@@ -2,6 +2,8 @@
 
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { dataPaths } from "../../engine/paths";
 import { EngineHarness, type EngineTestClient } from "../support/engineHarness";
@@ -29,6 +31,14 @@ async function indexed(): Promise<{ harness: EngineHarness; client: EngineTestCl
     fs.readdirSync(records).map((name) => fs.readFileSync(path.join(records, name), "utf8"));
   await expect.poll(() => texts().some((text) => !text.includes('"tails":[]'))).toBe(true);
   return { harness, client, root, file: path.join(root, "src/new.ts") };
+}
+
+/** Nothing is computed any more, for a while. */
+async function settled(workshop: EngineHarness["workshop"]): Promise<void> {
+  for (let before = -1; before !== workshop.tokensComputed + workshop.tokensDecoded;) {
+    before = workshop.tokensComputed + workshop.tokensDecoded;
+    await sleep(300);
+  }
 }
 
 const first = "// the way\nconst wayTo";
@@ -78,6 +88,84 @@ describe("the next completion", () => {
     const asking = client.complete(file, 1, 22).then((items) => order.push(`${items.length} offers`));
     await Promise.all([asking, chat]);
     expect(order).toEqual(["0 offers", "43;"]);
+  });
+});
+
+describe("a place that a completion may be asked for", () => {
+  const near = (file: string, line: number, character: number) => ({ uri: pathToFileURL(file).href, line, character });
+
+  it("is read before that, so that the rest alone is waited for", async () => {
+    const { harness, client, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    const { workshop } = harness;
+    const { tokensComputed, tokensDecoded } = workshop;
+    await client.request("nosa/prepare", near(file, 1, 11));
+    await expect.poll(() => workshop.tokensComputed).toBeGreaterThan(tokensComputed);
+    await settled(workshop);
+    expect(workshop.tokensDecoded).toBe(tokensDecoded);
+
+    const read = workshop.tokensComputed - tokensComputed;
+    // From here on what is read takes its time, and there is nothing to be read.
+    Object.defineProperty(workshop, "millisPerToken", { get: () => (workshop.tokensDecoded > tokensDecoded ? 0 : 50) });
+    const [offer] = await client.complete(file, 1, 11);
+    expect(offer).toMatchObject({ insertText: "North = 41;", data: { cached: false, promptTokensRead: read } });
+    expect(offer?.data.millis.prefill).toBeLessThan(50);
+  });
+
+  it("is as urgent as a completion once one is asked for there", async () => {
+    const { harness, client, root, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    harness.workshop.millisPerToken = 3;
+    await client.request("nosa/prepare", near(file, 1, 11));
+    await expect.poll(() => harness.workshop.busy, { interval: 5 }).toBe(true);
+    const order: string[] = [];
+    const chat = client.ask(root, "const wayHome = ").then(({ text }) => order.push(text));
+    const asking = client.complete(file, 1, 11).then(([offer]) => order.push(offer?.insertText ?? ""));
+    await Promise.all([asking, chat]);
+    expect(order).toEqual(["North = 41;", "43;"]);
+    expect(harness.workshop.overlaps).toBe(0);
+  });
+
+  it("gives way to the next key, which keeps what was read", async () => {
+    const { harness, client, file } = await indexed();
+    const text = `${filler("before", 12)}${first}`;
+    await client.openDocument(file, `${text}\n`);
+    const line = text.split("\n").length - 1;
+    const { workshop } = harness;
+    workshop.millisPerToken = 1;
+    const { tokensComputed } = workshop;
+    await client.request("nosa/prepare", near(file, line, 11));
+    await expect.poll(() => workshop.tokensComputed - tokensComputed, { interval: 5 }).toBeGreaterThan(100);
+    await client.type(file, 2, line, 11, "Sou");
+    await client.request("nosa/prepare", near(file, line, 14));
+    const [offer] = await client.complete(file, line, 14);
+    expect(offer).toMatchObject({ insertText: "th = 42;", data: { cached: false } });
+    const { promptTokens = 0, promptTokensRead = 0 } = offer?.data ?? {};
+    expect(promptTokensRead).toBeLessThan(promptTokens - 90);
+    expect(workshop.overlaps).toBe(0);
+  });
+
+  it("does not stop what somebody waits for in another file, and is not read where typing is not answered", async () => {
+    const { harness, client, file } = await indexed();
+    await client.openDocument(file, `${first}\n`);
+    harness.workshop.millisPerToken = 3;
+    const asked = client.complete(file, 1, 11);
+    await expect.poll(() => harness.workshop.busy, { interval: 5 }).toBe(true);
+    const otherFile = `${file}.other.ts`;
+    await client.openDocument(otherFile, `${first}\n`);
+    await client.request("nosa/prepare", near(otherFile, 1, 11));
+    expect(await asked).toMatchObject([{ insertText: "North = 41;" }]);
+
+    const other = await harness.connect({
+      completions: { enabled: true, automatic: false, languages: {}, tokensMax: 64 },
+    });
+    await other.openDocument(otherFile, `${first}\n`);
+    harness.workshop.millisPerToken = 0;
+    await settled(harness.workshop);
+    const { tokensComputed } = harness.workshop;
+    await other.request("nosa/prepare", near(otherFile, 1, 11));
+    await settled(harness.workshop);
+    expect(harness.workshop.tokensComputed).toBe(tokensComputed);
   });
 });
 
