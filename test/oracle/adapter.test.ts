@@ -1,14 +1,15 @@
 /**
- * The adapter that comes with the project, on the model it was trained for, against the known answers of its trainer:
+ * The adapters that come with the project, on the models they were trained for, against the known answers of their trainer:
  * another implementation, in Python and float32. A header, three segments and a tail, dense and by selection.
+ * The default model is fetched; larger ones are compared where they are on the disk.
  */
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import * as path from "node:path";
 import { expect, it } from "vitest";
 import type { NativeModel, NativeSequence, SelectionPolicy } from "../../engine/native/addon";
 import { loadAddon } from "../../engine/native/load";
-import { modelFile } from "../support/models";
+import { modelFile, modelPath } from "../support/models";
 
 interface Golden {
   readonly base_sha256: string;
@@ -27,15 +28,22 @@ interface Golden {
   }[];
 }
 
-const adapters = path.resolve("adapters/qwen2.5-coder-0.5b-instruct");
-const golden = JSON.parse(readFileSync(path.join(adapters, "golden.json"), "utf8")) as Golden;
+const large = "qwen2.5-coder-1.5b-instruct";
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 const blockTokens = 64;
 
-it("gives the trainer's answers, dense and by selection", { timeout: 600_000 }, async () => {
+it("gives the trainer's answers, dense and by selection", { timeout: 600_000 }, () =>
+  compare("qwen2.5-coder-0.5b-instruct"),
+);
+
+it.skipIf(!existsSync(modelPath(large)))("gives them on the 1.5B", { timeout: 900_000 }, () => compare(large));
+
+async function compare(id: string): Promise<void> {
+  const folder = path.resolve("adapters", id);
+  const golden = JSON.parse(readFileSync(path.join(folder, "golden.json"), "utf8")) as Golden;
   const model = await loadAddon(path.resolve("dist/nosa.node")).openModel({
-    path: await modelFile("qwen2.5-coder-0.5b-instruct"),
-    adapter: path.join(adapters, "adapter.safetensors"),
+    path: await modelFile(id),
+    adapter: path.join(folder, "adapter.safetensors"),
     baseSha256: golden.base_sha256,
     threads: 2,
     precision: "f32",
@@ -43,7 +51,7 @@ it("gives the trainer's answers, dense and by selection", { timeout: 600_000 }, 
   });
   try {
     expect(model.info.selection).toBe("adapter");
-    const context = await contextOf(model);
+    const context = await contextOf(model, golden);
     for (const reading of golden.readings) {
       const tail = await model.createSequence({ basePosition: golden.tail.start, attends: context });
       await tail.select({
@@ -72,14 +80,14 @@ it("gives the trainer's answers, dense and by selection", { timeout: 600_000 }, 
       });
       const last = steps.at(-1)?.selections ?? [];
       if (reading.policy === "full") expect(last.every((blocks) => blocks.length === 0)).toBe(true);
-      else expect(last).toEqual(reading.chosen.flat().map(withoutFilling));
+      else expect(last).toEqual(reading.chosen.flat().map((blocks) => withoutFilling(blocks, golden)));
     }
   } finally {
     await model.dispose();
   }
-});
+}
 
-async function contextOf(model: NativeModel): Promise<NativeSequence[]> {
+async function contextOf(model: NativeModel, golden: Golden): Promise<NativeSequence[]> {
   const context: NativeSequence[] = [];
   for (const { start, ids } of golden.parts) {
     const part = await model.createSequence({ basePosition: start, attends: context.slice(0, 1) });
@@ -91,7 +99,7 @@ async function contextOf(model: NativeModel): Promise<NativeSequence[]> {
 }
 
 /** The trainer fills its context up to a whole number of tiles of two blocks; the tail's blocks come after them. */
-function withoutFilling(blocks: readonly number[]): number[] {
+function withoutFilling(blocks: readonly number[], golden: Golden): number[] {
   const real = golden.parts.reduce((sum, { ids }) => sum + Math.ceil(ids.length / blockTokens), 0);
   const filled = Math.ceil(real / 2) * 2;
   return blocks.map((block) => (block < real ? block : block - filled + real));

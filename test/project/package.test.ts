@@ -20,6 +20,7 @@ describe("the packaged extension", () => {
       "extension/LICENSE.txt",
       "extension/changelog.md",
       "extension/dist/adapters/qwen2.5-coder-0.5b-instruct.safetensors",
+      "extension/dist/adapters/qwen2.5-coder-1.5b-instruct.safetensors",
       "extension/dist/cli.js",
       "extension/dist/connection.js",
       "extension/dist/engine.js",

@@ -8,14 +8,16 @@ _LONG = {
     "picks": [16, 24, 32],
     "least": 13_000,
     "fill": [24_000, 30_000, 36_000],
-    "weights": ["text=0.4", "answer=0.5", "find=0.03", "moves=0.004"],
-    "lr": 2e-4,
-    "judge_every": 50,
+    # Text at this weight moves the model away from its teacher, so a rising KL says nothing: the held-out contexts decide.
+    "weights": ["text=0.8", "answer=0.5", "find=0.03", "moves=0.004"],
+    "margin": 0.6,
+    "lr": 1.5e-4,
+    "judge_every": 40,
 }
 
 RECIPES: dict[str, dict[str, object]] = {
     # From adapter 1, best at look-ups and holes: win back what its short training contexts (7 k tokens in the median) left at 32 k.
-    "long": {**_LONG, "seconds": 900.0, "most": 49_152},
-    # The 1.5B model from nothing: its warm-up comes first, and what follows attention is computed twice to fit one GPU.
-    "1.5b": {**_LONG, "seed": 21, "seconds": 1000.0, "most": 49_152, "lr": 4e-4, "lean": True, "judge_every": 40},
+    "long": {**_LONG, "seconds": 320.0, "most": 49_152},
+    # The 1.5B model from nothing: its warm-up comes first, and what follows attention is computed twice to fit one GPU. Its file stays under 15 MB.
+    "1.5b": {**_LONG, "seed": 21, "seconds": 740.0, "most": 49_152, "lr": 4e-4, "rank": 6, "alpha": 12.0, "lean": True},
 }
