@@ -20,7 +20,7 @@ from .model import Decoder
 from .samples import load_samples
 from .scoring import score_answers
 from .sparse import BLOCK, Budget
-from .steps import Step, build_step
+from .steps import Step, asked_otherwise, build_step
 
 WINDOW = 40  # steps whose mean is compared
 CHANCE = 3  # standard errors: looked at after every step, a run of 300 that does not rise is ended once in thirty
@@ -69,11 +69,11 @@ class Course:
 class Judge:
     """Reads the same held-out contexts each time, as the product does, with the same tails; processes share them out."""
 
-    def __init__(self, samples: Path, model: Path, product: Layout, live_tokens: int, contexts: int, world: int, rank: int, device: str):
+    def __init__(self, samples: Path, model: Path, product: Layout, live_tokens: int, contexts: int, world: int, rank: int, device: str, order: str = "prefix-first"):
         tokenizer = load_tokenizer(model)
         marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
         cases = load_samples(samples, contexts)[rank::world]
-        self.steps = [build_step(c, product, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, marks, live_tokens) for c in cases]
+        self.steps = [build_step(asked_otherwise(c, 0), product, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, marks, live_tokens, order) for c in cases]
         self.device = device
         self.dense: float | None = None
 

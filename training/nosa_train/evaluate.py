@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,13 @@ from . import adapter
 from .cases import ContextCase, load_cases
 from .gguf_weights import cached_weights, load_tokenizer
 from .joint import JointRow, Memory, Plan, ask, plan, read, remember, remember_sparsely
-from .layouts import QWEN, SMOLLM, Document, Encode, Layout, Marks, encode_document, header_text
-from .lookups import unique_definitions
+from .layouts import ORDERS, QWEN, SMOLLM, Document, Encode, Layout, Marks, encode_document, header_text
+from .lookups import Infill, unique_definitions
 from .model import Decoder
 from .samples import Tail, TailRow, aligned_context, continuation, infill_tail, load_samples, lookup_tail, split_case, tail_row
 from .scoring import Score, paired_interval, score_answers
 from .sparse import PAD, Budget
+from .typed import cut_within
 
 REFERENCES = ("dense, sequence", "dense, segments", "training-free, segments")
 
@@ -146,6 +148,16 @@ def telling_lines(ids: Sequence[int], piece: Callable[[int], str], names: set[st
             found.append((first, at + 1))
         first = at + 1
     return found[:: -(-len(found) // most)] if found else []
+
+
+def asked_in_both_orders(infills: Sequence[Infill], encode: Encode, marks: Marks) -> list[Tail]:
+    """Each line whole and from a point within it on, with its prompt in either order."""
+    rng = random.Random(0)
+    tails = []
+    for where, holes in (("", infills), (" within", [cut_within(i, rng) for i in infills])):
+        for order in ORDERS:
+            tails += [replace(tail, kind=tail.kind.replace("infill", f"infill{where}")) for i in holes for tail in [infill_tail(i, encode, marks, order)]]
+    return tails
 
 
 class Evaluator:
@@ -306,7 +318,7 @@ def main() -> None:
         live = {i.path for i in case.infills}
         names = {d.name: d.path for d in unique_definitions(case.files)}
         writing = [continuation(d, 1024) for d in documents if d.path in live][:3]
-        holes = [] if label else [infill_tail(i, encode, marks) for i in case.infills]
+        holes = [] if label else asked_in_both_orders(case.infills, encode, marks)
         evaluator.read(table, case.repository, [d for d in documents if d.path not in live], writing + holes, label, names, watch_moves=not label)
         if not label:
             evaluator.read(table, case.repository, documents, [lookup_tail(q, product.header, encode) for q in case.lookups])

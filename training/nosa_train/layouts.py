@@ -30,6 +30,7 @@ QWEN = Marks("<|repo_name|>", "<|file_sep|>", ("<|fim_prefix|>", "<|fim_suffix|>
 SMOLLM = Marks("<repo_name>", "<file_sep>", None)
 
 HEADERS = ("system", "raw", "user")
+ORDERS = ("prefix-first", "suffix-first")  # of a completion's prompt
 
 
 def header_text(kind: str, repository: str, marks: Marks = QWEN) -> str:
@@ -52,12 +53,14 @@ def chat_tail_text(kind: str, question: str, answer_start: str) -> str:
     return f"{opening}{question}<|im_end|>\n<|im_start|>assistant\n{answer_start}"
 
 
-def fim_tail_text(path: str, prefix: str, suffix: str, marks: Marks = QWEN) -> str:
-    """Suffix-aware where the family can; otherwise the text before the hole alone."""
+def fim_tail_text(path: str, prefix: str, suffix: str, marks: Marks = QWEN, order: str = "prefix-first") -> str:
+    """Suffix-aware where the family can; otherwise the text before the hole alone. Orders: `decisions/0004-order-of-a-completion.md`."""
     opening = f"{marks.file}{path}\n"
     if marks.fim is None:
         return opening + prefix
     before, after, middle = marks.fim
+    if order == "suffix-first":
+        return f"{opening}{before}{after}{suffix}{middle}{prefix}"
     return f"{opening}{before}{prefix}{after}{suffix}{middle}"
 
 

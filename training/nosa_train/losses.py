@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .joint import Chosen, Watch, learn, plan, teach
 from .model import Decoder
+from .samples import SUFFIX_FIRST
 from .sparse import BLOCK, PAD, Budget
 from .steps import Step
 
@@ -26,6 +27,9 @@ class Weights:
     rank: float = 0.1
     moves: float = 0.01
     find: float = 0.03  # at 0.06 and more the student drifts from its teacher: training/LEDGER.md, adapter 5
+
+
+EXPLAINED = 6.0  # times the KL of another token
 
 
 class Others:
@@ -47,24 +51,25 @@ class Others:
 
 
 def text_losses(hidden: Tensor, head: Tensor, taught: Tensor, rows: Tensor, wanted: Tensor, written: Tensor, asked: Tensor,
-                weights: Weights, chunk: int = 2048) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Mean KL over `rows`, plus cross-entropy on what was written and what was asked, without ever holding all logits.
+                heed: Tensor, weights: Weights, chunk: int = 2048) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """KL at `rows`, plus cross-entropy on what was written and what was asked, without ever holding all logits.
 
-    written and asked [rows] are each loss's share of a token, summing to 1 or 0. The gradient reaches `hidden` in one piece.
+    heed, written and asked [rows] are each loss's share of a token, summing to 1 or 0. The gradient reaches `hidden` in one piece.
     """
     leaf = hidden.detach()
     gradient = torch.zeros_like(leaf)
     sums = torch.zeros(3, device=leaf.device)
-    for part, target, of_text, of_answer in zip(rows.split(chunk), wanted.split(chunk), written.split(chunk), asked.split(chunk), strict=True):
+    shares = (written.split(chunk), asked.split(chunk), heed.split(chunk))
+    for part, target, of_text, of_answer, of_kl in zip(rows.split(chunk), wanted.split(chunk), *shares, strict=True):
         with torch.no_grad():
             goal = F.linear(taught[part], head).float().log_softmax(-1)
             ours = F.linear(leaf[part], head).float().log_softmax(-1)
             right = ours.gather(-1, target[:, None])[:, 0]
             likely = goal.exp()
-            kl = (likely * (goal - ours)).sum() / len(rows)
+            kl = ((likely * (goal - ours)).sum(-1) * of_kl).sum()
             sums += torch.stack((kl, -(right * of_text).sum(), -(right * of_answer).sum()))
             share = weights.text * of_text + weights.answer * of_answer
-            slope = ours.exp() * (1 / len(rows) + share[:, None]) - likely / len(rows)
+            slope = ours.exp() * (of_kl + share)[:, None] - likely * of_kl[:, None]
             slope.scatter_add_(-1, target[:, None], -share[:, None])
             gradient[part] = (slope.to(head.dtype) @ head).to(gradient.dtype)
     value = sums[0] + weights.text * sums[1] + weights.answer * sums[2]
@@ -84,13 +89,20 @@ def step_loss(model: Decoder, sharpness: Tensor, step: Step, budget: Budget, wei
     ours = learn(model, planned, budget, sharpness, watch, is_lean)
 
     tails = student.tails
-    written, asked = np.zeros(len(tails), dtype=np.float32), np.zeros(len(tails), dtype=np.float32)
+    written, asked, heed = (np.zeros(len(tails), dtype=np.float32) for _ in range(3))
+    heed[step.student[2][step.student_context :] != PAD] = 1.0
     for (first, end), kind in zip(step.answers, step.kinds, strict=True):
-        (written if kind == "continue" else asked)[max(0, first - 1) : end - 1] = 1.0
-    written, asked = (torch.from_numpy(a / max(1.0, a.sum())).to(device, non_blocking=True) for a in (written, asked))
+        span = slice(max(0, first - 1), end - 1)
+        if kind == "explains":
+            heed[span] = EXPLAINED
+            continue
+        (written if kind == "continue" else asked)[span] = 1.0
+        if kind == SUFFIX_FIRST:
+            heed[span] = 0.0
+    written, asked, heed = (torch.from_numpy(a / max(1.0, a.sum())).to(device, non_blocking=True) for a in (written, asked, heed))
     rows = torch.from_numpy(np.flatnonzero(step.student[2][step.student_context :] != PAD)).to(device, non_blocking=True)
     wanted = student.ids[student.context :].roll(-1)
-    loss, parts = text_losses(ours.hidden, model.head, taught.hidden, rows, wanted[rows], written[rows], asked[rows], weights)
+    loss, parts = text_losses(ours.hidden, model.head, taught.hidden, rows, wanted[rows], written[rows], asked[rows], heed[rows], weights)
 
     align = torch.stack([
         (a[rows].float() - b[rows].float()).square().mean() / b[rows].float().square().mean() for a, b in zip(ours.outputs, taught.outputs, strict=True)

@@ -32,6 +32,16 @@ CALLS = (
     ("Who uses `{name}`?", "", "`{name}` is used in `{user}`."),
     ("Show a use of `{name}` outside of `{path}`.", "From `{user}`:\n\n```{language}\n", "{use}\n```"),
 )
+# Answered in the words of the code's own comments; of use to learn how a teacher explains, not to be repeated to the letter.
+EXPLAINS = (
+    ("What does `{name}` do?", "", "`{name}`, which is defined in `{path}`, does the following: {words}"),
+    ("Explain `{name}`.", "", "{words}\n\nIt is defined in `{path}`:\n\n```{language}\n{line}\n```"),
+    ("what is {name} for?", "", "{words} You find it in `{path}`."),
+    ("How does `{name}` work? Answer briefly.", "", "In `{path}`, `{name}` is declared as `{line}`. {words}"),
+)
+WORDS_LEAST, WORDS_MOST = 40, 420  # characters of an explanation
+_DOCSTRING = re.compile(r"\s*[rRuU]?(\"{3}|'{3})\s*(.+?)(?:\1|\n\s*\n)", re.S)
+_ABOVE = re.compile(r"^\s*(?:///?!?|/\*\*?|\*/?|#(?!\[|!))\s?(.*?)(?:\*/)?$")
 _RETURN = re.compile(r"^[ \t]+return ([^\s;].{6,70}?);?$", re.M)
 RETURNS = (
     ("Which expression does `{name}` return?", "`{name}` returns the expression `", "{returned}`."),
@@ -45,7 +55,8 @@ def make_questions(files: Sequence[SourceFile], count: int, seed: int) -> list[L
     pool = unique_definitions(files)
     rng.shuffle(pool)
     users = _Users(files)
-    makers = [_where, _signature, lambda d, r: _calls(d, r, users), _returns]
+    lines = {file.path: file.text.split("\n") for file in files}
+    makers = [_where, _signature, lambda d, r: _calls(d, r, users), _returns, lambda d, r: _explains(d, r, lines[d.path])]
     made: list[Lookup] = []
     turn = 0
     for definition in pool:
@@ -106,3 +117,27 @@ def _returns(d: Definition, rng: random.Random) -> Lookup | None:
     if len(re.findall(r"\breturn\b", d.body)) != 1 or len(returned) != 1 or len(d.body) > 3000 or returned[0][-1] in "([{,":
         return None
     return _fill("returns", RETURNS, rng, d.path, name=d.name, returned=returned[0])
+
+
+def _explains(d: Definition, rng: random.Random, lines: Sequence[str]) -> Lookup | None:
+    words = comment_of(d, lines)
+    if not WORDS_LEAST <= len(words) <= WORDS_MOST or len(d.signature) > 160:
+        return None
+    return _fill("explains", EXPLAINS, rng, d.path, name=d.name, path=d.path, words=words, line=d.signature, language=language_of(d.path) or "")
+
+
+def comment_of(d: Definition, lines: Sequence[str]) -> str:
+    """The first paragraph of what the code says about a definition, on one line; "" where it says nothing."""
+    docstring = _DOCSTRING.match(d.body)
+    if docstring is not None:
+        return " ".join(docstring[2].split())
+    said: list[str] = []
+    for line in reversed(lines[: d.line]):
+        if line.lstrip().startswith(("@", "#[")):
+            continue
+        comment = _ABOVE.match(line)
+        if comment is None:
+            break
+        said.insert(0, comment[1].strip())
+    paragraph = re.split(r"\n\s*\n|\n@|\n#", "\n".join(said).strip())[0]
+    return " ".join(paragraph.split())

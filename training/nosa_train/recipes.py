@@ -18,6 +18,8 @@ _LONG = {
 RECIPES: dict[str, dict[str, object]] = {
     # From adapter 1, best at look-ups and holes: win back what its short training contexts (7 k tokens in the median) left at 32 k.
     "long": {**_LONG, "seconds": 320.0, "most": 49_152},
+    # From adapter 6: completions asked for with the suffix first, as people type, and explanations in the teacher's words.
+    "typed": {**_LONG, "seed": 31, "seconds": 420.0, "most": 49_152, "completion_order": "suffix-first"},
     # The 1.5B model from nothing: its warm-up comes first, and what follows attention is computed twice to fit one GPU. Its file stays under 15 MB.
     "1.5b": {**_LONG, "seed": 21, "seconds": 740.0, "most": 49_152, "lr": 4e-4, "rank": 6, "alpha": 12.0, "lean": True},
 }

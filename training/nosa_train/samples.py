@@ -23,14 +23,17 @@ from .lookups import Infill, Lookup, make_infills
 from .questions import make_questions
 from .repos import Repository, SourceFile
 from .sparse import AlignedRow
+from .typed import cut_within, typed_holes
 
 PACKAGE_CHARACTERS = 6_000_000  # at most so much of one package is looked at
 CHARACTERS_PER_TOKEN = 3.5  # of source code, near enough for cutting samples to size
+SUFFIX_FIRST = "infill, suffix first"
+TYPED_HOLES = 9
 
 
 @dataclass(frozen=True)
 class Tail:
-    kind: str  # "continue", "infill", or a look-up's kind
+    kind: str  # "continue", "infill", SUFFIX_FIRST, or a question's kind
     prompt: list[int]
     answer: list[int]
     about: str = ""  # words among which is the name of a definition that the answer depends on; the path of a file being written
@@ -72,20 +75,21 @@ def continuation(document: Document, tokens: int) -> Tail:
     return Tail("continue", document.lead, document.body[:tokens], document.path)
 
 
-def infill_tail(infill: Infill, encode: Encode, marks: Marks) -> Tail:
-    return Tail("infill", encode(fim_tail_text(infill.path, infill.prefix, infill.suffix, marks)), encode(infill.answer), infill.name)
+def infill_tail(infill: Infill, encode: Encode, marks: Marks, order: str = "prefix-first") -> Tail:
+    kind = "infill" if order == "prefix-first" else SUFFIX_FIRST
+    return Tail(kind, encode(fim_tail_text(infill.path, infill.prefix, infill.suffix, marks, order)), encode(infill.answer), infill.name)
 
 
 def lookup_tail(lookup: Lookup, header: str, encode: Encode) -> Tail:
     return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer), lookup.question)
 
 
-def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, live_tokens: int) -> tuple[list[Document], list[Tail]]:
-    """Documents of the context, and the tails: live files, holes in them, questions about the rest."""
+def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, live_tokens: int, order: str = "prefix-first") -> tuple[list[Document], list[Tail]]:
+    """Documents of the context, and the tails: live files, holes in them, questions about the rest. One hole in eight is asked in the order that models come with."""
     live = {i.path for i in case.infills}
     documents = [encode_document(f.path, f.text, encode, marks) for f in case.files]
     tails = [continuation(d, live_tokens) for d in documents if d.path in live]
-    tails += [infill_tail(i, encode, marks) for i in case.infills]
+    tails += [infill_tail(i, encode, marks, order if number % 8 != 7 else "prefix-first") for number, i in enumerate(case.infills)]
     tails += [lookup_tail(q, header, encode) for q in case.lookups if q.path not in live]
     return [d for d in documents if d.path not in live], tails
 
@@ -114,14 +118,16 @@ def _pool(repository: Repository, count: Callable[[str], int], low: int, high: i
 
 
 def _sample(key: str, tokens: int, files: tuple[SourceFile, ...], rng: random.Random) -> ContextCase | None:
-    """Three files being written, a hole in each as wide around as a product's, and questions about the rest."""
+    """Three files being written, in each a line that needs another file (half of them typed in part) and places where somebody types, and questions about the rest."""
     seed = rng.randrange(1 << 30)
-    around = {"prefix_chars": rng.choice([900, 1600, 3000]), "suffix_chars": rng.choice([120, 400, 1200])}
+    around = {"prefix_chars": rng.choice([400, 900, 1600, 3000]), "suffix_chars": rng.choice([120, 400, 1200])}
     infills = make_infills(files, 3, seed, per_file=1, **around)
     live = {i.path for i in infills}
+    places = random.Random(seed)
+    holes = [cut_within(i, places) if places.random() < 0.5 else i for i in infills] + typed_holes([f for f in files if f.path in live], TYPED_HOLES, seed)
     rest = [f for f in files if f.path not in live]
-    questions = [q for q in make_questions(rest, 8, seed) if q.path not in live]
-    return ContextCase(key, tokens, files, tuple(questions), tuple(infills)) if len(infills) >= 2 and len(questions) >= 3 else None
+    questions = [q for q in make_questions(rest, 10, seed) if q.path not in live]
+    return ContextCase(key, tokens, files, tuple(questions), tuple(holes)) if len(infills) >= 2 and len(questions) >= 3 else None
 
 
 def ask_again(case: ContextCase, seed: int) -> ContextCase | None:

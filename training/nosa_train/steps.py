@@ -92,8 +92,13 @@ def _block_of(ids: np.ndarray, text: str, encode: Encode) -> int:
     return matches[0] // BLOCK if len(matches) == 1 else -1
 
 
-def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, live_tokens: int) -> Step:
-    documents, tails = split_case(case, encode, marks, layout.header, live_tokens)
+def asked_otherwise(case: ContextCase, seed: int) -> ContextCase:
+    """The files of a sample with holes and questions as they are made today."""
+    return ask_again(case, seed) or case
+
+
+def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, live_tokens: int, order: str = "prefix-first") -> Step:
+    documents, tails = split_case(case, encode, marks, layout.header, live_tokens, order)
     tails = [t for t in tails if len(t.prompt) + len(t.answer) <= Budget().window * BLOCK]  # own blocks are then never chosen among
     header = encode(header_text(layout.header, case.repository, marks))
     row = tail_row(tails)
@@ -131,6 +136,7 @@ class Source:
     least: int = 0  # tokens of a context, as its sample estimates them
     fill: tuple[int, ...] = READ
     most: int = 1 << 30  # tokens of a step, tails among them
+    order: str = "prefix-first"  # of a completion's prompt
 
 
 def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCase]:
@@ -176,9 +182,9 @@ def make_steps(source: Source) -> Iterator[Step]:
         case = cases[number % len(cases)]
         choices = random.Random(f"{source.seed} {number // source.world}")  # the same for all that take part in a step: its rows are then of like size
         layout, tokens = draw_layout(source.product, choices), choices.choice(source.fill)
-        case = ask_again(case, source.seed * len(cases) + number) or case  # other files are written and other things asked each time
+        case = asked_otherwise(case, source.seed * len(cases) + number)  # other files are written and other things asked each time
         case = widened(case, packages[case.repository], tokens, choices)
-        step = build_step(case, layout, encode, marks, source.live_tokens)
+        step = build_step(case, layout, encode, marks, source.live_tokens, source.order)
         if tokens_of(step) <= source.most:
             yield step
 

@@ -4,7 +4,8 @@ Each step reads one repository context twice. The teacher is the frozen base mod
 eviction heads and low-rank updates, reads the context in the product's layout, and its tails attend sparsely. Losses, on tails:
   KL      teacher || student at every tail token
   text    cross-entropy on files being written, as a language model is trained (small weight)
-  answer  cross-entropy on the answers of look-ups and holes (small weight)
+  answer  cross-entropy on the answers of look-ups and holes (small weight). Of holes in an order that the teacher was not taught it is all there is;
+          explanations have none, and several times the KL: their words are the teacher's business
   align   relative squared error of every layer's attention output
   rank    listwise: the eviction scores' ranking of blocks against the attention that they get and how often queries fetch them
   find    listwise: the block scores that queries at answers pick by, over this repository's blocks and those of others, against
@@ -35,7 +36,7 @@ from torch import Tensor
 from . import adapter, estimate
 from .course import Course, Judge, mean_of_all
 from .gguf_weights import ModelConfig, cached_weights, read_config
-from .layouts import Layout
+from .layouts import ORDERS, Layout
 from .losses import Others, Weights, step_loss
 from .model import Decoder
 from .recipes import RECIPES
@@ -139,6 +140,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--least", type=int, default=0, help="leave out contexts of fewer tokens")
     parser.add_argument("--most", type=int, default=65_536, help="leave out steps of more tokens, tails among them: they would not fit")
     parser.add_argument("--fill", type=int, nargs="+", default=READ, metavar="TOKENS", help="contexts are filled up to one of these sizes with files of their package")
+    parser.add_argument("--completion-order", choices=ORDERS, default="prefix-first", help="how holes are asked for; the engine asks as the adapter's file says")
     parser.add_argument("--lean", action="store_true", help="compute what follows attention twice instead of keeping it")
     parser.add_argument("--makers", type=int, default=3, help="processes that make steps")
     parser.add_argument("--seed", type=int, default=1)
@@ -178,7 +180,7 @@ def main(given: Sequence[str] | None = None) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     product = Layout("segments", "raw", args.size, args.group)
     done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
-    common = {"least": args.least, "fill": tuple(args.fill), "most": args.most}
+    common = {"least": args.least, "fill": tuple(args.fill), "most": args.most, "order": args.completion_order}
     sources = [Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, args.makers * world, **common) for i in range(args.makers)]
     steps = prefetch(sources)
     config, tensors = cached_weights(args.model, torch.bfloat16 if device != "cpu" else torch.float32)
@@ -188,12 +190,12 @@ def main(given: Sequence[str] | None = None) -> None:
     trainer.course.margin = args.margin
     if str(args.seed) in trainer.seeds:
         raise SystemExit(f"{args.from_adapter} was trained with seed {args.seed}: take another, or it learns the same samples by heart")
-    judge = Judge(args.held_out, args.model, product, args.live_tokens, args.judge_contexts, world, rank, device) if args.held_out else None
+    judge = Judge(args.held_out, args.model, product, args.live_tokens, args.judge_contexts, world, rank, device, args.completion_order) if args.held_out else None
     base_sha = adapter.file_sha256(args.model)
     rng = random.Random(args.seed * 1000 + done)  # the same on every process: all draw the same policy
     args.out.mkdir(parents=True, exist_ok=True)
     log = (args.out / "losses.jsonl").open("a") if rank == 0 else None
-    notes = {"header": product.header, "segment_positions": str(args.size), "segment_group": str(args.group),
+    notes = {"header": product.header, "segment_positions": str(args.size), "segment_group": str(args.group), "completion_order": args.completion_order,
              "query_picks": ",".join(map(str, args.picks)), "seeds": ",".join([*trainer.seeds, str(args.seed)])}  # fmt: skip
     progress, course = trainer.progress, trainer.course
 

@@ -73,7 +73,7 @@ def test_processes_take_other_samples_of_like_size_and_layout(monkeypatch):
     monkeypatch.setattr(steps, "load_tokenizer", lambda path: type("T", (), {"token_to_id": lambda self, piece: 1})())
     monkeypatch.setattr(steps, "ask_again", lambda case, seed: case)
     monkeypatch.setattr(steps, "widened", lambda case, package, tokens, choices: (case, tokens))
-    monkeypatch.setattr(steps, "build_step", lambda case, layout, encode, marks, live: (case[0], case[1], layout))
+    monkeypatch.setattr(steps, "build_step", lambda case, layout, encode, marks, live, order: (case[0], case[1], layout))
     monkeypatch.setattr(steps, "tokens_of", lambda step: 0)
     makers = 2
     for rank in seen:
