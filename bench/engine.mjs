@@ -1,7 +1,7 @@
 // The engine as the extension meets it, under Node and without an editor: a repository of 128 k tokens is read, asked about, and typed in, over the protocol.
 // On a machine with a GPU that the engine takes, this is the whole of it there.
 //
-//   --size S       of the repository (128k; 4k and 32k are to try it)
+//   --size S       of the repository (128k; 4k and 32k are to try it, 200k and 500k are more than a GPU has room for at first)
 //   --chats N      questions (12)              --edits N   bursts of typing with a completion each (200)
 //   --pace X       share of a person's pauses that is kept between keys (1); with less the engine has less time to work ahead
 //   --model ID     a known model (the default one), or the path of a file
@@ -62,7 +62,7 @@ export async function run(figures, options) {
     threads,
     home: freshFolder("engine"),
     // As it is delivered; the other benchmarks have completions of their own length.
-    changes: { contextTokensMax: 262_144, completions: product.defaultSettings.completions },
+    changes: { contextTokensMax: 1_048_576, completions: product.defaultSettings.completions },
   });
   const raw = { model: shaped === undefined ? known : "random weights, 8B shape", threads, size, pace };
   const keep = () => results !== undefined && write(String(results), figures, raw);

@@ -9,7 +9,7 @@ import { corpus, writeRepository } from "../lib/corpus.mjs";
 const charactersPerToken = 3.6;
 
 /** The last is so much more that it is a million of the default model's tokens, which are longer. */
-const sizes = { "4k": 4_096, "32k": 32_768, "128k": 131_072, "1M": 1_150_000 };
+const sizes = { "4k": 4_096, "32k": 32_768, "128k": 131_072, "200k": 204_800, "500k": 512_000, "1M": 1_150_000 };
 let divisor = 1;
 
 /** Makes every repository, and llama.cpp's prompt, so many times smaller: for trying a benchmark, not for figures. */

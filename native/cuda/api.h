@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define NOSA_CUDA_ABI 4
+#define NOSA_CUDA_ABI 5
 
 /// What a look at the GPU found.
 typedef struct NosaCudaProbe {
@@ -182,6 +182,9 @@ typedef struct NosaCudaRunnerFunctions {
   /// Null when it fails. `host_bytes_max` is of page-locked memory. The network is only read meanwhile.
   NosaCudaRunner* (*open)(const NosaCudaNetwork* network, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error);
   void (*close)(NosaCudaRunner* runner);
+  /// Room for sequences that see `n_blocks`. When it gives 1, all sequences are gone, and `plan` says what there is now, which
+  /// may still be less; with NOSA_CUDA_FAILED the runner can only be closed; else nothing has changed.
+  int32_t (*grow)(NosaCudaRunner* runner, int32_t n_blocks, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error);
   /// A sequence's number, or 0.
   uint64_t (*create)(NosaCudaRunner* runner, int32_t base_position, NosaCudaError* error);
   uint64_t (*fork)(NosaCudaRunner* runner, uint64_t key, NosaCudaError* error);

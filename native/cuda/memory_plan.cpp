@@ -19,6 +19,14 @@ constexpr int n_blocks_least = 64;
 constexpr int n_lanes_least = 4;
 /// Lanes may take one part in so many of what the weights leave.
 constexpr size_t lanes_share = 16;
+/// Beyond `n_blocks_wanted`, an arena may take one part in so many of the memory: few attend to that much at once.
+constexpr size_t arena_share = 8;
+/// A longer sequence gets so much more room than it asks for, one part in so many, in whole steps of `growth_blocks`: it goes on
+/// growing, and its pages are not the only ones.
+constexpr int growth_share = 8;
+constexpr int growth_blocks = 1024;
+/// Kinds of steps beside the plan's that sequences may ask for: with long tables they are too large for the reserve.
+constexpr size_t n_more_steps = 4;
 
 std::string mebibytes(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
 
@@ -69,7 +77,10 @@ Result<MemoryPlan> plan_memory(const ModelSource& source, const RunnerOptions& o
     o.n_pages = o.resident ? o.n_blocks_max
                            : int(std::min<size_t>(options.host_bytes_max / page_bytes, size_t(1) << 20));
   }
-  if (o.n_arena_pages == 0) o.n_arena_pages = std::min(o.n_blocks_max, o.n_pages);
+  if (o.n_arena_pages == 0) {
+    const size_t share = std::max<size_t>(n_blocks_wanted, budget / arena_share / page_bytes);
+    o.n_arena_pages = int(std::min<size_t>(share, size_t(std::min(o.n_blocks_max, o.n_pages))));
+  }
   if (o.n_lanes == 0) o.n_lanes = lanes_in(source, o, budget);
   if (o.n_seqs_max == 0) o.n_seqs_max = o.n_lanes;
   count(plan, source);
@@ -87,6 +98,36 @@ Result<MemoryPlan> plan_memory(const ModelSource& source, const RunnerOptions& o
   return Status::out_of_memory("The model needs " + mebibytes(plan.device_bytes()) + " of device memory (" +
                                plan.describe() + "), but only " + mebibytes(budget) +
                                " are to be had. Fewer lanes or slots, shorter sequences or a smaller model would fit.");
+}
+
+Result<MemoryPlan> plan_growth(const ModelSource& source, const MemoryPlan& now, int n_blocks, size_t host_bytes_max,
+                               size_t free_bytes) {
+  if (n_blocks > n_blocks_most) {
+    return Status::unsupported("The GPU's kernels take sequences of up to " + std::to_string(n_blocks_most) + " blocks.");
+  }
+  const size_t page_bytes = kv_shape(source.shape).extent_bytes() * size_t(source.shape.n_streams());
+  const size_t n_pages_most = std::min<size_t>(host_bytes_max / page_bytes, size_t(1) << 20);
+  Status refused;
+  // With room to grow, else without.
+  for (const int extra : {n_blocks / growth_share, 0}) {
+    RunnerOptions options = now.options;
+    const int wanted = n_blocks + extra;
+    options.n_blocks_max = extra == 0 ? wanted : std::min(n_blocks_most, (wanted + growth_blocks - 1) / growth_blocks * growth_blocks);
+    const size_t n_pages = size_t(options.n_blocks_max) + size_t(options.n_blocks_max / growth_share);
+    options.n_pages = std::max(now.options.n_pages, int(std::min(n_pages, n_pages_most)));
+    options.n_blocks_max = std::min(options.n_blocks_max, options.n_pages);
+    options.n_arena_pages = 0;
+    if (options.n_blocks_max < n_blocks) {
+      return Status::out_of_memory("The page-locked memory for keys and values holds " + std::to_string(options.n_pages) +
+                                   " blocks, but a sequence has " + std::to_string(n_blocks) + ".");
+    }
+    const size_t steps = n_more_steps * DecodeStep::bytes_for(source.shape, options.n_lanes, options.n_blocks_max, options.n_slots,
+                                                              options.step, options.n_seqs_max);
+    Result<MemoryPlan> plan = plan_memory(source, options, free_bytes > steps ? free_bytes - steps : 0);
+    if (plan.ok()) return plan;
+    refused = plan.status();
+  }
+  return refused;
 }
 
 }  // namespace nosa::cuda

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <string>
 
 #include "core/check.h"
 #include "cuda/cuda_status.h"
@@ -71,6 +72,29 @@ Result<std::unique_ptr<Runner>> Runner::create(const ModelSource& source, const 
   };
   if (Status status = open(); !status.ok()) return status;
   return runner;
+}
+
+Status Runner::grow(std::unique_ptr<Runner>& runner, const ModelSource& source, int n_blocks, size_t host_bytes_max) {
+  NOSA_TRY(runner->synchronise());
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  NOSA_CUDA_TRY(cudaMemGetInfo(&free_bytes, &total_bytes), "Asking for the free device memory");
+  const MemoryPlan before = runner->plan();
+  const Result<MemoryPlan> grown = plan_growth(source, before, n_blocks, host_bytes_max, free_bytes + before.device_bytes());
+  if (!grown.ok()) return grown.status();
+  // The weights stay; all else must go before there is room for what follows.
+  const RunnerShared shared = {runner->model(), nullptr};
+  runner.reset();
+  std::string why;
+  for (const RunnerOptions& options : {grown->options, before.options}) {
+    Result<std::unique_ptr<Runner>> made = create(source, options, shared);
+    if (made.ok()) {
+      runner = *std::move(made);
+      return {};
+    }
+    why = made.status().message();
+  }
+  return Status::io(why);
 }
 
 Runner::~Runner() {

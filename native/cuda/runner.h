@@ -89,6 +89,12 @@ class Runner {
   /// Fails with kOutOfMemory when the plan does not fit, and then says what would; as DeviceModel::create() does.
   static Result<std::unique_ptr<Runner>> create(const ModelSource& source, const RunnerOptions& options,
                                                 const RunnerShared& shared = {});
+
+  /// Makes a runner one whose sequences see up to `n_blocks`: another with the same weights takes its place, and every
+  /// sequence is gone; see plan_growth(). When it cannot be made after all, the one of before is made anew.
+  /// Fails as plan_growth() while nothing has changed, with kIo when `runner` is none any more.
+  static Status grow(std::unique_ptr<Runner>& runner, const ModelSource& source, int n_blocks, size_t host_bytes_max);
+
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;

@@ -10,6 +10,8 @@
 
 struct NosaCudaRunner {
   std::unique_ptr<nosa::cuda::Runner> runner;
+  // Its shapes and types: what it points to has gone.
+  nosa::cuda::ModelSource source;
   // What is told by next_choice().
   std::deque<nosa::cuda::TokenChoice> choices;
   std::vector<int32_t> n_blocks, blocks;
@@ -81,6 +83,18 @@ nosa::cuda::ModelSource source_of(const NosaCudaNetwork& network) {
   return source;
 }
 
+NosaCudaPlan plan_of(const nosa::cuda::Runner& runner) {
+  const nosa::cuda::MemoryPlan& plan = runner.plan();
+  return {plan.device_bytes(),
+          plan.host_bytes,
+          plan.options.n_pages,
+          plan.options.n_blocks_max,
+          plan.options.chunk_tokens,
+          nosa::cuda::Runner::step_tokens_max,
+          nosa::cuda::Head::rows_max,
+          plan.options.n_seqs_max};
+}
+
 NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error) {
   nosa::cuda::RunnerOptions options;
   options.n_lanes = 0;  // As many as a share of the memory holds.
@@ -88,21 +102,22 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t host_bytes_max, No
   options.n_slots = 192;  // Room for what eight queries choose.
   options.host_bytes_max = size_t(host_bytes_max);
   options.step.keeps_choices = network->keeps_choices != 0;
-  auto runner = nosa::cuda::Runner::create(source_of(*network), options);
+  nosa::cuda::ModelSource source = source_of(*network);
+  auto runner = nosa::cuda::Runner::create(source, options);
   if (!runner.ok()) {
     tell(runner.status(), error);
     return nullptr;
   }
-  const nosa::cuda::MemoryPlan& found = (*runner)->plan();
-  *plan = {found.device_bytes(),
-           found.host_bytes,
-           found.options.n_pages,
-           found.options.n_blocks_max,
-           found.options.chunk_tokens,
-           nosa::cuda::Runner::step_tokens_max,
-           nosa::cuda::Head::rows_max,
-           found.options.n_seqs_max};
-  return std::make_unique<NosaCudaRunner>(NosaCudaRunner{*std::move(runner), {}, {}, {}}).release();
+  *plan = plan_of(**runner);
+  return std::make_unique<NosaCudaRunner>(NosaCudaRunner{*std::move(runner), std::move(source), {}, {}, {}}).release();
+}
+
+int32_t grow(NosaCudaRunner* runner, int32_t n_blocks, uint64_t host_bytes_max, NosaCudaPlan* plan, NosaCudaError* error) {
+  const Status status = nosa::cuda::Runner::grow(runner->runner, runner->source, n_blocks, size_t(host_bytes_max));
+  if (!status.ok()) return tell(status, error);
+  runner->choices.clear();
+  *plan = plan_of(*runner->runner);
+  return 1;
 }
 
 void close(NosaCudaRunner* runner) { const std::unique_ptr<NosaCudaRunner> owned(runner); }
@@ -219,8 +234,8 @@ int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
   return 1;
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open, close, create,  fork,             drop, attend, select,
-                                               put,  cut,   advance, advance_together, read, head,   next_choice};
+constexpr NosaCudaRunnerFunctions functions = {open, close, grow,    create,           fork, drop, attend,     select,
+                                               put,  cut,   advance, advance_together, read, head, next_choice};
 
 }  // namespace
 

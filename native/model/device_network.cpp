@@ -26,7 +26,8 @@ constexpr int chunk_tokens_first = 512;
 /// Of queries that choose their blocks each.
 constexpr int step_tokens_max = 32;
 
-/// Tokens whose blocks get page-locked memory: a context of 128 k, and what is written to it.
+/// Tokens whose blocks get page-locked memory at the start: a context of 128 k, and what is written to it. Longer ones ask for
+/// more when they are there: a gigabyte takes a quarter of a second.
 constexpr size_t tokens_wanted = size_t(144) << 10;
 /// Page-locked memory is lost to everybody else: no more than this share of the machine's.
 constexpr size_t memory_share = 6;
@@ -127,13 +128,19 @@ DeviceNetwork::~DeviceNetwork() {
   if (runner_ != nullptr) calls().close(runner_);
 }
 
-// From here on the cores compute. What is on the GPU is lost; host memory has it all.
-void DeviceNetwork::give_up(const std::string& why) {
+// The runner has none of its sequences any more.
+void DeviceNetwork::lose_all() {
   for (DeviceKv* kv : there_) {
     kv->key_ = 0;
     kv->n_there_ = kv->n_valid_ = 0;
+    kv->attends_ = kv->selects_ = kv->refused_ = false;
   }
   there_.clear();
+}
+
+// From here on the cores compute. What is on the GPU is lost; host memory has it all.
+void DeviceNetwork::give_up(const std::string& why) {
+  lose_all();
   calls().close(runner_);
   runner_ = nullptr;
   problem_ = why;
@@ -263,6 +270,24 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::bring_block(DeviceKv& kv, const Bl
   return Outcome::kDone;
 }
 
+// Whatever a sequence sees with `n_own` own tokens should fit. If more room is taken for that, all copies on the GPU are gone: only
+// where nothing is in use yet.
+void DeviceNetwork::make_long_enough(const PassTarget& target, int n_own) {
+  if (!usable()) return;
+  const int n_blocks = target.selector->n_context_blocks() + blocks_for(n_own) + 1;
+  if ((n_blocks <= plan_.n_pages && n_blocks <= plan_.n_blocks_max) || n_blocks >= n_blocks_refused_) return;
+  NosaCudaPlan plan = {};
+  NosaCudaError error = {};
+  if (calls().grow(runner_, n_blocks, machine_bytes() / memory_share, &plan, &error) == 0) {
+    n_blocks_refused_ = n_blocks;
+    failed(error);
+    return;
+  }
+  lose_all();
+  plan_ = plan;
+  if (plan_.n_blocks_max < n_blocks) n_blocks_refused_ = n_blocks;
+}
+
 // What is attended and the first `n_own` own tokens are brought to the GPU, which learns how they are attended.
 Result<DeviceNetwork::Outcome> DeviceNetwork::prepare(const PassTarget& target, int n_own, const StopFlag& stop) {
   DeviceKv& own = *target.device;
@@ -318,6 +343,7 @@ DeviceNetwork::Outcome DeviceNetwork::select(DeviceKv& kv, const BlockSelector& 
 }
 
 Result<DeviceNetwork::Outcome> DeviceNetwork::load_attended(const PassTarget& target, const StopFlag& stop) {
+  make_long_enough(target, 0);
   begin_use();
   return prepare(target, 0, stop);
 }
@@ -328,6 +354,7 @@ Result<DeviceNetwork::Outcome> DeviceNetwork::compute(ForwardPass& pass, const P
   if (plan.first < std::min(plan.store_from, target.device->n_otherwise_)) return Outcome::kNotHere;
   // What a pass that was given up has left of tokens that do not count yet.
   target.side_car->truncate(plan.store_from);
+  make_long_enough(target, pass.end());
   begin_use();
   const Result<Outcome> prepared = prepare(target, std::min(plan.first, plan.store_from), stop);
   if (!prepared.ok() || *prepared != Outcome::kDone) return prepared;

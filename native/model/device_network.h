@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,7 +24,8 @@ namespace nosa {
 /// The block store in host memory keeps what it has without a GPU: each pass computed here is copied back, in the same
 /// bytes as the processor's cores would store, so that saving, forking and selecting work alike, and the cores can take over
 /// at any pass. What the GPU needs to attend to is copied to pages of its own (page-locked host memory, see cuda/runner.h)
-/// the first time, and stays until room is needed.
+/// the first time, and stays until room is needed. The first sequence longer than the GPU was opened for makes it take more
+/// memory, if there is; for that all copies go.
 ///
 /// Numbers are those of the cores within the rounding of 16-bit operands; a token computed in a chunk and one computed
 /// alone differ likewise.
@@ -50,6 +52,9 @@ class DeviceNetwork {
   /// Page-locked host memory that it took.
   size_t host_bytes() const { return size_t(plan_.host_bytes); }
   size_t device_bytes() const { return size_t(plan_.device_bytes); }
+
+  /// Blocks that a sequence on the GPU sees at most, now: more are taken when one has more.
+  int n_blocks_max() const { return plan_.n_blocks_max; }
 
   /// Tokens from `first` on that one pass takes at most: some milliseconds' worth, and all of one kind.
   int pass_tokens(const PassTarget& target, int first) const;
@@ -97,10 +102,12 @@ class DeviceNetwork {
 
   const NosaCudaRunnerFunctions& calls() const { return *library_->functions().runner; }
   void give_up(const std::string& why);
+  void lose_all();
   Outcome failed(const NosaCudaError& error);
 
   void begin_use() { in_use_since_ = clock_ + 1; }
   Result<Outcome> prepare(const PassTarget& target, int n_own, const StopFlag& stop);
+  void make_long_enough(const PassTarget& target, int n_own);
   bool fits_together(Together& of, const StopFlag& stop);
   Status take(uint64_t key, const NosaCudaAdvanced& advanced, ForwardPass& pass, const PassTarget& target, Outcome& outcome);
   Result<Outcome> bring(DeviceKv& kv, const BlockTable& blocks, const SideCar& side_car, int n_tokens, const StopFlag& stop);
@@ -125,6 +132,7 @@ class DeviceNetwork {
   std::string problem_;
   NosaCudaRunner* runner_ = nullptr;  // Null once given up.
   NosaCudaPlan plan_ = {};
+  int n_blocks_refused_ = std::numeric_limits<int>::max();  // So many are more than there will ever be room for.
   std::vector<DeviceKv*> there_;  // Those that have something on the GPU.
   uint64_t clock_ = 0;
   uint64_t in_use_since_ = 0;  // What was used since then must stay.

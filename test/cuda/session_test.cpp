@@ -4,8 +4,9 @@
 // than rounding explains, both must prefer the same one. The cores attend to the blocks that the GPU chose; each choice that
 // they would have made otherwise must be one that rounding explains.
 //
-//   session_test LIBRARY [--steps N] [--model GGUF [--adapter FILE --base SHA256]] [--tokens FILE] [--threads N]
+//   session_test LIBRARY [--steps N] [--long BLOCKS] [--model GGUF [--adapter FILE --base SHA256]] [--tokens FILE] [--threads N]
 //
+// --long walks behind a context of so many blocks, which is more than a session on the GPU has room for when it is opened.
 // With a model there is no walk: its speed and how far its numbers are from those of the cores are told. Exit code 1 when
 // something differs; NOSA_SEED repeats a run.
 #include <algorithm>
@@ -37,6 +38,11 @@ constexpr double cores_rounding = 0.1;
 constexpr walk::Tolerance tolerance = {0.05, 0.1};
 constexpr int n_together_max = 8;
 constexpr size_t n_tails_max = 10;
+/// Of a long context: segments of so many tokens, whose own tokens see everything before them.
+constexpr int long_segment_tokens = 2048;
+constexpr int long_segment_budget = 64;
+constexpr size_t n_segments_early = 8;
+constexpr int long_steps = 150;
 
 int failures = 0;
 
@@ -86,8 +92,8 @@ struct Twin {
 
 class Walk {
  public:
-  Walk(const Setup& setup, const std::string& library, std::mt19937_64& random, int n_steps)
-      : setup_(setup), library_(library), random_(random), n_steps_(n_steps) {}
+  Walk(const Setup& setup, const std::string& library, std::mt19937_64& random, int n_steps, int n_blocks_long)
+      : setup_(setup), library_(library), random_(random), n_steps_(n_steps), n_blocks_long_(n_blocks_long) {}
 
   Counts run() {
     open();
@@ -97,6 +103,7 @@ class Walk {
       if (counts_.steps / 1000 > told) std::printf("  %s: %d steps, %d wrong\n", setup_.name, counts_.steps, counts_.wrong);
       told = counts_.steps / 1000;
     }
+    if (n_blocks_long_ > 0) check_on_gpu(sequences_.back());
     const MemoryUse use = gpu_->memory();
     check(use.gpu_problem.empty(), std::string(setup_.name) + ": the GPU failed: " + use.gpu_problem);
     gpu_->check_integrity();
@@ -108,7 +115,8 @@ class Walk {
 
   void open() {
     const std::string path = write_model(setup_.shape, folder_);
-    ModelOptions model{path, 2, Precision::kF32, cpu::KernelChoice::kBest};
+    const int n_threads = n_blocks_long_ > 0 ? int(std::clamp(std::thread::hardware_concurrency() / 2, 2u, 16u)) : 2;
+    ModelOptions model{path, n_threads, Precision::kF32, cpu::KernelChoice::kBest};
     cpu_ = must(Session::open(model), "opening the CPU");
     model.precision = Precision::kFast;
     fast_ = must(Session::open(model), "opening the CPU at 16 bits");
@@ -120,9 +128,44 @@ class Walk {
       std::exit(1);
     }
     header_ = add(0, {}, random_tokens(pick(20, 150)));
+    if (n_blocks_long_ > 0) return open_long();
     const int base = int(header_.tokens.size());
     for (int i = 0; i < 3; ++i) segments_.push_back(add(base, {&header_}, random_tokens(pick(30, 700))));
     for (int i = 0; i < 2; ++i) sequences_.push_back(new_tail());
+  }
+
+  // One sequence is on the GPU before it takes more memory, which puts out everything that it has.
+  void open_long() {
+    const auto start = std::chrono::steady_clock::now();
+    const int n_blocks_before = gpu_->model().gpu()->n_blocks_max();
+    for (int n_blocks = 0; n_blocks < n_blocks_long_;) {
+      const int n_tokens = pick(long_segment_tokens - 100, long_segment_tokens);
+      segments_.push_back(add(int(header_.tokens.size()), {&header_}, random_tokens(n_tokens), long_segment_budget));
+      n_blocks += blocks_for(n_tokens);
+      if (segments_.size() != n_segments_early) continue;
+      sequences_.push_back(new_tail());
+      decode(sequences_.back(), 4);
+    }
+    const double reading = seconds_since(start);
+    for (int i = 0; i < 2; ++i) sequences_.push_back(new_tail());
+    const int n_blocks_now = gpu_->model().gpu() == nullptr ? 0 : gpu_->model().gpu()->n_blocks_max();
+    std::printf("  %s: %zu segments computed on both in %.1f s; room for %d blocks before and for %d behind all of them, after %.1f s more\n",
+                setup_.name, segments_.size(), reading, n_blocks_before, n_blocks_now, seconds_since(start) - reading);
+    check(n_blocks_now >= n_blocks_long_, std::string(setup_.name) + ": the GPU has no room for so long a sequence");
+    check_on_gpu(sequences_.back());
+  }
+
+  // Steps are shared on the GPU alone.
+  void check_on_gpu(const Twin& twin) {
+    if (setup_.policy == Policy::kFull) return;
+    DecodeRequest request;
+    request.n_steps = 4;
+    std::vector<Session::DecodeTask> tasks;
+    for (int i = 0; i < 2; ++i) tasks.push_back({must(gpu_->fork_sequence(twin.gpu), "forking on the GPU"), request});
+    for (Result<DecodeOutcome>& outcome : gpu_->decode_together(tasks, {})) {
+      check(must(std::move(outcome), "decoding together").n_shared >= 2, std::string(setup_.name) + ": the cores computed a long sequence's steps");
+    }
+    for (const Session::DecodeTask& task : tasks) gpu_->close_sequence(task.id);
   }
 
   std::vector<uint32_t> random_tokens(int n) { return walk::random_tokens(random_, n); }
@@ -130,7 +173,7 @@ class Walk {
   Sequence& cpu(const Twin& twin) { return *must(cpu_->sequence(twin.cpu), "finding"); }
   Sequence& gpu(const Twin& twin) { return *must(gpu_->sequence(twin.gpu), "finding"); }
 
-  Twin add(int base, const std::vector<const Twin*>& attended, std::vector<uint32_t> tokens) {
+  Twin add(int base, const std::vector<const Twin*>& attended, std::vector<uint32_t> tokens, int budget = 0) {
     std::vector<SequenceId> cpu_attended;
     std::vector<SequenceId> gpu_attended;
     Twin twin;
@@ -142,7 +185,7 @@ class Walk {
     twin.cpu = must(cpu_->create_sequence(base, cpu_attended), "creating");
     twin.gpu = must(gpu_->create_sequence(base, gpu_attended), "creating on the GPU");
     twin.tokens = std::move(tokens);
-    select(twin);
+    select(twin, budget);
     set(twin);
     must(gpu(twin).prefill(1 << 20, {}).status(), "prefilling on the GPU");
     must(cpu(twin).prefill(1 << 20, {}).status(), "prefilling");
@@ -153,7 +196,7 @@ class Walk {
 
   Twin new_tail() {
     std::vector<const Twin*> attended = {&header_};
-    if (pick(0, 3) != 0) {
+    if (n_blocks_long_ > 0 || pick(0, 3) != 0) {
       for (const Twin& segment : segments_) attended.push_back(&segment);
     }
     return add(8192, attended, random_tokens(pick(1, 300)));
@@ -170,12 +213,13 @@ class Walk {
     must(gpu(twin).set_tokens(twin.tokens).status(), "setting tokens on the GPU");
   }
 
-  // Some blocks are out of sight, some always seen.
-  void select(Twin& twin) {
+  // Some blocks are out of sight, some always seen; of `budget` blocks, or of some number.
+  void select(Twin& twin, int budget = 0) {
     SelectionOptions options;
     options.policy = setup_.policy;
     // Often the same, so that steps are shared; in all, more kinds of steps than the GPU keeps.
     options.budget.total_blocks = pick(0, 2) > 0 ? 12 : 8 + pick(0, 15);
+    if (budget > 0) options.budget.total_blocks = budget;
     options.budget.query_blocks = 3;
     options.budget.window_blocks = 3;
     for (size_t i = 0; i < twin.attended.size(); ++i) {
@@ -428,6 +472,7 @@ class Walk {
   std::string library_;
   std::mt19937_64& random_;
   int n_steps_;
+  int n_blocks_long_;  // Of the context; 0 for a few.
   Counts counts_;
   test::TempFolder folder_;
   std::unique_ptr<Session> cpu_, fast_, gpu_;
@@ -436,11 +481,11 @@ class Walk {
   std::vector<Twin> sequences_;
 };
 
-bool compare_commands(const std::string& library, int n_steps) {
+bool compare_commands(const std::string& library, int n_steps, int n_blocks_long) {
   std::mt19937_64 random = seeded();
   for (const Setup& setup : setups) {
     const auto start = std::chrono::steady_clock::now();
-    Counts counts = Walk(setup, library, random, n_steps).run();
+    Counts counts = Walk(setup, library, random, n_steps, n_blocks_long).run();
     std::printf("%-26s %6d steps: %d the same, %d within rounding (%.3g), %d wrong; error p50 %.2g p99 %.2g max %.2g; masses p99 %.2g "
                 "max %.2g; %d files, error max %.2g; %.1f s\n",
                 setup.name, counts.steps, counts.same, counts.close, tolerance.margin, counts.wrong, at(counts.errors, 0.5),
@@ -640,18 +685,21 @@ int run(int argc, char** argv) {
     std::printf("Say where libnosa_cuda.so is.\n");
     return 2;
   }
-  int n_steps = 2000;
+  int n_steps = 0;
+  int n_blocks_long = 0;
   RealOptions options;
   options.model.n_threads = int(std::clamp(std::thread::hardware_concurrency() / 4, 1u, 16u));
   for (int i = 2; i + 1 < argc; i += 2) {
     if (std::strcmp(argv[i], "--steps") == 0) n_steps = std::atoi(argv[i + 1]);
+    if (std::strcmp(argv[i], "--long") == 0) n_blocks_long = std::atoi(argv[i + 1]);
     if (std::strcmp(argv[i], "--model") == 0) options.model.path = argv[i + 1];
     if (std::strcmp(argv[i], "--adapter") == 0) options.model.adapter = argv[i + 1];
     if (std::strcmp(argv[i], "--base") == 0) options.model.base_sha256 = argv[i + 1];
     if (std::strcmp(argv[i], "--tokens") == 0) options.tokens = argv[i + 1];
     if (std::strcmp(argv[i], "--threads") == 0) options.model.n_threads = std::atoi(argv[i + 1]);
   }
-  const bool good = options.model.path.empty() ? compare_commands(argv[1], n_steps) : real(options, argv[1]);
+  if (n_steps == 0) n_steps = n_blocks_long > 0 ? long_steps : 2000;
+  const bool good = options.model.path.empty() ? compare_commands(argv[1], n_steps, n_blocks_long) : real(options, argv[1]);
   std::printf(good ? "PASS session_test\n" : "FAIL session_test\n");
   return good ? 0 : 1;
 }

@@ -311,6 +311,22 @@ TEST_F(DeviceSession, LeavesWhatNeverFitsToTheCores) {
   EXPECT_NE(device->model().gpu(), nullptr) << device->model().gpu_problem();
 }
 
+TEST_F(DeviceSession, TakesMoreMemoryForLongerContexts) {
+  open_both({.n_pages = 5, .n_pages_most = 400});
+  walk(60);
+  EXPECT_NE(device->model().gpu(), nullptr) << device->model().gpu_problem();
+  EXPECT_GT(gpu.counts().n_grown, 1);
+  EXPECT_GT(gpu.counts().n_advances, 30);
+  EXPECT_GT(device->model().gpu()->n_blocks_max(), 5);
+}
+
+TEST_F(DeviceSession, LeavesToTheCoresWhatItCannotGrowFor) {
+  open_both({.n_pages = 5, .n_pages_most = 12});
+  walk(60);
+  EXPECT_NE(device->model().gpu(), nullptr) << device->model().gpu_problem();
+  EXPECT_LE(device->model().gpu()->n_blocks_max(), 12);
+}
+
 TEST_F(DeviceSession, GoesOnWhenTheGpuFails) {
   for (int i = 0; i < 4; ++i) {
     open_both({.fails_after = pick(0, 20)});

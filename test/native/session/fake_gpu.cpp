@@ -47,6 +47,7 @@ struct NosaCudaRunner {
   std::unique_ptr<nosa::BlockStore> store;
   std::map<uint64_t, std::unique_ptr<nosa::test::Copy>> copies;
   uint64_t last_key = 0;
+  int32_t n_pages = 0;
   int n_advances = 0;
   /// What the last advance left of a sequence.
   struct Left {
@@ -93,6 +94,17 @@ uint16_t key_value(const SideCar& side_car, int layer, int head, int window, int
   return tiles[(size_t(window / kTileWindows) * size_t(side_car.shape().head_dim) + size_t(dim)) * kTileWindows + size_t(window % kTileWindows)];
 }
 
+NosaCudaPlan plan_of(const NosaCudaRunner& runner) {
+  NosaCudaPlan plan = {};
+  plan.n_pages = runner.n_pages;
+  plan.n_blocks_max = runner.n_pages;
+  plan.chunk_tokens = chunk_tokens;
+  plan.step_tokens = step_tokens;
+  plan.head_rows = 3;
+  plan.step_sequences = step_sequences;
+  return plan;
+}
+
 NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t, NosaCudaPlan* plan, NosaCudaError* error) {
   ModelOptions model;
   model.path = options.model;
@@ -109,13 +121,8 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t, NosaCudaPlan* pla
   }
   runner->store = std::make_unique<BlockStore>(BlockStoreOptions{runner->model->kv_shape().extent_bytes()});
   runner->keeps_choices = network->keeps_choices != 0;
-  *plan = {};
-  plan->n_pages = options.n_pages;
-  plan->n_blocks_max = options.n_pages;
-  plan->chunk_tokens = chunk_tokens;
-  plan->step_tokens = step_tokens;
-  plan->head_rows = 3;
-  plan->step_sequences = step_sequences;
+  runner->n_pages = options.n_pages;
+  *plan = plan_of(*runner);
   counts = {};
   return runner.release();
 }
@@ -123,6 +130,19 @@ NosaCudaRunner* open(const NosaCudaNetwork* network, uint64_t, NosaCudaPlan* pla
 void close(NosaCudaRunner* runner) {
   const std::unique_ptr<NosaCudaRunner> owned(runner);
   runner->copies.clear();  // Before the store.
+}
+
+// Hardly more than what is wanted, so that more is wanted soon.
+int32_t grow(NosaCudaRunner* runner, int32_t n_blocks, uint64_t, NosaCudaPlan* plan, NosaCudaError* error) {
+  if (n_blocks <= runner->n_pages) return fail(error, NOSA_CUDA_FAILED, "There is room for that.");
+  if (n_blocks > options.n_pages_most) return fail(error, NOSA_CUDA_NOT_HERE, "There is no room for that.");
+  runner->n_pages = std::min(n_blocks + 3, options.n_pages_most);
+  runner->copies.clear();
+  runner->left.clear();
+  counts.n_sequences = 0;
+  counts.n_grown += 1;
+  *plan = plan_of(*runner);
+  return 1;
 }
 
 uint64_t create(NosaCudaRunner* runner, int32_t base, NosaCudaError*) {
@@ -192,7 +212,7 @@ int32_t select(NosaCudaRunner* runner, uint64_t key, const NosaCudaSelection* se
 int32_t put(NosaCudaRunner* runner, uint64_t key, const NosaCudaBlock* block, NosaCudaError* error) {
   const KvShape& shape = runner->model->kv_shape();
   Copy& copy = *runner->copies.at(key);
-  if (pages_of(*runner) >= size_t(options.n_pages)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
+  if (pages_of(*runner) >= size_t(runner->n_pages)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
   const int n_before = int(copy.tokens.size());
   if (n_before % kBlockTokens != 0) return fail(error, NOSA_CUDA_FAILED, "Blocks are not whole.");
   const int index = n_before / kBlockTokens;
@@ -282,7 +302,7 @@ void keep(NosaCudaRunner& runner, uint64_t key, const ChoiceLog& log, int from, 
 
 bool has_room(const NosaCudaRunner& runner, const Copy& copy, int n_tokens) {
   const int end = int(copy.tokens.size()) + n_tokens;
-  return pages_of(runner) + size_t(std::max(0, blocks_for(end) - copy.blocks.n_blocks())) <= size_t(options.n_pages);
+  return pages_of(runner) + size_t(std::max(0, blocks_for(end) - copy.blocks.n_blocks())) <= size_t(runner.n_pages);
 }
 
 int32_t advance_one(NosaCudaRunner* runner, const NosaCudaAdvance* request, NosaCudaAdvanced* out, NosaCudaError* error) {
@@ -358,7 +378,7 @@ int32_t advance_together(NosaCudaRunner* runner, const NosaCudaNext* next, int32
     together.push_back(i);
     n_new_blocks += blocks_for(int(copy.tokens.size()) + 1) - copy.blocks.n_blocks();
   }
-  if (pages_of(*runner) + size_t(std::max(0, n_new_blocks)) > size_t(options.n_pages)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
+  if (pages_of(*runner) + size_t(std::max(0, n_new_blocks)) > size_t(runner->n_pages)) return fail(error, NOSA_CUDA_FULL, "No page is left.");
   runner->n_advances += 1;
   counts.n_advances += 1;
   counts.n_together += together.size() > 1 ? 1 : 0;
@@ -427,8 +447,8 @@ int32_t next_choice(NosaCudaRunner* runner, NosaCudaChoice* out) {
   return 1;
 }
 
-constexpr NosaCudaRunnerFunctions functions = {open, close, create,  fork,             drop, attend, select,
-                                               put,  cut,   advance, advance_together, read, head,   next_choice};
+constexpr NosaCudaRunnerFunctions functions = {open, close, grow,    create,           fork, drop, attend,     select,
+                                               put,  cut,   advance, advance_together, read, head, next_choice};
 
 }  // namespace
 }  // namespace nosa::test
