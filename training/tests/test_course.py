@@ -234,3 +234,10 @@ def test_a_forced_rise_ends_a_run_with_the_best_it_had(folder, in_one_process, t
     assert adapter.load(Decoder(*shapes(folder)), tmp_path / "adapter.safetensors")["steps"] == str(rows[-1]["best_step"])
     assert all({"text", "answer", "over", "score"} <= values.keys() and np.isfinite(list(values.values())).all() for values in seen)
     assert run(folder, tmp_path, "--steps", "30", "--lr", "3", "--seed", "3")[-1]["step"] == steps[-1]  # a restart does not go on
+
+
+def test_an_adapter_says_in_which_order_it_was_asked(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "prefetch", lambda sources: make_steps(sources[0]))  # holes as they are made today, in this process
+    rows = run(folder, tmp_path, "--steps", "2", "--seed", "3", "--completion-order", "suffix-first")
+    assert all(np.isfinite(row[name]) for row in rows if "kl" in row for name in ("kl", "text", "answer", "align"))
+    assert adapter.load(Decoder(*shapes(folder)), tmp_path / "adapter.safetensors")["completion_order"] == "suffix-first"
