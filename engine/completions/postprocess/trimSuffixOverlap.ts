@@ -1,10 +1,10 @@
 import type { Filter } from "./offer";
+import { endBeforeRest, restOfLine } from "./rest";
 
 /** What stands behind the cursor already is not offered again: the rest of its line, and whole lines below. */
-export const trimSuffixOverlap: Filter = ({ text, after }) => {
-  const lineEnd = after.indexOf("\n");
-  const rest = (lineEnd < 0 ? after : after.slice(0, lineEnd)).trimEnd();
-  return withoutLinesBelow(withoutRest(text, rest), after);
+export const trimSuffixOverlap: Filter = ({ text, before, after }) => {
+  const end = endBeforeRest(text, before, after);
+  return withoutLinesBelow(end === undefined ? withoutRest(text, restOfLine(after)) : text.slice(0, end), after);
 };
 
 const onlyPunctuation = /^[\s;,)\]}]*$/;
