@@ -44,7 +44,7 @@ export async function openModel(file, { threads, segmentTokensMax, plain = false
     addonPath,
     workerPath: path.join(dist, "tokenizerWorker.js"),
   });
-  const text = product.modelText(tokenizer);
+  const text = product.modelText(tokenizer, native.info.completionOrder);
   return {
     file,
     native,

@@ -1,5 +1,7 @@
 /** The parts of the product that benchmarks drive, bundled when one starts (see product.mjs). */
+export { textBehind } from "../../engine/completions/behind";
 export { liveLines } from "../../engine/completions/live";
+export { suffixTokensFor } from "../../engine/completions/window";
 export { defaultSettings } from "../../engine/config";
 export { connectToEngine } from "../../engine/connect";
 export { segmentKey } from "../../engine/contexts/context";

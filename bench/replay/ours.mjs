@@ -5,7 +5,6 @@ import { passagesNear, segmentsOf, textOf, wordsAround } from "./passages.mjs";
 import { isWhole, lineOf, tokensMax } from "./written.mjs";
 
 const stepsAtOnce = 8;
-const suffixTokensMax = (window) => Math.min(96, window / 8);
 
 /**
  * `context` holds the repository, or nothing but the header: then a completion sees its file alone. `window`: most tokens of text before the cursor.
@@ -17,9 +16,9 @@ export async function complete(context, { path, before, after }, window, way) {
   const around = {
     path,
     prefix: before,
-    suffix: after.replace(/^\n/, ""),
+    suffix: product.textBehind(after, model.text.completionOrder),
     prefixTokensMax: way.prefix ?? window,
-    suffixTokensMax: way.suffix ?? suffixTokensMax(window),
+    suffixTokensMax: way.suffix ?? product.suffixTokensFor(window, model.text.completionOrder),
   };
   const prompt = await model.text.completion(around);
   const records = plans.map(recordOf);

@@ -25,9 +25,11 @@ import type { Sessions } from "../sessions/sessions";
 import { abortable } from "../util/abortable";
 import { joinTokens } from "../util/joinTokens";
 import { Ahead, lineBelow } from "./ahead";
+import { HeldText, textBehind } from "./behind";
 import { CompletionCache, samePlace, type Place } from "./cache";
 import { liveLines } from "./live";
 import { postprocess } from "./postprocess/index";
+import { endBeforeRest } from "./postprocess/rest";
 import { Reading } from "./reading";
 import { Running } from "./running";
 import { shapeAt, type Shape } from "./shape";
@@ -86,6 +88,7 @@ export class Completions {
   readonly #options: CompletionsOptions;
   readonly #cache = new CompletionCache(limits.completionCacheEntriesMax);
   readonly #window = new CompletionWindow();
+  readonly #held = new HeldText();
   readonly #ahead = new Ahead();
   #running: Running | undefined;
   #reading: Reading | undefined;
@@ -323,15 +326,20 @@ export class Completions {
     return [...offers.values()];
   }
 
-  #prompt(session: Session, { path, before, after }: CompletionRequest): Promise<CompletionTail> {
-    return session.text.completion({
+  async #prompt(session: Session, { uri, path, before, after }: CompletionRequest): Promise<CompletionTail> {
+    const order = session.text.completionOrder;
+    const behind =
+      order === "suffix-first"
+        ? this.#held.shown(uri, after, performance.now())
+        : { text: textBehind(after, order), linesSkipped: 0 };
+    const prompt = await session.text.completion({
       path,
       prefix: before,
-      // Where the line ends at the cursor, what is missing is the rest of it with its end: so models were trained.
-      suffix: after.replace(/^\r?\n/, ""),
+      suffix: behind.text,
       prefixTokensMax: this.#window.prefixTokensMax,
-      suffixTokensMax: this.#window.suffixTokensMax,
+      suffixTokensMax: this.#window.suffixTokensMax(order),
     });
+    return { ...prompt, linesAfter: prompt.linesAfter + behind.linesSkipped };
   }
 
   /** A tail for this prompt, to be given back: lines of the file that the prompt holds are hidden from it as they were read. */
@@ -371,7 +379,7 @@ export class Completions {
         onText: (more) => {
           text += more;
           onText?.(text);
-          const enough = shape === "line" ? text.includes("\n") : leavesBlock(request, text);
+          const enough = shape === "line" ? endsLine(request, text) : leavesBlock(request, text);
           const waited = performance.now() - (awaitedSinceMs?.() ?? startedAt);
           isLate = !enough && waited > decodeMsMax;
           return enough || isLate ? "stop" : undefined;
@@ -418,6 +426,11 @@ function offerOf(generated: Generated, { before, after }: CompletionRequest, sha
 function shapeFor({ before, after, automatic }: CompletionRequest): Shape {
   const shape = shapeAt(before, after);
   return shape === "none" && !automatic ? "line" : shape;
+}
+
+/** Whether the line is written, as far as it is missing. */
+function endsLine({ before, after }: CompletionRequest, text: string): boolean {
+  return text.includes("\n") || (endBeforeRest(text, before, after) ?? text.length) < text.length;
 }
 
 /** Whether the finished lines of the text already go beyond what will be offered. */

@@ -3,6 +3,8 @@
  * size means reading all of it again. Owns the measured speed.
  */
 
+import type { CompletionOrder } from "../native/addon";
+
 /** Reading the window for the first time may take about this long. */
 const targetMs = 800;
 const tokensMin = 128;
@@ -18,9 +20,9 @@ export class CompletionWindow {
     return this.#tokens;
   }
 
-  /** Read again with every key, so it is short. */
-  get suffixTokensMax(): number {
-    return Math.min(96, this.#tokens / 8);
+  /** Behind what is typed it is read again with every key, so it is short; before that, once, and so are more where that is quick. */
+  suffixTokensMax(order: CompletionOrder): number {
+    return suffixTokensFor(this.#tokens, order);
   }
 
   /** `tokens` of the window were read in `ms`. One size up or down at most, and up only with room to spare. */
@@ -30,4 +32,10 @@ export class CompletionWindow {
     if (possible < this.#tokens / 2) this.#tokens = Math.max(tokensMin, this.#tokens / 2);
     else if (possible > this.#tokens * 3) this.#tokens = Math.min(tokensMax, this.#tokens * 2);
   }
+}
+
+/** Most tokens behind the cursor where there are so many before it. */
+export function suffixTokensFor(prefixTokensMax: number, order: CompletionOrder): number {
+  if (order === "suffix-first" && prefixTokensMax > tokensFirst) return prefixTokensMax / 4;
+  return Math.min(96, prefixTokensMax / 8);
 }

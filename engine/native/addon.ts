@@ -52,6 +52,12 @@ export interface OpenModelOptions {
  */
 export type SelectionSource = "native" | "adapter" | "trainingFree";
 
+/**
+ * What a completion's prompt shows first, the text before the cursor or that behind it: models are taught the former,
+ * an adapter may teach the latter.
+ */
+export type CompletionOrder = "prefix-first" | "suffix-first";
+
 export interface ModelInfo {
   readonly architecture: string;
   readonly name: string;
@@ -73,6 +79,7 @@ export interface ModelInfo {
   /** Why the GPU is not used although `cudaLibrary` was given: a sentence, or "". */
   readonly gpuProblem?: string;
   readonly selection: SelectionSource;
+  readonly completionOrder: CompletionOrder;
   /** Memory that selection needs for each token in use, wherever its KV is: compressed keys and scores. */
   readonly sideCarBytesPerToken: number;
   /** Memory that computing takes beside KV and weights: activations, logits, a GPU's copies. Weights are mapped from their file. */

@@ -30,13 +30,16 @@ export type Encoder = Pick<Tokenizer, "encode" | "lines">;
 /** Characters that are encoded for each token that is kept, so that a huge file costs no more than its window. */
 const charactersPerToken = 12;
 
-/** A model that was not taught to fill in the middle sees the prefix alone. */
+/**
+ * A model that was not taught to fill in the middle sees the prefix alone. One that sees the suffix first goes on with the
+ * prefix, as if it had written that itself: what is typed comes last, and is all that has to be read.
+ */
 export async function completionTail(
   encoder: Encoder,
   format: PromptFormat,
   options: CompletionTailOptions,
 ): Promise<CompletionTail> {
-  const { fim } = format;
+  const { fim, completionOrder } = format;
   const prefixStart = Math.max(0, options.prefix.length - options.prefixTokensMax * charactersPerToken);
   const header = fileHeaderPieces(format, options.path);
   const [
@@ -60,7 +63,11 @@ export async function completionTail(
   const before = prefixWindow(prefix, options.prefixTokensMax, encoder);
   const after = suffixWindow(suffix, options.suffixTokensMax, encoder);
   return {
-    tokens: joined([...headerTokens, prefixMark, before, suffixMark, after, middleMark]),
+    tokens: joined(
+      completionOrder === "suffix-first"
+        ? [...headerTokens, prefixMark, suffixMark, after, middleMark, before]
+        : [...headerTokens, prefixMark, before, suffixMark, after, middleMark],
+    ),
     linesBefore: countLines(encoder.lines, before),
     linesAfter: countLines(encoder.lines, after),
   };

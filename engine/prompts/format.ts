@@ -2,6 +2,7 @@
  * What a model's vocabulary and chat template allow, decided once per model.
  */
 
+import type { CompletionOrder } from "../native/addon";
 import type { EncodeInput, Tokenizer } from "../tokenizer/tokenizer";
 import { chatTemplate, type ChatTemplate } from "./template";
 
@@ -17,13 +18,15 @@ export interface PromptFormat {
   readonly fileSep: string;
   /** Undefined for a model that was not taught to fill in the middle. */
   readonly fim: FimFormat | undefined;
+  /** What a prompt with those marks shows first. */
+  readonly completionOrder: CompletionOrder;
   /** Ids that end an answer. */
   readonly answerStopIds: readonly number[];
   /** Ids that end a completion: also the marks of files and FIM. */
   readonly completionStopIds: readonly number[];
 }
 
-/** Token texts. All families we know see the prefix first. */
+/** Token texts. */
 export interface FimFormat {
   readonly prefix: string;
   readonly suffix: string;
@@ -41,7 +44,8 @@ const fims: readonly FimFormat[] = [
   { prefix: "<｜fim▁begin｜>", suffix: "<｜fim▁hole｜>", middle: "<｜fim▁end｜>" },
 ];
 
-export function promptFormat(vocabulary: Vocabulary): PromptFormat {
+/** All families we know are taught the prefix first; who was taught otherwise says so. */
+export function promptFormat(vocabulary: Vocabulary, completionOrder: CompletionOrder = "prefix-first"): PromptFormat {
   const has = (name: string): boolean => vocabulary.id(name) !== undefined;
   const repoName = repoNames.find(has) ?? "";
   const fileSep = fileSeps.find(has) ?? "";
@@ -56,6 +60,7 @@ export function promptFormat(vocabulary: Vocabulary): PromptFormat {
     repoName,
     fileSep,
     fim,
+    completionOrder,
     answerStopIds: vocabulary.eosIds,
     completionStopIds: [...new Set([...vocabulary.eosIds, ...markIds])],
   };

@@ -1,6 +1,6 @@
 /** Everything the features ask of a model's vocabulary and prompt format, in one object that tests can stand in for. */
 
-import type { TokenBytes } from "../native/addon";
+import type { CompletionOrder, TokenBytes } from "../native/addon";
 import { chatTail, type ChatTail, type ChatTailOptions } from "../prompts/chat";
 import { completionTail, type CompletionTail, type CompletionTailOptions } from "../prompts/completion";
 import { promptFormat } from "../prompts/format";
@@ -16,6 +16,8 @@ export interface ModelText {
   readonly bannedIds: readonly number[];
   readonly answerStopIds: readonly number[];
   readonly completionStopIds: readonly number[];
+  /** What a completion's prompt shows first. */
+  readonly completionOrder: CompletionOrder;
   readonly tokenBytes: TokenBytes;
   header(repository: string): Promise<Uint32Array>;
   file(path: string, text: string, signal: AbortSignal): Promise<TokenizedFile>;
@@ -27,14 +29,16 @@ export interface ModelText {
   dispose(): Promise<void>;
 }
 
-export function modelText(tokenizer: Tokenizer): ModelText {
-  const format = promptFormat(tokenizer);
+/** `completionOrder` is the model's, with its adapter. */
+export function modelText(tokenizer: Tokenizer, completionOrder: CompletionOrder): ModelText {
+  const format = promptFormat(tokenizer, completionOrder);
   const stops = new Set([...format.answerStopIds, ...format.completionStopIds]);
   return {
     lines: tokenizer.lines,
     bannedIds: tokenizer.controlIds.filter((id) => !stops.has(id)),
     answerStopIds: format.answerStopIds,
     completionStopIds: format.completionStopIds,
+    completionOrder: format.completionOrder,
     tokenBytes: tokenizer.tokenTable,
     header: (repository) => tokenizer.encodeJoined(headerPieces(format, repository)),
     file: async (path, text, signal) => {

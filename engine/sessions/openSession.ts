@@ -34,7 +34,7 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   const memoryBytes = memoryBudget(settings, { memoryBytes: os.totalmem() });
   const diskBytes = await store.limit(settings);
   const adapter = await adapterFor(path.join(distFolder, "adapters"), resolved.sha256);
-  const [model, text] = await Promise.allSettled([
+  const [model, tokenizer] = await Promise.allSettled([
     addon.openModel({
       path: resolved.path,
       threads: settings.threads === 0 ? physicalCores() : settings.threads,
@@ -45,24 +45,25 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
       spillFolder: store.spillFolder,
       spillBytesMax: spillBytesOf(diskBytes),
     }),
-    Tokenizer.open(resolved.path, { addonPath, workerPath }).then(modelText),
+    Tokenizer.open(resolved.path, { addonPath, workerPath }),
   ]);
-  if (model.status === "fulfilled" && text.status === "fulfilled") {
+  if (model.status === "fulfilled" && tokenizer.status === "fulfilled") {
+    const text = modelText(tokenizer.value, model.value.info.completionOrder);
     const plan = memoryPlan(memoryBytes, diskBytes, model.value.info);
     await model.value.limitMemory({ kvBytesMax: plan.blockBytes });
     if (planNote(plan) !== "") log.info(planNote(plan));
     log.info(`${describePlan(plan)}; blocks are ranked ${rankingWords[model.value.info.selection]}`);
     const deviceNote = gpu.usable ? (model.value.info.gpuProblem ?? "") : gpu.reason;
     if (deviceNote !== "") log.info(`The CPU computes. ${deviceNote}`);
-    return new Session({ resolved, model: model.value, text: text.value, plan, deviceNote, store, log });
+    return new Session({ resolved, model: model.value, text, plan, deviceNote, store, log });
   }
   // What did open must not stay when the other did not.
   if (model.status === "fulfilled") await model.value.dispose();
-  if (text.status === "fulfilled") await text.value.dispose();
+  if (tokenizer.status === "fulfilled") await tokenizer.value.dispose();
   throw model.status === "rejected"
     ? model.reason
-    : text.status === "rejected"
-      ? text.reason
+    : tokenizer.status === "rejected"
+      ? tokenizer.reason
       : new Error("unreachable");
 }
 

@@ -57,6 +57,10 @@ const char* selection_name(SelectionSource source) {
   return "trainingFree";
 }
 
+const char* order_name(CompletionOrder order) {
+  return order == CompletionOrder::kSuffixFirst ? "suffix-first" : "prefix-first";
+}
+
 Napi::Object info_to_js(Napi::Env env, const Session& session) {
   const Model& model = session.model();
   const ModelConfig& config = model.config();
@@ -77,6 +81,7 @@ Napi::Object info_to_js(Napi::Env env, const Session& session) {
   info.Set("device", model.device());
   info.Set("gpuProblem", model.gpu_problem());
   info.Set("selection", selection_name(model.selection_source()));
+  info.Set("completionOrder", order_name(model.completion_order()));
   info.Set("sideCarBytesPerToken", model.side_car_bytes_per_token());
   info.Set("workBytes", double(session.work_bytes()));
   info.Set("fingerprint", model.fingerprint());

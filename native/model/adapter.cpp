@@ -26,6 +26,18 @@ Result<T> number_of(const Weights& weights, const char* key) {
   return Status::corrupt(weights.path() + ": " + key + " \"" + *text + "\" is no number.");
 }
 
+/// An adapter that says nothing was taught what models are.
+Result<CompletionOrder> completion_order_of(const Weights& weights) {
+  constexpr const char* key = "completion_order";
+  if (!weights.has_meta(key)) return CompletionOrder::kPrefixFirst;
+  const Result<std::string> order = weights.meta_string(key);
+  if (!order.ok()) return Status::corrupt(order.status().message());
+  if (*order == "prefix-first") return CompletionOrder::kPrefixFirst;
+  if (*order == "suffix-first") return CompletionOrder::kSuffixFirst;
+  return Status::unsupported(weights.path() + " was made for a newer Nosa: it asks for completions in an order (" +
+                             *order + ") that this one does not know.");
+}
+
 /// The row of a GGUF's weight that row `row` of a checkpoint's becomes: files of the llama
 /// architecture put the two halves of a head's dimensions into one another.
 int64_t stored_row(int64_t row, Projection projection, const ModelConfig& config) {
@@ -91,6 +103,10 @@ Status Adapter::load(const ModelConfig& config, const KvShape& kv_shape,
     return Status::corrupt(path + ": rank " + std::to_string(*rank) + " and alpha " +
                            std::to_string(*alpha) + " make no sense.");
   }
+
+  const Result<CompletionOrder> order = completion_order_of(*weights_);
+  if (!order.ok()) return order.status();
+  completion_order_ = *order;
 
   Result<EvictionScores> scores = EvictionScores::from_weights(*weights_, kv_shape);
   if (!scores.ok()) return scores.status();

@@ -28,6 +28,12 @@ struct ProjectionShape {
 };
 ProjectionShape projection_shape(Projection projection, const ModelConfig& config);
 
+/// What a completion's prompt shows first. An adapter says which of the two it was taught.
+enum class CompletionOrder {
+  kPrefixFirst,  ///< What is before the cursor, then what is behind it: as models come.
+  kSuffixFirst,  ///< What is behind the cursor, then what is before it.
+};
+
 /// What makes a NOSA model of an ordinary one (format "nosa-adapter-1"): eviction heads for every
 /// layer, and low-rank updates of any of its projections, W + alpha / rank B A.
 ///
@@ -36,12 +42,14 @@ class Adapter {
  public:
   /// Opens `path` for the model that `config` describes, whose file has the SHA-256 `base_sha256`
   /// (lower-case hex). Fails with kNotFound, kCorrupt (damaged), kUnsupported (another version of
-  /// the format) or kInvalidArgument (made for another model).
+  /// the format, or made for a newer Nosa) or kInvalidArgument (made for another model).
   static Result<std::unique_ptr<Adapter>> open(const std::string& path,
                                                const std::string& base_sha256,
                                                const ModelConfig& config, const KvShape& kv_shape);
 
   const EvictionScores& eviction_scores() const { return eviction_scores_; }
+
+  CompletionOrder completion_order() const { return completion_order_; }
 
   /// The update of a projection, or null for none. Lives as long as the adapter.
   const LowRankUpdate* update(int layer, Projection projection) const;
@@ -58,6 +66,7 @@ class Adapter {
 
   std::unique_ptr<Weights> weights_;
   EvictionScores eviction_scores_;
+  CompletionOrder completion_order_ = CompletionOrder::kPrefixFirst;
   std::vector<std::array<std::optional<LowRankUpdate>, n_projections>> updates_;  // [n_layers]
   std::vector<std::vector<uint16_t>> turned_;  // The second factors, as LowRankUpdate has them.
 };

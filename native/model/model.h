@@ -76,6 +76,11 @@ class Model {
     return llama_->adds_scores() ? SelectionSource::kNative : SelectionSource::kTrainingFree;
   }
 
+  /// What the model expects a completion's prompt to show first.
+  CompletionOrder completion_order() const {
+    return adapter_ != nullptr ? adapter_->completion_order() : CompletionOrder::kPrefixFirst;
+  }
+
   /// What selection keeps in memory for each token, wherever its KV is.
   double side_car_bytes_per_token() const;
 

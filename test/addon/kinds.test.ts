@@ -1,5 +1,6 @@
 /** Tiny models of every kind of file, and arguments that no typed caller would send. */
 
+import { writeFileSync } from "node:fs";
 import * as path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { addon, codeOf, greedy, ids, openOptions, tinyModels, tinyVocabulary } from "../support/tinyModel";
@@ -47,6 +48,29 @@ describe("models", () => {
       expect([attendedBlocks, totalBlocks]).toEqual([4, 11]);
       await model.dispose();
     }
+  });
+
+  it("show a completion first what their adapter was taught", async () => {
+    const open = (metadata: Readonly<Record<string, string>>) => {
+      const adapter = path.join(tiny.folder, "adapter.safetensors");
+      writeFileSync(adapter, tinyAdapter(metadata));
+      return native.openModel(openOptions(file, { adapter, baseSha256 }));
+    };
+    for (const [metadata, completionOrder] of [
+      [{}, "prefix-first"],
+      [{ completion_order: "prefix-first" }, "prefix-first"],
+      [{ completion_order: "suffix-first" }, "suffix-first"],
+    ] as const) {
+      const model = await open(metadata);
+      expect(model.info).toMatchObject({ selection: "adapter", completionOrder });
+      await model.dispose();
+    }
+    const plain = await native.openModel(openOptions(file));
+    expect(plain.info.completionOrder).toBe("prefix-first");
+    await plain.dispose();
+    const later = open({ completion_order: "middle-out" });
+    expect(await codeOf(later)).toBe("unsupported");
+    await expect(later).rejects.toThrow(/adapter\.safetensors was made for a newer Nosa/);
   });
 
   it("answer the same from safetensors in shards as from GGUF", async () => {
@@ -110,3 +134,28 @@ describe("arguments that make no sense", () => {
     await model.dispose();
   });
 });
+
+const baseSha256 = "ab".repeat(32);
+
+/** Eviction heads that say nothing, of the tiny models' shape, and no updates. */
+function tinyAdapter(metadata: Readonly<Record<string, string>>): Uint8Array {
+  const [layers, kvHeads, headDim] = [2, 2, 64];
+  const header: Record<string, unknown> = {
+    __metadata__: { format: "nosa-adapter-1", base_sha256: baseSha256, rank: "0", alpha: "0", ...metadata },
+  };
+  let bytes = 0;
+  for (let layer = 0; layer < layers; layer += 1) {
+    for (const [name, shape] of [
+      ["A", [kvHeads]],
+      ["delta.weight", [kvHeads, kvHeads * headDim]],
+    ] as const) {
+      const end = bytes + 4 * shape.reduce<number>((product, each) => product * each, 1);
+      header[`model.layers.${layer}.self_attn.${name}`] = { dtype: "F32", shape, data_offsets: [bytes, end] };
+      bytes = end;
+    }
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  return Buffer.concat([length, json, Buffer.alloc(bytes)]);
+}

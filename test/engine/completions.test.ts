@@ -219,3 +219,26 @@ describe("pins", () => {
     expect((await client.complete(file, 1, 11))[0]?.data.cached).toBe(false);
   });
 });
+
+describe("text behind the cursor", () => {
+  it("that a model sees first is not read again for what the editor closes", async () => {
+    const root = temporaryFolder();
+    writeFiles(root, { "src/way.ts": "const wayToNorth = find('41');\nconst wayHome = 43;\n" });
+    const harness = await EngineHarness.start({ completionOrder: "suffix-first" });
+    const client = await harness.connect();
+    await client.index(root);
+    const file = path.join(root, "src/new.ts");
+    const below = filler("below", 20);
+    await client.openDocument(file, `${first}\n\n${below}`);
+    const [offer] = await client.complete(file, 1, 11);
+    expect(offer).toMatchObject({ insertText: "North = find('41');" });
+
+    await settled(harness.workshop);
+    await client.type(file, 2, 1, 11, "North = find('')");
+    const [within] = await client.complete(file, 1, 25);
+    expect(within).toMatchObject({ insertText: "41", data: { cached: false } });
+    expect(within?.data.promptTokens).toBeGreaterThan(below.length);
+    // The cue with its marks, and a few tokens that it was before.
+    expect(within?.data.promptTokensRead).toBeLessThan(50);
+  });
+});

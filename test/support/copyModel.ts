@@ -49,6 +49,7 @@ export const copyModelInfo: ModelInfo = {
   stepSequences: 1,
   device: "Test",
   selection: "trainingFree",
+  completionOrder: "prefix-first",
   sideCarBytesPerToken: 1,
   workBytes: 0,
   fingerprint: "copy-1",

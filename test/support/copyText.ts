@@ -1,5 +1,6 @@
 /** The words of the copying model: bytes, with marks where a real format has special tokens. */
 
+import type { CompletionOrder } from "../../engine/native/addon";
 import type { ModelText } from "../../engine/sessions/modelText";
 import { bytesToTokens, cueEnd, cueStart, stopId, tokenToByte } from "./copyModel";
 
@@ -20,7 +21,7 @@ const tokenBytes = {
   offsets: Uint32Array.from({ length: firstByte + 257 }, (_, id) => Math.max(0, id - firstByte)),
 };
 
-export function copyText(): ModelText {
+export function copyText(completionOrder: CompletionOrder = "prefix-first"): ModelText {
   const newlines = new Uint8Array(259);
   const endsLine = new Uint8Array(259);
   newlines[10 + 3] = endsLine[10 + 3] = 1;
@@ -29,6 +30,7 @@ export function copyText(): ModelText {
     bannedIds: [],
     answerStopIds: [stopId],
     completionStopIds: [stopId],
+    completionOrder,
     tokenBytes,
     header: async (repository) => bytesToTokens(`repository ${repository}\n`),
     file: async (path, text) => ({
@@ -49,7 +51,9 @@ export function copyText(): ModelText {
     },
     completion: async ({ path, prefix, suffix }) => ({
       tokens: joined(
-        bytesToTokens(`live ${path}\n${prefix.slice(0, -completionCue)}`),
+        bytesToTokens(`live ${path}\n`),
+        bytesToTokens(completionOrder === "suffix-first" ? suffix : ""),
+        bytesToTokens(prefix.slice(0, -completionCue)),
         [cueStart],
         bytesToTokens(prefix.slice(-completionCue)),
         [cueEnd],

@@ -20,6 +20,7 @@ import { EngineLock } from "../../engine/lock";
 import { silentLog } from "../../engine/log";
 import { dataPaths } from "../../engine/paths";
 import type { ResolvedModel } from "../../engine/models/registry";
+import type { CompletionOrder } from "../../engine/native/addon";
 import {
   protocolVersion,
   type ChatDelta,
@@ -43,6 +44,8 @@ export interface HarnessOptions {
   readonly folder?: string;
   readonly segmentTokensMax?: number;
   readonly idleExitMs?: number;
+  /** What a prompt of the copying model shows first; the prefix when absent. */
+  readonly completionOrder?: CompletionOrder;
   /** Another model than the copying one, and how it is opened. */
   readonly resolved?: ResolvedModel;
   readonly openSession?: (resolved: ResolvedModel, settings: ModelChoice, store: ContextStore) => Promise<Session>;
@@ -100,7 +103,15 @@ export class EngineHarness {
         if (options.openSession !== undefined) return options.openSession(chosen, settings, store);
         const model = new CopyModel(workshop);
         const plan = memoryPlan(memoryBudget(settings, machine), await store.limit(settings), model.info);
-        return new Session({ resolved: chosen, model, text: copyText(), plan, deviceNote: "", store, log: silentLog });
+        return new Session({
+          resolved: chosen,
+          model,
+          text: copyText(options.completionOrder),
+          plan,
+          deviceNote: "",
+          store,
+          log: silentLog,
+        });
       },
     });
     const early: net.Socket[] = [];

@@ -103,6 +103,22 @@ TEST_F(AdapterFile, IsPartOfTheKeyUnderWhichKvIsReused) {
   EXPECT_EQ(with, open([](TinyAdapter& a) { a.metadata["notes"] = "x"; }).value()->fingerprint());
 }
 
+TEST_F(AdapterFile, SaysWhatACompletionShowsFirst) {
+  const auto order_of = [this](const std::string& order) {
+    return open([&](TinyAdapter& a) { a.metadata["completion_order"] = order; }).value()->completion_order();
+  };
+  EXPECT_EQ(open([](TinyAdapter&) {}).value()->completion_order(), CompletionOrder::kPrefixFirst);
+  EXPECT_EQ(order_of("prefix-first"), CompletionOrder::kPrefixFirst);
+  EXPECT_EQ(order_of("suffix-first"), CompletionOrder::kSuffixFirst);
+  for (const char* unknown : {"suffix-last", "Suffix-first", ""}) {
+    expect_refused([&](TinyAdapter& a) { a.metadata["completion_order"] = unknown; }, StatusCode::kUnsupported,
+                   "adapter.safetensors was made for a newer Nosa");
+  }
+  // KV is the same in either order.
+  const auto suffix_first = [](TinyAdapter& a) { a.metadata["completion_order"] = "suffix-first"; };
+  EXPECT_EQ(open(suffix_first).value()->fingerprint(), open([](TinyAdapter&) {}).value()->fingerprint());
+}
+
 TEST_F(AdapterFile, IsNotForAModelThatIsNosaByItself) {
   TinyOptions options;
   options.nosa = true;

@@ -9,7 +9,10 @@ describe("CompletionWindow", () => {
     const fast = new CompletionWindow();
     for (let times = 0; times < 20; times++) fast.measured(100, 5);
     expect(fast.prefixTokensMax).toBe(1_024);
-    expect(fast.suffixTokensMax).toBeLessThanOrEqual(96);
+    expect(fast.suffixTokensMax("prefix-first")).toBeLessThanOrEqual(96);
+    // Where it is read once, more of it costs little on the fast one, and no more on the slow one.
+    expect(fast.suffixTokensMax("suffix-first")).toBeGreaterThan(96);
+    expect(slow.suffixTokensMax("suffix-first")).toBe(slow.suffixTokensMax("prefix-first"));
   });
 
   it("keeps its size while the speed is about right, and does not believe a few tokens", () => {

@@ -128,6 +128,24 @@ describe.each(Object.keys(models))("prompts for %s", (name) => {
   });
 });
 
+it("show a hole's suffix first to who was taught so, and end with what is before the cursor", async () => {
+  const { qwen, smollm2 } = models;
+  if (qwen === undefined || smollm2 === undefined) throw new Error("No such model.");
+  const hole = { path: "a.ts", prefix: "\nconst a = f", suffix: "\n}\n", prefixTokensMax: 100, suffixTokensMax: 100 };
+  const first = await completionTail(qwen, promptFormat(qwen, "suffix-first"), hole);
+  expect(qwen.show(first.tokens)).toBe(
+    "⟦<|file_sep|>⟧a.ts\n⟦<|fim_prefix|>⟧⟦<|fim_suffix|>⟧\n}\n⟦<|fim_middle|>⟧\nconst a = f",
+  );
+  const { tokens, ...lines } = await completionTail(qwen, promptFormat(qwen), hole);
+  expect(qwen.show(tokens)).toBe(
+    "⟦<|file_sep|>⟧a.ts\n⟦<|fim_prefix|>⟧\nconst a = f⟦<|fim_suffix|>⟧\n}\n⟦<|fim_middle|>⟧",
+  );
+  expect(first).toMatchObject(lines);
+  // Without the marks there is nothing but what is before the cursor.
+  const unmarked = await completionTail(smollm2, promptFormat(smollm2, "suffix-first"), hole);
+  expect(unmarked).toEqual(await completionTail(smollm2, promptFormat(smollm2), hole));
+});
+
 it("make, in the tail, what the template makes of the whole conversation", async () => {
   const { qwen } = models;
   if (qwen === undefined) throw new Error("qwen");
