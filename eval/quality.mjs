@@ -2,17 +2,19 @@
 //
 //   --model ID        a known model, or the path of one (the default one); without an adapter for it the rows that need one are left out
 //   --sizes A,B       tokens of contexts (8192,16384,32768); 131072 asks look-ups alone
-//   --contexts N      contexts of each size, of as many repositories (2)
-//   --lookups N       questions over each context (9)    --lines N    lines to write, each as next line and as hole (4)
+//   --contexts N      contexts of each size, of as many repositories as there are, then again of each (2)
+//   --lookups N       questions over each context (9)    --snippets N  how many of them over passages that a search finds (2)
+//   --lines N         lines to write, each as next line, as hole, and from a point within it on (4)
 //   --threads N       (the number of cores)              --seconds N  no context is begun after so long (3300)
 //   --query-blocks A,B  of the adapter's 64 blocks, how many the query may choose beside the product's: a row for each
-//   --rows A          only rows whose name has this in it; NOSA_BENCH_ADAPTERS says which adapters, --label what to call one beside others
+//   --rows "A|B"      only rows whose name has one of these in it; NOSA_BENCH_ADAPTERS says which adapters, --label what to call one beside others
 //   --json FILE       rows with paired differences, and every single answer
 //   --shard I/N       only every N-th context from number I on, for processes side by side, and no figures; sizes come in turn
 //   --merge A,B,...   no reading: one report of what such processes wrote with --json
 //
-// Rows answer the same requests: files being written (perplexity), a next line and a hole that use a name of another file, questions about the code.
-// Sparse rows attend to 4,096 tokens. Differences carry 95 % paired bootstrap intervals.
+// Rows answer the same requests: files being written (perplexity), next lines and holes that use a name of another file, questions about the code.
+// "as chat asks" has a question see the blocks that hold what it names too, as the product's chat does; the other rows leave them to selection.
+// The log says how many seconds each row took. Sparse rows attend to 4,096 tokens. Differences carry 95 % paired bootstrap intervals.
 import { readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -20,17 +22,19 @@ import { finish, greedy, openContext, openModel, selections } from "../bench/lib
 import { bootstrap } from "../bench/lib/figures.mjs";
 import { contextBlocks, Moves } from "../bench/lib/moves.mjs";
 import { parseShard } from "../bench/lib/options.mjs";
-import { modelFile } from "../bench/lib/product.mjs";
+import { modelFile, product } from "../bench/lib/product.mjs";
 import { similarity } from "../bench/lib/similarity.mjs";
 import { Asker } from "../bench/lookups/ask.mjs";
 import { Snippets, snippetTokens } from "../bench/lookups/snippets.mjs";
 import { heldOutRepositories } from "./heldOut.mjs";
+import { holePieces, holesOf } from "./holes.mjs";
 import { windows } from "./tasks.mjs";
 
 const liveTokens = 512;
 const movesSteps = 224;
 const snippetTokensMax = 4_096;
-const snippetQuestions = 2;
+/** Live files that are forced. */
+const forcedMax = 3;
 /** Beyond it one sequence is longer than the model's positions. */
 const sequenceTokensMax = 32_768 - 2_048;
 const charactersPerToken = 3.5;
@@ -50,7 +54,7 @@ const split = (queryBlocks) => ({
   selection: { ...selections.nosa, queryBlocks },
 });
 
-/** What each row is: model with or without adapter, layout of the context, selection. `only`: kinds of requests. */
+/** What each row is: model with or without adapter, layout of the context, selection. `only`: kinds of requests. `named`: questions see what they name. */
 const rows = [
   { name: "no repository", layout: "none" },
   { name: "dense, sequence", layout: "sequence" },
@@ -58,6 +62,14 @@ const rows = [
   { name: "infllmv2, segments", layout: "segments", selection: selections.infllmv2, moves: true },
   { name: "nosa training-free, segments", layout: "segments", selection: selections.nosa, moves: true },
   { name: "nosa adapter, segments", layout: "segments", adapter: true, selection: selections.nosa, moves: true },
+  {
+    name: "nosa adapter, as chat asks",
+    layout: "segments",
+    adapter: true,
+    selection: selections.nosa,
+    only: "lookups",
+    named: true,
+  },
   ...[16, 32, 96, 128].map((blocks) => ({
     name: `nosa adapter, ${64 * blocks} tokens`,
     layout: "segments",
@@ -71,8 +83,9 @@ const rows = [
 function rowsAsked(options) {
   const splits = options["query-blocks"] === undefined ? [] : String(options["query-blocks"]).split(",");
   const label = options.label === undefined ? "adapter" : `adapter ${String(options.label)}`;
+  const parts = String(options.rows ?? "").split("|");
   return [...rows, ...splits.map((blocks) => split(Number(blocks)))]
-    .filter(({ name }) => name.includes(String(options.rows ?? "")))
+    .filter(({ name }) => parts.some((part) => name.includes(part)))
     .map((row) => ({ ...row, name: row.name.replace("adapter", label) }));
 }
 
@@ -93,12 +106,12 @@ export async function run(figures, options) {
 /** What the processes with a share each answered. */
 function merged(files) {
   const found = new Map();
-  for (const { size, repository, answers } of files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")).results)) {
-    const key = `${size} ${repository}`;
+  for (const { answers, ...context } of files.flatMap((file) => JSON.parse(readFileSync(file, "utf8")).results)) {
+    const key = `${context.size} ${contextName(context)}`;
     // Rows of the same context that another process answered, with another adapter.
-    found.set(key, { size, repository, answers: { ...found.get(key)?.answers, ...answers } });
+    found.set(key, { ...context, answers: { ...found.get(key)?.answers, ...answers } });
   }
-  return [...found.values()].sort((a, b) => a.size - b.size || (a.repository < b.repository ? -1 : 1));
+  return [...found.values()].sort((a, b) => a.size - b.size || (contextName(a) < contextName(b) ? -1 : 1));
 }
 
 /** Adds the answers over each context to `results`. */
@@ -117,32 +130,39 @@ async function readAll(results, { model, threads, write }, options) {
   if (!isAdapted) console.log("No adapter came for this model: rows that need one are left out.");
   const table = rowsAsked(options).filter((row) => isAdapted || row.adapter !== true);
   const wanted = { lookups: Number(options.lookups ?? 9), lines: Number(options.lines ?? 4) };
+  const snippets = Number(options.snippets ?? 2);
   const count = Number(options.contexts ?? 2);
   const bySize = sizes.map((size) => contextsOf(size, count, wanted).map((window) => ({ size, window })));
   // Of each size one in turn: a run that is cut short has some of all.
   const contexts = Array.from({ length: count }, (_, at) => bySize.flatMap((own) => own.slice(at, at + 1))).flat();
   for (const { size, window } of contexts.filter((_, at) => at % shard.of === shard.at)) {
     if (performance.now() > until) break;
-    console.log(`${size}: ${window.repository}, ${window.files.length} files, ${window.lookups.length} questions`);
-    results.push({ size, repository: window.repository, answers: await read(models, table, window, size) });
+    const { repository, part, files, lookups, lines } = window;
+    const amount = `${files.length} files, ${lookups.length} questions, ${lines.length} lines`;
+    console.log(`${size}: ${contextName(window)}, ${amount}`);
+    results.push({ size, repository, part, answers: await read(models, table, window, { size, snippets }) });
     write();
   }
   for (const each of Object.values(models)) await each.dispose();
 }
 
-/** The first window of each repository, in turn with those of other repositories. */
+/** Windows of a size, `part` 1 of each repository before part 2 of any. */
 function contextsOf(size, count, wanted) {
-  const found = [];
-  for (const repository of heldOutRepositories()) {
-    const [first] = windows(repository, size, (text) => text.length / charactersPerToken, wanted);
-    if (first !== undefined) found.push(first);
-    if (found.length === count) break;
-  }
-  return found;
+  const parts = heldOutRepositories().flatMap((repository) =>
+    windows(repository, size, (text) => text.length / charactersPerToken, wanted).map((window, at) => ({
+      ...window,
+      part: at + 1,
+    })),
+  );
+  return parts.sort((a, b) => a.part - b.part).slice(0, count);
+}
+
+function contextName({ repository, part = 1 }) {
+  return part === 1 ? repository : `${repository}, part ${part}`;
 }
 
 /** Answers of every row: `{[row]: [{kind, id, nll, tokens, exact, similarity}]}`. */
-async function read(models, table, window, size) {
+async function read(models, table, window, { size, snippets }) {
   const answers = {};
   const groups = new Map();
   for (const row of table) {
@@ -152,34 +172,45 @@ async function read(models, table, window, size) {
   for (const [group, members] of groups) {
     const [which, layout] = group.split(" ");
     if (layout === "sequence" && size > sequenceTokensMax + 2_048) continue;
-    const context = await openContext(models[which], {
-      name: window.repository,
-      files: window.files,
-      layout,
-      keep: false,
-    });
+    const context = await timed(`reading, ${group}`, () =>
+      openContext(models[which], { name: window.repository, files: window.files, layout, keep: false }),
+    );
     for (const row of members) {
-      if (size > 32_768 && row.only !== undefined) continue;
-      answers[row.name] = await answersOf(row, context, window, size);
+      if (size > 32_768 && row.only === "perplexity") continue;
+      answers[row.name] = await timed(row.name, () => answersOf(row, context, window, size));
     }
-    if (group === "plain none") answers.snippets = await snippetAnswers(context, window);
+    if (group === "plain none" && snippets > 0)
+      answers.snippets = await timed("snippets", () => snippetAnswers(context, window, snippets));
     await context.dispose();
   }
   return answers;
 }
 
+/** Says how long it took, so that longer runs can be planned. */
+async function timed(what, work) {
+  const start = performance.now();
+  const result = await work();
+  console.log(`  ${what}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  return result;
+}
+
 async function answersOf(row, context, window, size) {
-  const { selection } = row;
+  const { selection, only, named } = row;
   const answers = [];
-  if (size <= 32_768) answers.push(...(await perplexity(context, window, row)));
-  if (row.only === "perplexity") return answers;
-  if (size <= 32_768) answers.push(...(await writtenLines(context, window, selection)));
-  answers.push(...(await answered(context, window.lookups, selection)));
+  const isWritten = size <= 32_768 && only !== "lookups";
+  for (const [at, live] of window.live.slice(0, isWritten ? forcedMax : 0).entries()) {
+    answers.push(...(await perplexity(context, live, { selection, moves: row.moves === true && at === 0 })));
+  }
+  if (only === "perplexity") return answers;
+  if (isWritten) answers.push(...(await writtenLines(context, window, selection)));
+  const asSeen = ({ question }) => (named === true ? { selection: context.selectionAsked(question) } : {});
+  const questions = window.lookups.map((each) => ({ ...each, ...asSeen(each) }));
+  answers.push(...(await answered(context, questions, selection)));
   return answers;
 }
 
-/** The live file's first tokens, forced; and how selections move while it is written. */
-async function perplexity(context, { live }, { selection, moves }) {
+/** A live file's first tokens, forced; and how selections move while it is written. */
+async function perplexity(context, live, { selection, moves }) {
   const { model } = context;
   const { headerTokens, tokens } = await model.text.file(live.path, live.text, new AbortController().signal);
   const { sequence, before } = await context.tail();
@@ -190,7 +221,7 @@ async function perplexity(context, { live }, { selection, moves }) {
   const { logprobs } = await sequence.score({ from: lead.length });
   const nll = -logprobs.reduce((sum, each) => sum + each, 0) / body.length;
   const answers = [{ kind: "perplexity", id: live.path, nll, tokens: body.length }];
-  if (moves === true) answers.push({ kind: "moves", id: live.path, ...(await movesOf(context, sequence, lead, body)) });
+  if (moves) answers.push({ kind: "moves", id: live.path, ...(await movesOf(context, sequence, lead, body)) });
   await sequence.dispose();
   return answers;
 }
@@ -216,22 +247,22 @@ async function movesOf(context, sequence, lead, body) {
 
 async function writtenLines(context, { lines }, selection) {
   const { model } = context;
+  const { fim } = product.promptFormat(model.tokenizer);
   const never = new AbortController().signal;
   const prompts = [];
-  for (const { path, prefix, suffix, line } of lines) {
+  for (const each of lines) {
+    const { id, path, prefix, line } = each;
     const { headerTokens } = await model.text.file(path, "", never);
-    const hole = await model.text.completion({ path, prefix, suffix, prefixTokensMax: 2_048, suffixTokensMax: 1_024 });
-    const right = await model.encode(line);
-    prompts.push(
-      { kind: "nextLine", id: line, tokens: [...headerTokens, ...(await model.encode(prefix))], right, answer: line },
-      { kind: "infill", id: line, tokens: [...hole.tokens], right, answer: line },
-    );
-    const suffixFirst = await suffixFirstHole(model, headerTokens, prefix, suffix);
-    if (suffixFirst !== undefined)
-      prompts.push({ kind: "infillSuffixFirst", id: line, tokens: suffixFirst, right, answer: line });
+    const add = async (kind, tokens, answer) =>
+      prompts.push({ kind, id, tokens: [...headerTokens, ...tokens], right: await model.encode(answer), answer });
+    await add("nextLine", await model.encode(prefix), line);
+    for (const { kind, order, answer, ...around } of holesOf(each)) {
+      if (fim === undefined && order === "suffix first") continue;
+      await add(kind, await model.tokenizer.encodeJoined(holePieces(fim, order, around)), answer);
+    }
   }
   if (prompts.length === 0) return [];
-  const asker = await Asker.openPrompts(context, prompts, { selection });
+  const asker = await Asker.openPrompts(context, prompts, { selection, stopIds: model.text.completionStopIds });
   const answers = [];
   for (const [index, { kind, id, answer }] of prompts.entries()) {
     const { text, nll, tokens } = await asker.ask(index);
@@ -250,15 +281,6 @@ async function writtenLines(context, { lines }, selection) {
   return answers;
 }
 
-/** The other way to ask for a hole, with what follows it before what leads to it; undefined for a model without the marks. */
-async function suffixFirstHole({ tokenizer }, headerTokens, prefix, suffix) {
-  const marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
-  if (marks.some((mark) => tokenizer.id(mark) === undefined)) return undefined;
-  const [before, after, middle] = marks.map((text) => ({ text, special: true }));
-  const plain = (text) => ({ text, special: false });
-  return [...headerTokens, ...(await tokenizer.encodeJoined([before, after, plain(suffix), middle, plain(prefix)]))];
-}
-
 async function answered(context, questions, selection) {
   if (questions.length === 0) return [];
   const asker = await Asker.open(context, questions, { selection });
@@ -272,30 +294,39 @@ async function answered(context, questions, selection) {
 }
 
 /** The first questions of a context, over passages that a search finds, as many tokens of them as sparse rows attend to. */
-async function snippetAnswers(context, { files, lookups }) {
+async function snippetAnswers(context, { files, lookups }, count) {
   const snippets = new Snippets(files);
   const asked = [];
-  for (const each of lookups.slice(0, snippetQuestions)) {
+  for (const each of lookups.slice(0, count)) {
     asked.push({ ...each, before: await snippetTokens(context.model, snippets, each.question, snippetTokensMax) });
   }
   return answered(context, asked, undefined);
 }
 
-const lookupKinds = ["signature", "where", "calls"];
+const lookupKinds = ["signature", "definition", "calls"];
 const kindsOf = {
   perplexity: ["perplexity"],
   nextLine: ["nextLine"],
   infill: ["infill"],
   infillSuffixFirst: ["infillSuffixFirst"],
+  infillWithin: ["infillWithin"],
+  infillWithinSuffixFirst: ["infillWithinSuffixFirst"],
   lookups: lookupKinds,
 };
 const references = ["dense, sequence", "dense, segments"];
 const adapterRow = "nosa adapter, segments";
+const chatRow = "nosa adapter, as chat asks";
+/** They have goals. */
+const ourRows = [adapterRow, chatRow];
 const trainingFreeRow = "nosa training-free, segments";
 /** What the adapter must beat, and by which figure. */
 const beaten = {
   lookups: ["no repository", "snippets"],
   nextLine: ["no repository"],
+  infill: ["no repository"],
+  infillSuffixFirst: ["no repository"],
+  infillWithin: ["no repository"],
+  infillWithinSuffixFirst: ["no repository"],
   perplexity: [trainingFreeRow],
 };
 
@@ -311,7 +342,7 @@ function summarise(results) {
         const ours = answersIn(own, name, members);
         if (ours.size === 0) continue;
         const row = { size, reading: name, kind, cases: ours.size, ...means([...ours.values()]) };
-        const others = [...references, ...(name === adapterRow ? (beaten[kind] ?? []) : [])];
+        const others = [...references, ...(ourRows.includes(name) ? (beaten[kind] ?? []) : [])];
         for (const other of others.filter((each) => each !== name)) {
           const theirs = answersIn(own, other, members);
           const pairs = [...ours].flatMap(([id, each]) => (theirs.has(id) ? [[each, theirs.get(id)]] : []));
@@ -358,10 +389,10 @@ function pairsOfMoves(answers) {
 /** Answers by what was asked, over all contexts. */
 function answersIn(results, name, kinds) {
   return new Map(
-    results.flatMap(({ repository, answers }) =>
+    results.flatMap(({ answers, ...context }) =>
       (answers[name] ?? [])
         .filter(({ kind }) => kinds.includes(kind))
-        .map((each) => [`${repository} ${each.kind} ${each.id}`, each]),
+        .map((each) => [`${contextName(context)} ${each.kind} ${each.id}`, each]),
     ),
   );
 }
@@ -393,7 +424,9 @@ function differences(pairs) {
 function report(figures, results) {
   const summary = summarise(results);
   for (const { size, reading, kind, cases, ...row } of summary) {
-    if (lookupKinds.includes(kind)) continue;
+    const isPart = lookupKinds.includes(kind);
+    // Of each kind of look-up, whether it fits the model.
+    if (isPart && reading !== references[0]) continue;
     const where = `${size >> 10}k ${reading}: ${kind} (${cases})`;
     if (kind === "locality") {
       figures.add(`${where}, overlap (the paper: 0.944)`, row.overlap, "of 1");
@@ -409,12 +442,12 @@ function report(figures, results) {
     if (kind === "perplexity") figures.add(where, row.perplexity, "ppl");
     else {
       figures.add(`${where}, right`, row.exact, "%", {
-        goal: kind === "lookups" && reading === references[0] ? 60 : null,
+        goal: (kind === "lookups" || isPart) && reading === references[0] ? 60 : null,
       });
       figures.add(`${where}, right answer forced`, row.nll, "nats/token");
     }
     if (row.similarity !== undefined) figures.add(`${where}, edit similarity`, row.similarity, "%");
-    if (reading === adapterRow)
+    if (ourRows.includes(reading))
       goals(figures, where, kind, row, size > sequenceTokensMax + 2_048 ? references[1] : references[0]);
   }
 }

@@ -1,16 +1,19 @@
 // A held-out repository → a context of a wanted size, and what is asked of it. Everything has one right answer, taken from the code itself.
-import { definitions, question } from "../bench/lookups/definitions.mjs";
+import { definitions } from "../bench/lookups/definitions.mjs";
+import { crossFileLines, cutWithin, homes } from "./crossFile.mjs";
+import { lookupQuestions } from "./questions.mjs";
 
 /** Tests and examples repeat what the rest says. */
 const aside =
   /(?:^|\/)(?:tests?|testing|benches|benchmarks?|examples?|_examples|docs)\/|_test\.go$|(?:^|\/)test_|\.(?:test|spec|bench)\./;
-const notCode = /^\s*(?:#|\/\/|\/\*|\*|"""|import |from |use |package |require|export \*|'use strict')/;
-const prefixCharacters = 1_600;
-const suffixCharacters = 600;
+/** Files that are being written: so many at most, and beside the first one so much of the context's text. */
+const liveFilesMax = 4;
+const liveShareMax = 0.25;
+const liveCharactersMin = 2_000;
 
 /**
- * Runs of neighbouring files of 80 to 100 % of `tokens` tokens by `count`, no file in two of them; one file is "live": it stands in the tail, being
- * written, and not in the context. `[{repository, files, live, lookups, lines}]`
+ * Runs of neighbouring files of 80 to 100 % of `tokens` tokens by `count`, no file in two of them. Some files are "live": they stand in the tail, being
+ * written, and not in the context. `[{repository, files, live, lookups, lines}]`; the first live file has most lines to write.
  */
 export function windows(repository, tokens, count, { lookups, lines }) {
   const found = [];
@@ -34,78 +37,66 @@ export function windows(repository, tokens, count, { lookups, lines }) {
 }
 
 function windowOf(repository, files, { lookups, lines }) {
-  const known = definitions(files);
-  const live = liveFile(files, known);
-  if (live === undefined) return undefined;
-  const rest = files.filter((file) => file !== live.file);
-  const asked = interleaved([
-    known
-      .filter(({ path }) => path !== live.file.path)
-      .map((each) => ({ kind: "signature", path: each.path, ...question(each) })),
-    whereQuestions(known, live.file.path),
-    callQuestions(rest, known),
-  ]).slice(0, lookups);
-  return asked.length < lookups / 2
-    ? undefined
-    : { repository, files: rest, live: live.file, lookups: asked, lines: live.lines.slice(0, lines) };
+  const { live, lines: written } = liveFiles(files, lines);
+  if (live.length === 0) return undefined;
+  const away = new Set(live.map(({ path }) => path));
+  const rest = files.filter(({ path }) => !away.has(path));
+  // Names and lines that stand once in all files do in what is left of them.
+  const known = definitions(files).filter(({ path }) => !away.has(path));
+  const asked = interleaved(Object.values(lookupQuestions(rest, known))).slice(0, lookups);
+  if (asked.length < lookups / 2) return undefined;
+  return { repository, files: rest, live, lookups: asked, lines: written };
 }
 
-/** The file with most lines that use what another file defines: `{file, lines: [{prefix, suffix, line, name}]}`. */
-function liveFile(files, known) {
-  const home = new Map(known.map(({ name, path }) => [name, path]));
-  let best;
-  for (const file of files) {
-    const text = file.text.split("\n");
-    const lines = text.flatMap((line, at) => {
-      if (at < 3 || line.trim().length < 16 || line.trim().length > 100 || notCode.test(line)) return [];
-      const name = (line.match(/[A-Za-z_]\w{4,}(?=[({<!:.])/g) ?? []).find(
-        (each) => (home.get(each) ?? file.path) !== file.path,
-      );
-      if (name === undefined) return [];
-      const prefix = `${text.slice(0, at).join("\n")}\n`.slice(-prefixCharacters);
-      const suffix = `\n${text.slice(at + 1).join("\n")}`.slice(0, suffixCharacters);
-      // What the text around it shows is no question to the repository.
-      return prefix.includes(name) || suffix.includes(name) ? [] : [{ path: file.path, prefix, suffix, line, name }];
-    });
-    if (file.text.length >= 2_000 && lines.length > (best?.lines.length ?? 0)) best = { file, lines };
+/**
+ * Files whose lines use what another file defines, and `wanted` of these lines, each with a point within it: `{live, lines}`. One file if it has enough of
+ * them; else that with most lines more is taken as well, while there is room. What a line uses stays in the context.
+ */
+export function liveFiles(files, wanted) {
+  const home = homes(files);
+  const found = files
+    .filter(({ text }) => text.length >= liveCharactersMin)
+    .map((file) => ({ file, lines: crossFileLines(file, home) }))
+    .filter(({ lines }) => lines.length > 0);
+  const room = liveShareMax * files.reduce((sum, { text }) => sum + text.length, 0);
+  let live = [];
+  let lines = [];
+  while (live.length < liveFilesMax && lines.length < wanted) {
+    const taken = live.reduce((sum, { file }) => sum + file.text.length, 0);
+    const more = found
+      .filter((each) => !live.includes(each) && (live.length === 0 || taken + each.file.text.length <= room))
+      .map((each) => ({ live: [...live, each], lines: linesOf([...live, each]) }));
+    const best = more.reduce(
+      (most, each) => (each.lines.length > (most?.lines.length ?? lines.length) ? each : most),
+      undefined,
+    );
+    if (best === undefined) break;
+    ({ live, lines } = best);
   }
-  return best;
+  const drawn = [...lines].sort((a, b) => order(idOf(a)) - order(idOf(b))).slice(0, wanted);
+  return {
+    live: live.map(({ file }) => file),
+    lines: drawn.map((each, at) => ({
+      ...each,
+      id: idOf(each),
+      cut: cutWithin(each.line, { withinWord: at % 2 === 1, seed: order(idOf(each)) }),
+    })),
+  };
 }
 
-function whereQuestions(known, livePath) {
-  return known
-    .filter(({ path }) => path !== livePath)
-    .map(({ name, path }) => ({
-      kind: "where",
-      path,
-      question: `In which file is \`${name}\` defined?`,
-      start: `\`${name}\` is defined in \``,
-      answer: path,
-    }));
+/** Those whose names are defined in none of these files. */
+function linesOf(live) {
+  const away = new Set(live.map(({ file }) => file.path));
+  return live.flatMap(({ lines }) => lines.filter(({ home }) => !away.has(home)));
 }
 
-/** Names that one other file uses, and it alone. */
-function callQuestions(files, known) {
-  const words = files.map(({ path, text }) => ({ path, names: new Set(text.match(/\w+/g) ?? []) }));
-  return known.flatMap(({ name, path }) => {
-    const users = words.filter((file) => file.path !== path && file.names.has(name));
-    const [user] = users;
-    if (users.length !== 1) return [];
-    return [
-      {
-        kind: "calls",
-        path: user.path,
-        question: `Which file other than \`${path}\` uses \`${name}\`?`,
-        start: `Beside \`${path}\`, \`${name}\` is used in \``,
-        answer: user.path,
-      },
-    ];
-  });
+function idOf({ path, number }) {
+  return `${path}:${number}`;
 }
 
 /** One of each list in turn, spread over each list. */
 function interleaved(lists) {
-  const spread = lists.map((list) => [...list].sort((a, b) => order(a) - order(b)));
+  const spread = lists.map((list) => [...list].sort((a, b) => order(a.question) - order(b.question)));
   const result = [];
   for (let at = 0; at < Math.max(...lists.map(({ length }) => length)); at += 1) {
     for (const list of spread) if (at < list.length) result.push(list[at]);
@@ -114,7 +105,7 @@ function interleaved(lists) {
 }
 
 /** FNV-1a: an order that has nothing to do with the files'. */
-function order({ question: text }) {
+function order(text) {
   let hash = 0x811c9dc5;
   for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
   return hash >>> 0;

@@ -13,11 +13,13 @@ export class Asker {
   #model;
   #base;
   #prompts;
+  #stopIds;
 
-  constructor(model, base, prompts) {
+  constructor(model, base, { prompts, stopIds }) {
     this.#model = model;
     this.#base = base;
     this.#prompts = prompts;
+    this.#stopIds = stopIds;
   }
 
   /** `selection` is for NativeSequence.select; undefined for all blocks. */
@@ -27,24 +29,24 @@ export class Asker {
     if (selection !== undefined) await sequence.select(selection);
     const prompts = [];
     for (const each of questions) prompts.push(await promptOf(model, each, before));
-    return Asker.#behind(model, sequence, prompts);
+    return Asker.#behind(model, sequence, { prompts, stopIds: model.text.answerStopIds });
   }
 
-  /** The same for prompts that are tokens already: [{tokens, right, answer}], what is to be drawn as tokens and as text. */
-  static async openPrompts(context, prompts, { selection } = {}) {
+  /** The same for prompts that are tokens already: [{tokens, right, answer}], what is to be drawn as tokens and as text. `stopIds` end it. */
+  static async openPrompts(context, prompts, { selection, stopIds = context.model.text.answerStopIds } = {}) {
     const { sequence, before } = await context.tail();
     if (selection !== undefined) await sequence.select(selection);
     const whole = prompts.map((each) => ({ ...each, tokens: Uint32Array.from([...before, ...each.tokens]) }));
-    return Asker.#behind(context.model, sequence, whole);
+    return Asker.#behind(context.model, sequence, { prompts: whole, stopIds });
   }
 
-  static async #behind(model, sequence, prompts) {
+  static async #behind(model, sequence, { prompts, stopIds }) {
     const shared = sharedPrefix(prompts.map(({ tokens }) => tokens));
     if (shared > 0) {
       await sequence.setTokens(prompts[0].tokens.slice(0, shared));
       await finish(sequence);
     }
-    return new Asker(model, sequence, prompts);
+    return new Asker(model, sequence, { prompts, stopIds });
   }
 
   /**
@@ -58,7 +60,7 @@ export class Asker {
     if ((selection ?? own) !== undefined) await sequence.select(selection ?? own);
     await sequence.setTokens(tokens);
     const steps = right.length + spareSteps;
-    const drawn = await sequence.decode({ steps, sampling: greedy, stopIds: model.text.answerStopIds, masses });
+    const drawn = await sequence.decode({ steps, sampling: greedy, stopIds: this.#stopIds, masses });
     const text = model.decode(drawn.steps.map(({ token }) => token));
     await sequence.setTokens(Uint32Array.from([...tokens, ...right]));
     const { logprobs } = await sequence.score({ from: tokens.length });

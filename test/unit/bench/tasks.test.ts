@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { windows } from "../../../eval/tasks.mjs";
+import { liveFiles, windows } from "../../../eval/tasks.mjs";
 
 const body = (at: number, other: number): string =>
   [
@@ -28,29 +28,57 @@ describe("windows", () => {
 
   it("cuts a repository into runs of the wanted size, tests aside, no file twice", () => {
     expect(found.length).toBe(2);
-    const paths = found.flatMap(({ files: own, live }) => [...own, live].map(({ path }) => path));
+    const paths = found.flatMap(({ files: own, live }) => [...own, ...live].map(({ path }) => path));
     expect(new Set(paths).size).toBe(paths.length);
     expect(paths).not.toContain("tests/test_shop.py");
   });
 
-  it("leaves the live file out, and asks nothing whose answer stands there", () => {
+  it("leaves live files out, and asks nothing whose answer stands there", () => {
     for (const { files: own, live, lookups } of found) {
-      expect(own).not.toContainEqual(live);
+      expect(live.length).toBeGreaterThan(0);
+      for (const file of live) expect(own).not.toContainEqual(file);
       expect(lookups.length).toBe(6);
+      expect(new Set(lookups.map(({ kind }: { readonly kind: string }) => kind))).toEqual(
+        new Set(["signature", "definition", "calls"]),
+      );
       for (const { path } of lookups) expect(own.map((file: { readonly path: string }) => file.path)).toContain(path);
     }
   });
 
   it("hides lines that use what another file defines and the text around does not show", () => {
-    for (const { live, lines } of found) {
-      for (const { prefix, suffix, line, name } of lines) {
+    for (const { files: own, live, lines } of found) {
+      for (const { path, prefix, suffix, line, name, home, cut } of lines) {
+        const { text = "" } = live.find((file: { readonly path: string }) => file.path === path) ?? {};
         expect(line).toContain(name);
         expect(prefix).not.toContain(name);
         expect(suffix).not.toContain(name);
-        expect(live.text).toContain(`${line}${suffix.slice(0, 40)}`);
-        expect(live.text).toContain(`${prefix.slice(-40)}${line}`);
+        expect(own.map((file: { readonly path: string }) => file.path)).toContain(home);
+        expect(text).toContain(`${line}${suffix.slice(0, 40)}`);
+        expect(text).toContain(`${prefix.slice(-40)}${line}`);
+        expect(cut.typed + cut.rest).toBe(line);
       }
     }
     expect(found.some(({ lines }) => lines.length > 0)).toBe(true);
+  });
+});
+
+describe("liveFiles", () => {
+  const few = liveFiles(files, 1);
+  const more = liveFiles(files, 3);
+
+  it("takes one file when it has lines enough, and no more files than it takes for them", () => {
+    expect([few.live.length, few.lines.length]).toEqual([1, 1]);
+    expect(more.lines.length).toBe(3);
+    expect(more.live.length).toBe(3);
+  });
+
+  it("stops at four files, or at a quarter of the context, and gives no line twice", () => {
+    const { live, lines } = liveFiles(files, 50);
+    const characters = (of: readonly { readonly text: string }[]): number =>
+      of.reduce((sum, { text }) => sum + text.length, 0);
+    expect(characters(live)).toBeLessThanOrEqual(characters(files) / 4);
+    expect(live.length).toBeLessThanOrEqual(4);
+    expect(new Set(lines.map(({ id }) => id)).size).toBe(lines.length);
+    expect(liveFiles(files.slice(0, 3), 50).live.length).toBe(1);
   });
 });
