@@ -4,9 +4,11 @@ import { question as signatureQuestion } from "../bench/lookups/definitions.mjs"
 
 const notCode =
   /^\s*(?:#|\/\/|\/\*|\*|"""|import |from |use |pub use |package |require|export |'use strict')|require\(/;
+/** What follows a name in code, and not in a sentence. */
+const use = /^(?:\(|<|::|\.\w|\[|\{|!\()/;
 const answerMax = 70;
 /** So many letters and no fewer, or it might be guessed. */
-const lettersMin = { definition: 8, calls: 5 };
+const lettersMin = { definition: 6, calls: 5 };
 
 /**
  * `{signature, definition, calls}`: all questions of each kind, of names that `known` (bench/lookups/definitions.mjs) defines in `files`.
@@ -50,17 +52,22 @@ class Lines {
   }
 }
 
-/** The first line of the body: the answer begins with the line that defines the name. */
+/**
+ * The first line of the body: the answer begins with the line that defines the name, and the first word below it, so that no model takes the answer to be
+ * at its end there.
+ */
 function definitionQuestion({ name, path, line, language }, lines) {
   const [first, next = ""] = lines.of(path).slice(line - 1);
-  if (!isTelling(next.trim(), lettersMin.definition) || !lines.standsOnce(next)) return [];
+  const [word = ""] = /^\W*\w+/.exec(next) ?? [];
+  const rest = next.slice(word.length);
+  if (!isTelling(rest, lettersMin.definition) || !lines.standsOnce(next)) return [];
   return [
     {
       kind: "definition",
       path,
       question: `Quote the definition of \`${name}\`, exactly as it stands in the repository.`,
-      start: `\`\`\`${language}\n${first}\n`,
-      answer: endless(next),
+      start: `\`\`\`${language}\n${first}\n${word}`,
+      answer: endless(rest),
     },
   ];
 }
@@ -77,7 +84,7 @@ function callQuestion(definition, lines) {
       if (found === null) continue;
       const before = text.slice(0, found.index);
       const rest = text.slice(found.index + name.length).trimEnd();
-      const isOther = rest !== definition.rest && isTelling(rest, lettersMin.calls);
+      const isOther = rest !== definition.rest && use.test(rest) && isTelling(rest, lettersMin.calls);
       if (isOther && lines.beginningWith(before + name) === 1) return [callAsked(definition, { user, before, rest })];
     }
   }

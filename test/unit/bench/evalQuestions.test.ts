@@ -24,6 +24,7 @@ const orders = {
     "",
     "class Order:",
     "    def checkout(self, customer_name):",
+    '        """Then compute_total says what is paid."""',
     "        # compute_total(nothing, of_the_kind)",
     "        paid = compute_total(self.lines, customer_discount)",
     "        first = round_price(first_price)",
@@ -47,7 +48,7 @@ describe("lookupQuestions", () => {
     expect(definition.some(({ question }) => question.includes("round_price"))).toBe(false);
   });
 
-  it("asks for a use in another file, neither for imports nor for comments", () => {
+  it("asks for a use in another file, neither for imports nor for comments and sentences", () => {
     const asked = calls.find(({ question }) => question.includes("compute_total"));
     expect(asked).toMatchObject({ path: "shop/orders.py", answer: "(self.lines, customer_discount" });
     expect(asked?.question).toContain("`shop/orders.py`");
