@@ -61,7 +61,7 @@ export function liveFiles(files, wanted) {
   const room = liveShareMax * files.reduce((sum, { text }) => sum + text.length, 0);
   let live = [];
   let lines = [];
-  while (live.length < liveFilesMax && lines.length < wanted) {
+  while (live.length < liveFilesMax && (live.length === 0 || lines.length < wanted)) {
     const taken = live.reduce((sum, { file }) => sum + file.text.length, 0);
     const more = found
       .filter((each) => !live.includes(each) && (live.length === 0 || taken + each.file.text.length <= room))

@@ -72,6 +72,11 @@ describe("liveFiles", () => {
     expect(more.live.length).toBe(3);
   });
 
+  it("takes one file for perplexity where no lines are wanted", () => {
+    const { live, lines } = liveFiles(files, 0);
+    expect([live.length, lines.length]).toEqual([1, 0]);
+  });
+
   it("stops at four files, or at a quarter of the context, and gives no line twice", () => {
     const { live, lines } = liveFiles(files, 50);
     const characters = (of: readonly { readonly text: string }[]): number =>
