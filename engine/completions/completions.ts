@@ -247,7 +247,8 @@ export class Completions {
       try {
         const { kept } = await scheduler.run(reading, () => tail.sequence.setTokens(prompt.tokens));
         reading.tokens = prompt.tokens.length - kept;
-        if (reading.tokens > 0) await prefillAll(scheduler, reading, tail.sequence, { budget });
+        const seam = { kept, at: prompt.stableTokens };
+        if (reading.tokens > 0) await prefillAll(scheduler, reading, tail.sequence, { budget, seam });
         // The first piece is not timed: what waited before it is not known.
         const { tokensPerSecond } = budget;
         if (tokensPerSecond > 0) this.#window.measured(reading.tokens, (1_000 * reading.tokens) / tokensPerSecond);

@@ -67,6 +67,7 @@ export class Running implements Job {
   stop(): void {
     clearTimeout(this.#lingering);
     this.#stop.abort();
+    this.#changed();
   }
 
   /** Whether what was typed since is, as far as one can tell yet, the beginning of the offer. */
@@ -103,6 +104,21 @@ export class Running implements Job {
       this.#waiting -= 1;
       if (this.#waiting === 0 && !this.#ended) this.#linger();
     }
+  }
+
+  /** Resolves as soon as it is known whether what was typed since is the beginning of the offer. Keeps nothing from ending. */
+  follows(place: Place): Promise<boolean> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        const fits = this.fits(place);
+        const isKnown = place.before.length - this.place.before.length <= this.#text.length;
+        if (fits && !isKnown && !this.#ended) return;
+        this.#onChange.delete(look);
+        resolve(fits);
+      };
+      this.#onChange.add(look);
+      look();
+    });
   }
 
   #linger(): void {

@@ -9,6 +9,11 @@ const prefillTargetMs = 500;
 
 export interface PrefillOptions {
   readonly budget?: ChunkBudget;
+  /**
+   * Of the sequence `kept` tokens are computed. No command computes tokens on both sides of the first `at`: what is behind them may change, and a command that
+   * was parked is resumed only as long as none of its tokens does.
+   */
+  readonly seam?: { readonly kept: number; readonly at: number };
   /** Told how many tokens are complete, after each command; the next one waits for it. */
   readonly onProgress?: (computed: number) => Promise<void> | void;
 }
@@ -26,16 +31,21 @@ export async function prefillAll(
   sequence: NativeSequence,
   options: PrefillOptions = {},
 ): Promise<Moved> {
+  const { seam } = options;
   const budget = options.budget ?? new ChunkBudget(prefillTargetMs);
   let before = -1;
   let [blocksRead, blocksFetched] = [0, 0];
   for (;;) {
     let startedAt = 0;
+    const toSeam = seam === undefined ? Infinity : seam.at - Math.max(before, seam.kept);
     const result = await scheduler.run(job, () => {
       startedAt = performance.now();
-      return sequence.prefill({ tokensMax: budget.nextTokens() });
+      const tokensMax = budget.nextTokens();
+      return sequence.prefill({ tokensMax: toSeam > 0 ? Math.min(tokensMax, toSeam) : tokensMax });
     });
-    if (before >= 0 && !result.interrupted) budget.measured(result.computed - before, performance.now() - startedAt);
+    // The few tokens behind a seam take longer each.
+    const isMeasured = before >= 0 && toSeam > 0 && !result.interrupted;
+    if (isMeasured) budget.measured(result.computed - before, performance.now() - startedAt);
     before = result.computed;
     blocksRead += result.blocksRead;
     blocksFetched += result.blocksFetched;

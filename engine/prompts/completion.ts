@@ -20,6 +20,8 @@ export interface CompletionTailOptions {
 
 export interface CompletionTail {
   readonly tokens: Uint32Array;
+  /** So many of the first ones stay when typing goes on. */
+  readonly stableTokens: number;
   /** Newlines of the text that were taken before and behind the cursor. */
   readonly linesBefore: number;
   readonly linesAfter: number;
@@ -29,6 +31,9 @@ export type Encoder = Pick<Tokenizer, "encode" | "lines">;
 
 /** Characters that are encoded for each token that is kept, so that a huge file costs no more than its window. */
 const charactersPerToken = 12;
+
+/** The tokens of the last word may be others once it has another letter. */
+const typedTokensMax = 4;
 
 /**
  * A model that was not taught to fill in the middle sees the prefix alone. One that sees the suffix first goes on with the
@@ -62,12 +67,13 @@ export async function completionTail(
   ]);
   const before = prefixWindow(prefix, options.prefixTokensMax, encoder);
   const after = suffixWindow(suffix, options.suffixTokensMax, encoder);
+  const isSuffixFirst = completionOrder === "suffix-first";
+  const beginning = [...headerTokens, prefixMark, ...(isSuffixFirst ? [suffixMark, after, middleMark] : [])];
+  const tokens = joined([...beginning, before, ...(isSuffixFirst ? [] : [suffixMark, after, middleMark])]);
+  const beginningTokens = beginning.reduce((total, part) => total + part.length, 0);
   return {
-    tokens: joined(
-      completionOrder === "suffix-first"
-        ? [...headerTokens, prefixMark, suffixMark, after, middleMark, before]
-        : [...headerTokens, prefixMark, before, suffixMark, after, middleMark],
-    ),
+    tokens,
+    stableTokens: beginningTokens + Math.max(0, before.length - typedTokensMax),
     linesBefore: countLines(encoder.lines, before),
     linesAfter: countLines(encoder.lines, after),
   };

@@ -49,18 +49,19 @@ export function copyText(completionOrder: CompletionOrder = "prefix-first"): Mod
         cut: false,
       };
     },
-    completion: async ({ path, prefix, suffix }) => ({
-      tokens: joined(
+    completion: async ({ path, prefix, suffix }) => {
+      const beginning = joined(
         bytesToTokens(`live ${path}\n`),
         bytesToTokens(completionOrder === "suffix-first" ? suffix : ""),
         bytesToTokens(prefix.slice(0, -completionCue)),
-        [cueStart],
-        bytesToTokens(prefix.slice(-completionCue)),
-        [cueEnd],
-      ),
-      linesBefore: prefix.split("\n").length - 1,
-      linesAfter: suffix.split("\n").length - 1,
-    }),
+      );
+      return {
+        tokens: joined(beginning, [cueStart], bytesToTokens(prefix.slice(-completionCue)), [cueEnd]),
+        stableTokens: beginning.length,
+        linesBefore: prefix.split("\n").length - 1,
+        linesAfter: suffix.split("\n").length - 1,
+      };
+    },
     plain: async (words) => bytesToTokens(words),
     decodeStream: () => {
       const decoder = new TextDecoder();

@@ -46,6 +46,20 @@ describe("a completion that is being written", () => {
     expect(await waits).toBe(false);
   });
 
+  it("tells who typed on as soon as it knows whether that was what is offered", async () => {
+    const running = new Running(at("a"));
+    expect(await running.follows(at("a"))).toBe(true);
+    expect(await running.follows(at("b"))).toBe(false);
+    const [same, other, longer] = ["ab", "ax", "abcd"].map((before) => running.follows(at(before)));
+    running.wrote("b");
+    expect([await same, await other]).toEqual([true, false]);
+    running.wrote("bcd");
+    expect(await longer).toBe(true);
+    const never = running.follows(at("abcde"));
+    running.stop();
+    expect(await never).toBe(false);
+  });
+
   it("goes on for a moment when nobody waits, then stops", async () => {
     const running = new Running(at("a"));
     const key = new AbortController();

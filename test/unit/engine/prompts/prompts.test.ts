@@ -136,11 +136,11 @@ it("show a hole's suffix first to who was taught so, and end with what is before
   expect(qwen.show(first.tokens)).toBe(
     "⟦<|file_sep|>⟧a.ts\n⟦<|fim_prefix|>⟧⟦<|fim_suffix|>⟧\n}\n⟦<|fim_middle|>⟧\nconst a = f",
   );
-  const { tokens, ...lines } = await completionTail(qwen, promptFormat(qwen), hole);
+  const { tokens, linesBefore, linesAfter } = await completionTail(qwen, promptFormat(qwen), hole);
   expect(qwen.show(tokens)).toBe(
     "⟦<|file_sep|>⟧a.ts\n⟦<|fim_prefix|>⟧\nconst a = f⟦<|fim_suffix|>⟧\n}\n⟦<|fim_middle|>⟧",
   );
-  expect(first).toMatchObject(lines);
+  expect(first).toMatchObject({ linesBefore, linesAfter });
   // Without the marks there is nothing but what is before the cursor.
   const unmarked = await completionTail(smollm2, promptFormat(smollm2, "suffix-first"), hole);
   expect(unmarked).toEqual(await completionTail(smollm2, promptFormat(smollm2), hole));
@@ -339,6 +339,28 @@ describe("the window of a completion", () => {
     const still = behindOf(await tail("x", source));
     for (let typed = 1; typed < 400; typed += 7) {
       expect(behindOf(await tail(`x${source.slice(0, typed)}`, source))).toBe(still);
+    }
+  });
+
+  it("says how much of it stays when typing goes on", async () => {
+    for (const order of ["prefix-first", "suffix-first"] as const) {
+      const prompt = (prefix: string) =>
+        completionTail(tokenizer, promptFormat(tokenizer, order), {
+          path: "a.ts",
+          prefix,
+          suffix: source,
+          prefixTokensMax: 1_000,
+          suffixTokensMax: 200,
+        });
+      let last = await prompt("");
+      for (let at = 1; at < 100; at++) {
+        const next = await prompt(source.slice(0, at));
+        expect(next.tokens.slice(0, last.stableTokens)).toEqual(last.tokens.slice(0, last.stableTokens));
+        last = next;
+      }
+      // Where the suffix comes first, hardly anything is left to change.
+      const changing = last.tokens.length - last.stableTokens;
+      expect(order === "suffix-first" ? changing < 10 : changing > 100).toBe(true);
     }
   });
 
