@@ -92,6 +92,10 @@ export class Completions {
   readonly #ahead = new Ahead();
   #running: Running | undefined;
   #reading: Reading | undefined;
+  /** What #running will have written. */
+  #written: Promise<Completion | undefined> | undefined;
+  /** Where a completion was prepared or asked for last. */
+  #last: Place | undefined;
   #completing = 0;
 
   constructor(options: CompletionsOptions) {
@@ -130,8 +134,8 @@ export class Completions {
   }
 
   /**
-   * Reads what a completion at this place begins with: somebody is about to ask for one. Resolves when that is begun.
-   * Nothing is loaded for it, and it stops no completion that somebody waits for in another file.
+   * Reads what a completion at this place begins with: somebody is about to ask for one. Where that was typed, it is begun as well: so the pause before
+   * asking is not lost. Resolves when the reading is begun. Nothing is loaded for it, and it stops no completion that somebody waits for in another file.
    */
   async prepare(request: CompletionRequest): Promise<void> {
     const { root, before, after, settings } = request;
@@ -140,8 +144,12 @@ export class Completions {
       const context = session.opened(root);
       if (context === undefined || context.needsRestoring) return;
       const place = placeOf(session, context, request);
+      const prepared = this.#near(place);
+      if (this.#cache.get(place) !== undefined) return;
+      // What is being written may begin as was typed, which its next word tells.
+      if (this.#running?.fits(place) === true && (await this.#running.follows(place))) return;
+      if (this.#last !== prepared.place) return;
       const [running, last] = [this.#running, this.#reading];
-      if (this.#cache.get(place) !== undefined || running?.fits(place) === true) return;
       // In this file nobody waits any more: the text has changed, or the cursor has moved on.
       if (running?.isAwaited === true && running.place.uri !== place.uri) return;
       if (last !== undefined && samePlace(last.place, place)) return;
@@ -151,10 +159,21 @@ export class Completions {
       this.#reading = reading;
       Promise.all([running?.over, last?.over])
         .then(() => this.#read(request, reading))
+        .then(() => {
+          if (prepared.isTyped && reading.isRead && this.#reading === reading) this.#begin(request, place);
+        })
         // Whoever asks is told what is wrong.
         .catch(() => undefined)
         .finally(() => reading.end());
     });
+  }
+
+  /** Somebody is at `place` now. Gives whether it was typed there since the last time, rather than the cursor moved. */
+  #near(place: Place): { readonly place: Place; readonly isTyped: boolean } {
+    const last = this.#last;
+    this.#last = place;
+    const isTyped = last?.uri === place.uri && last.before + last.after !== place.before + place.after;
+    return { place, isTyped };
   }
 
   async #complete(
@@ -166,6 +185,7 @@ export class Completions {
     const { signal } = request;
     if (context.needsRestoring) await abortable(context.restore(), signal);
     const place = placeOf(session, context, request);
+    this.#near(place);
     const accepted = this.#ahead.asked(place);
     if (!request.automatic) return this.#offers(session, context, request, shape);
     const offers = await this.#offer(session, request, shape, place);
@@ -188,7 +208,7 @@ export class Completions {
   ): Promise<readonly Completion[]> {
     const { signal } = request;
     const known = await this.#known(session, place, signal);
-    if (known !== undefined) return known === "" ? [] : [{ text: known, stats: cachedStats }];
+    if (known !== undefined) return known;
     const { running, written } = this.#start(request, shape, place, false);
     // What is read for it already may be waiting behind others.
     session.scheduler.reconsider();
@@ -219,7 +239,7 @@ export class Completions {
     const running = new Running(place, { ahead });
     this.#running = running;
     this.#reading = undefined;
-    const isRead = reading !== undefined && !ahead && samePlace(reading.place, place);
+    const isRead = reading !== undefined && samePlace(reading.place, place) && (!ahead || reading.isRead);
     if (isRead) reading.awaited(running.signal);
     else reading?.stop();
     const startedAt = performance.now();
@@ -231,6 +251,7 @@ export class Completions {
       })
       .finally(() => running.end());
     written.catch(() => undefined);
+    this.#written = written;
     return { running, written };
   }
 
@@ -249,6 +270,7 @@ export class Completions {
         reading.tokens = prompt.tokens.length - kept;
         const seam = { kept, at: prompt.stableTokens };
         if (reading.tokens > 0) await prefillAll(scheduler, reading, tail.sequence, { budget, seam });
+        reading.isRead = true;
         // The first piece is not timed: what waited before it is not known.
         const { tokensPerSecond } = budget;
         if (tokensPerSecond > 0) this.#window.measured(reading.tokens, (1_000 * reading.tokens) / tokensPerSecond);
@@ -262,15 +284,24 @@ export class Completions {
     });
   }
 
-  /** What was offered here before, or is being offered just now; "" for a place where nothing was to be offered. */
-  async #known(session: Session, place: Place, signal: AbortSignal): Promise<string | undefined> {
-    const known = this.#cache.get(place);
-    const running = this.#running;
+  /** What was offered here before, or is being offered just now; none for a place where nothing was to be offered. */
+  async #known(session: Session, place: Place, signal: AbortSignal): Promise<readonly Completion[] | undefined> {
+    const [running, written] = [this.#running, this.#written];
+    const known = this.#cached(place);
     if (known !== undefined || running?.fits(place) !== true) return known;
     const ended = running.ended(place, signal);
     // One that was begun ahead may be waiting behind others.
     session.scheduler.reconsider();
-    return (await ended) ? this.#cache.get(place) : undefined;
+    if (!(await ended)) return undefined;
+    // Begun for this very place, and waited for: not there before it was asked for.
+    const completion = running.ahead && samePlace(running.place, place) ? await written : undefined;
+    return completion === undefined ? this.#cached(place) : [completion];
+  }
+
+  #cached(place: Place): readonly Completion[] | undefined {
+    const text = this.#cache.get(place);
+    if (text === undefined) return undefined;
+    return text === "" ? [] : [{ text, stats: cachedStats }];
   }
 
   /** Writes one offer, and keeps it. Holds the model itself, for it may outlive the request. */
@@ -298,7 +329,9 @@ export class Completions {
       if (generated.finish === "cancelled") return undefined;
       const text = offerOf(generated, request, shape);
       this.#cache.put(place, text);
-      return text === "" ? undefined : { text, stats: statsOf(session, context, prompt, generated, read) };
+      if (text === "") return undefined;
+      const stats = statsOf(session, context, prompt, generated, read);
+      return { text, stats: running.ahead ? waitedFor(stats, performance.now() - running.awaitedSinceMs) : stats };
     });
   }
 
@@ -473,6 +506,14 @@ function statsOf(
       decode: Math.round(decode),
     },
   };
+}
+
+/** Of the times of what was begun with nobody waiting, the last `ms`. */
+function waitedFor(stats: CompletionStats, ms: number): CompletionStats {
+  const within = (left: number, part: number): number => Math.round(Math.max(0, Math.min(left, part)));
+  const decode = within(ms, stats.millis.decode);
+  const prefill = within(ms - decode, stats.millis.prefill);
+  return { ...stats, millis: { queue: within(ms - decode - prefill, stats.millis.queue), prefill, decode } };
 }
 
 const cachedStats: CompletionStats = {

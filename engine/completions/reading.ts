@@ -12,6 +12,8 @@ export class Reading implements Job {
   readonly over: Promise<void>;
   /** Tokens that had to be read, once that is known. */
   tokens = 0;
+  /** Whether all of it is read. */
+  isRead = false;
   readonly #stop = new AbortController();
   #over: () => void = () => undefined;
   #isAwaited = false;

@@ -112,6 +112,50 @@ describe("a place that a completion may be asked for", () => {
     expect(offer?.data.millis.prefill).toBeLessThan(50);
   });
 
+  it("that was typed has its completion begun, of which only the rest is waited for", async () => {
+    const { harness, client, file } = await indexed();
+    const { workshop } = harness;
+    await client.openDocument(file, "// the way\nconst way\n");
+    await client.request("nosa/prepare", near(file, 1, 9));
+    await settled(workshop);
+    const { tokensDecoded } = workshop;
+    // The cursor came there; nothing was typed yet.
+    expect(tokensDecoded).toBe(0);
+
+    const tokenMs = 40;
+    const millisPerToken = { get: () => (workshop.tokensDecoded > tokensDecoded ? tokenMs : 0), configurable: true };
+    Object.defineProperty(workshop, "millisPerToken", millisPerToken);
+    await client.type(file, 2, 1, 9, "To");
+    await client.request("nosa/prepare", near(file, 1, 11));
+    await expect.poll(() => workshop.tokensDecoded - tokensDecoded, { interval: 5 }).toBeGreaterThan(4);
+    // A key that is what is offered, which goes on.
+    await client.type(file, 3, 1, 11, "No");
+    await client.request("nosa/prepare", near(file, 1, 13));
+    const [rest] = await client.complete(file, 1, 13);
+    expect(rest).toMatchObject({ insertText: "rth = 41;" });
+    expect(workshop.tokensDecoded - tokensDecoded).toBe("North = 41;".length);
+  });
+
+  it("counts as asked for too early while its completion is being written, with the time that was waited for", async () => {
+    const { harness, client, file } = await indexed();
+    const { workshop } = harness;
+    await client.openDocument(file, "// the way\nconst way\n");
+    await client.request("nosa/prepare", near(file, 1, 9));
+    await settled(workshop);
+    const tokenMs = 40;
+    Object.defineProperty(workshop, "millisPerToken", { get: () => (workshop.tokensDecoded > 0 ? tokenMs : 0) });
+    await client.type(file, 2, 1, 9, "To");
+    await client.request("nosa/prepare", near(file, 1, 11));
+    await expect.poll(() => workshop.tokensDecoded, { interval: 5 }).toBeGreaterThan(4);
+    const askedAt = performance.now();
+    const [offer] = await client.complete(file, 1, 11);
+    const waitedMs = performance.now() - askedAt;
+    expect(offer).toMatchObject({ insertText: "North = 41;", data: { cached: false } });
+    expect(offer?.data.promptTokensRead).toBeGreaterThan(0);
+    expect(offer?.data.millis.decode).toBeLessThanOrEqual(waitedMs + 1);
+    expect(offer?.data.millis.decode).toBeGreaterThan(tokenMs);
+  });
+
   it("is as urgent as a completion once one is asked for there", async () => {
     const { harness, client, root, file } = await indexed();
     await client.openDocument(file, `${first}\n`);
