@@ -40,6 +40,11 @@ export class Ahead {
     }, readMs);
     this.#timer.unref();
   }
+
+  /** Something else was typed than what was on offer: what comes after that is not begun any more. */
+  left(): void {
+    clearTimeout(this.#timer);
+  }
 }
 
 /** Where typing goes on when nothing is to be added to a line: a new one below, indented as editors do it. Undefined but at a line's end. */

@@ -1,7 +1,7 @@
 /**
  * Ghost text: what the model would write at the cursor, knowing the repository. While an offer is read, what comes after
  * it is begun, so that who accepts it sees the next at once; while the editor waits for a pause in the typing, what an
- * offer there begins with is read.
+ * offer there begins with is read, and the offer begun.
  *
  * The live text of the file is in the tail. Blocks that hold the same lines as they were read are therefore hidden from
  * that tail, so that the model never sees an old state of them beside the new one. The tail is kept, so that typing on
@@ -153,6 +153,7 @@ export class Completions {
       // In this file nobody waits any more: the text has changed, or the cursor has moved on.
       if (running?.isAwaited === true && running.place.uri !== place.uri) return;
       if (last !== undefined && samePlace(last.place, place)) return;
+      this.#ahead.left();
       running?.stop();
       last?.stop();
       const reading = new Reading(place);

@@ -21,6 +21,16 @@ describe("the place after an offer", () => {
     expect(begun).toEqual(["const ax = 13;"]);
   });
 
+  it("is not begun when something else was typed, and is recognised all the same", async () => {
+    const ahead = new Ahead();
+    let begun = 0;
+    ahead.offered(at("const a"), " = 12;", () => (begun += 1));
+    ahead.left();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(begun).toBe(0);
+    expect(ahead.asked(at("const a = 12;"))).toBe(true);
+  });
+
   it("is recognised when it is asked for, once", () => {
     const ahead = new Ahead();
     ahead.offered(at("const a"), " = 12;", () => undefined);
