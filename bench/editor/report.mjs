@@ -52,7 +52,7 @@ export async function reportTyping(figures, samples, tokensOf) {
   reportStages(figures, misses);
 }
 
-/** Where the time of offers went that were written from the first token on: of the middle one, and of the slowest twentieth. */
+/** Where the time of offers went that were written for the request, if need be from the pause before it on: of the middle one, and of the slowest twentieth. */
 function reportStages(figures, misses) {
   const staged = misses
     .filter(({ answer, shownAt }) => answer?.stats?.cached === false && shownAt !== undefined)

@@ -92,8 +92,8 @@ export class Completions {
   readonly #ahead = new Ahead();
   #running: Running | undefined;
   #reading: Reading | undefined;
-  /** What #running will have written. */
-  #written: Promise<Completion | undefined> | undefined;
+  /** Begun last for a place that was typed, in the pause before it is asked for. */
+  #typed: Writing | undefined;
   /** Where a completion was prepared or asked for last. */
   #last: Place | undefined;
   #completing = 0;
@@ -161,7 +161,8 @@ export class Completions {
       Promise.all([running?.over, last?.over])
         .then(() => this.#read(request, reading))
         .then(() => {
-          if (prepared.isTyped && reading.isRead && this.#reading === reading) this.#begin(request, place);
+          if (prepared.isTyped && reading.isRead && this.#reading === reading)
+            this.#typed = this.#begin(request, place);
         })
         // Whoever asks is told what is wrong.
         .catch(() => undefined)
@@ -192,7 +193,7 @@ export class Completions {
     const offers = await this.#offer(session, request, shape, place);
     if (signal.aborted) return [];
 
-    const begin = (next: Place): void => this.#begin(request, next);
+    const begin = (next: Place): void => void this.#begin(request, next);
     const [first] = offers;
     const below = accepted && first === undefined ? lineBelow(place) : undefined;
     if (first !== undefined) this.#ahead.offered(place, first.text, begin);
@@ -221,20 +222,15 @@ export class Completions {
   }
 
   /** Begins what may be asked for next, with nobody waiting for it. */
-  #begin(request: CompletionRequest, place: Place): void {
+  #begin(request: CompletionRequest, place: Place): Writing | undefined {
     const { before, after } = place;
     const shape = shapeAt(before, after);
-    if (shape === "none" || this.#cache.get(place) !== undefined) return;
-    this.#start({ ...request, before, after }, shape, place, true);
+    if (shape === "none" || this.#cache.get(place) !== undefined) return undefined;
+    return this.#start({ ...request, before, after }, shape, place, true);
   }
 
   /** One offer is written at a time: that of the last place. */
-  #start(
-    request: CompletionRequest,
-    shape: Shape,
-    place: Place,
-    ahead: boolean,
-  ): { readonly running: Running; readonly written: Promise<Completion | undefined> } {
+  #start(request: CompletionRequest, shape: Shape, place: Place, ahead: boolean): Writing {
     const [last, reading] = [this.#running, this.#reading];
     last?.stop();
     const running = new Running(place, { ahead });
@@ -252,7 +248,6 @@ export class Completions {
       })
       .finally(() => running.end());
     written.catch(() => undefined);
-    this.#written = written;
     return { running, written };
   }
 
@@ -287,15 +282,15 @@ export class Completions {
 
   /** What was offered here before, or is being offered just now; none for a place where nothing was to be offered. */
   async #known(session: Session, place: Place, signal: AbortSignal): Promise<readonly Completion[] | undefined> {
-    const [running, written] = [this.#running, this.#written];
+    const [running, typed] = [this.#running, this.#typed];
     const known = this.#cached(place);
     if (known !== undefined || running?.fits(place) !== true) return known;
     const ended = running.ended(place, signal);
     // One that was begun ahead may be waiting behind others.
     session.scheduler.reconsider();
     if (!(await ended)) return undefined;
-    // Begun for this very place, and waited for: not there before it was asked for.
-    const completion = running.ahead && samePlace(running.place, place) ? await written : undefined;
+    // What was begun in the pause before this very request is a part of answering it.
+    const completion = typed?.running === running && samePlace(running.place, place) ? await typed.written : undefined;
     return completion === undefined ? this.#cached(place) : [completion];
   }
 
@@ -437,6 +432,11 @@ interface Read {
 }
 
 const nothingRead: Read = { tokens: 0, waitedMs: 0 };
+
+interface Writing {
+  readonly running: Running;
+  readonly written: Promise<Completion | undefined>;
+}
 
 interface Draft {
   readonly prompt: CompletionTail;
