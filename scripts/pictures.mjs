@@ -1,19 +1,21 @@
-// Takes the pictures of the README anew, in a real VS Code with the packaged extension and the default model, and the same views in
-// four themes for whoever looks whether they are fit to be seen.
+// Takes the pictures of the README anew, in a real VS Code with the packaged extension and the default model, and every view of ours
+// in four themes, light, dark and both of high contrast, for whoever looks whether they are fit to be seen.
 //
 //   node scripts/pictures.mjs            into test-results/pictures/
 //   node scripts/pictures.mjs --keep     and those of the README into docs/img/
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, cpSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { Editor, gone, shown, until } from "../bench/editor/harness.mjs";
+import { cacheFolder } from "../bench/lib/cacheFolder.mjs";
 import { modelsFolder } from "../bench/lib/product.mjs";
 import { inRoot } from "./lib/paths.mjs";
 import { prepareBundles, prepareVsix } from "./lib/prepare.mjs";
 import { createSteps } from "./lib/steps.mjs";
 
 const slowMs = 400_000;
+const tryMs = 5_000;
 const model = "qwen2.5-coder-0.5b-instruct";
 const sample = "parcel-desk";
 const question = "Which environment variable changes the port of the desk?";
@@ -22,7 +24,14 @@ const typed =
   "export function totalFees(parcels: readonly Parcel[], nowMs: number, config: DeskConfig): number {\n" +
   "  return parcels.reduce((sum, parcel) => sum + ";
 
-/** Seen beside README's pictures, each in its own theme. */
+/** Functions to be documented, until an answer is the whole function with a comment: a small model's may be the same code again. */
+const undocumented = [
+  { file: "src/api.ts", line: "writeHead", name: "send" },
+  { file: "src/journal.ts", line: "as Event", name: "parse" },
+  { file: "src/fees.ts", line: "padStart", name: "formatCents" },
+];
+
+/** Each shows every view. The last is README's own. */
 const themes = ["Light Modern", "Dark High Contrast", "Light High Contrast", "Dark Modern"];
 
 const { values } = parseArgs({ options: { keep: { type: "boolean", default: false }, vsix: { type: "string" } } });
@@ -30,26 +39,36 @@ const scratch = realpathSync(mkdtempSync(path.join(tmpdir(), "nosa-pictures-")))
 const workspace = path.join(scratch, sample);
 const vsix = values.vsix ?? (await packaged());
 cpSync(inRoot("samples", sample), workspace, { recursive: true });
-mkdirSync(path.join(scratch, "engine"), { mode: 0o700 });
+// What was read is kept: a second look at the same views takes no minutes of reading.
+const home = cacheFolder("pictures");
+chmodSync(home, 0o700);
 const editor = await Editor.open({
   vsix,
   workspace,
   story: "pictures",
-  settings: { "nosa.model": model, "workbench.colorTheme": "Default Dark Modern" },
-  env: { NOSA_HOME: path.join(scratch, "engine"), NOSA_MODELS_HOME: modelsFolder(), NOSA_IDLE_EXIT_MS: "2000" },
+  settings: {
+    "nosa.model": model,
+    "workbench.colorTheme": "Default Dark Modern",
+    // Its box would lie over what is offered.
+    "editor.parameterHints.enabled": false,
+  },
+  env: { NOSA_HOME: home, NOSA_MODELS_HOME: modelsFolder(), NOSA_IDLE_EXIT_MS: "2000" },
 });
 const { page } = editor;
+// A README shows it at half the size: what is smaller stays readable.
+await page.setViewportSize({ width: 1280, height: 800 });
 try {
-  await editor.statusBarItem(/Qwen.*nothing read/).waitFor({ timeout: slowMs });
-  const done = editor.notification(/Nosa has read/);
-  await editor.command("Nosa: Index Repository", shown(editor.notification(/Reading|has read/)));
-  await done.first().waitFor({ timeout: slowMs });
+  await editor.statusBarItem(/Qwen.*(nothing read|k tokens)/).waitFor({ timeout: slowMs });
+  const isRead = shown(editor.statusBarItem(/Qwen.*k tokens/));
+  const begun = shown(editor.notification(/Reading/));
+  await editor.command("Nosa: Index Repository", async () => (await begun()) || (await isRead()));
+  await until(isRead, () => Promise.resolve(), { withinMs: slowMs });
   await editor.clearNotifications();
   await widen();
   await chat();
   await map();
-  await change();
   await completion();
+  await change();
   for (const theme of themes) await inTheme(theme);
 } catch (error) {
   await editor.shot("failed");
@@ -81,8 +100,7 @@ async function widen() {
 
 async function chat() {
   const answer = await ask(question);
-  const reference = answer.locator(".reference-label").first();
-  await reference.click();
+  await answer.locator(".reference-label", { hasText: "config.ts" }).first().click();
   await page.locator(".editor-instance .monaco-editor .view-line").first().waitFor();
   await picture("chat");
 }
@@ -94,42 +112,98 @@ async function map() {
 }
 
 async function change() {
-  await editor.command("View: Close All Editors");
-  await editor.placeCursor("src/fees.ts", "padStart");
-  await page.locator(".monaco-breadcrumb-item", { hasText: "formatCents" }).first().waitFor({ timeout: slowMs });
-  await answered(() => editor.command("Nosa: Write Documentation Comment"));
+  for (const { file, line, name } of undocumented) {
+    await editor.command("View: Close All Editors");
+    await editor.openFile(file);
+    await page.keyboard.press("Control+End");
+    await editor.placeCursor(file, line);
+    await page.locator(".monaco-breadcrumb-item", { hasText: name }).first().waitFor({ timeout: slowMs });
+    const answer = await answered(() => editor.command("Nosa: Write Documentation Comment"));
+    const [code = ""] = await answer.locator("pre").allInnerTexts();
+    if (/\/\*\*[^]*\}\s*$/.test(code)) break;
+  }
   const preview = editor.webview().getByRole("button", { name: "Preview the change" }).last();
   await editor.click(preview, shown(page.locator(".tab", { hasText: "change from Nosa" })));
   await picture("apply");
+  for (const theme of themes) {
+    await editor.theme(theme);
+    await picture(`apply-${slug(theme)}`);
+  }
   await editor.command("View: Close All Editors");
 }
 
 async function completion() {
   await editor.command("Nosa: New Chat", gone(editor.webview().locator(".turn-assistant")));
-  await editor.openFile("src/fees.ts");
-  await page.keyboard.press("Control+End");
-  await page.keyboard.type(typed, { delay: 15 });
-  await editor.ghostText().first().waitFor({ timeout: slowMs });
+  await offer();
   await picture("completion");
   await editor.command("File: Revert File");
 }
 
-/** The same views as a person sees them in one theme, beside what the README does not show. */
+/** Has ghost text stand in the file. */
+async function offer() {
+  await editor.openFile("src/fees.ts");
+  await page.keyboard.press("Control+End");
+  await page.keyboard.type(typed, { delay: 15 });
+  await editor.ghostText().first().waitFor({ timeout: slowMs });
+}
+
+/** Every view of ours in one theme. */
 async function inTheme(theme) {
-  const name = theme.toLowerCase().replaceAll(" ", "-");
+  const name = slug(theme);
   await editor.theme(theme);
+  await offer();
+  await picture(`completion-${name}`);
+  await editor.command("File: Revert File");
+  await editor.command("View: Close All Editors");
+  await editor.command("Nosa: New Chat", gone(editor.webview().locator(".turn")));
   await editor.command("Nosa: Ask Nosa", shown(box()));
-  if (!(await shown(editor.webview().locator(".turn-assistant"))())) await ask(question);
+  await box().fill("/");
+  await picture(`commands-${name}`, editor.webview().locator(".slash-entry"));
+  await box().fill("");
+  await walkthrough();
+  await picture(`welcome-and-walkthrough-${name}`);
+  await editor.command("View: Close All Editors");
+  await ask(question);
   await editor.command("Nosa: Show Context Map", () => editor.showsPanel());
-  await editor.panel().locator(".file.is-lit").first().waitFor();
+  const lit = editor.panel().locator(".file.is-lit").first();
+  await lit.waitFor();
   await picture(`map-and-chat-${name}`);
+  await lit.focus();
+  await page.keyboard.press("ArrowDown");
+  await picture(`map-by-keys-${name}`);
+  // What the system's own high contrast makes of it: every ground is its own, and what is drawn as a ground is gone.
+  if (theme.includes("High Contrast")) {
+    await page.emulateMedia({ forcedColors: "active" });
+    await picture(`forced-colours-${name}`);
+    await page.emulateMedia({ forcedColors: "none" });
+  }
   await editor.command("Nosa: Focus on Context View");
   await picture(`context-${name}`);
   await editor.statusBarItem(/Nosa: /).click();
-  await page.locator(".quick-input-widget:visible .monaco-list-row").first().waitFor();
-  await picture(`menu-${name}`);
+  await picture(`menu-${name}`, rows());
+  await editor.clear();
+  await editor.command("Nosa: Select Model");
+  await picture(`models-${name}`, rows());
   await editor.clear();
   await editor.command("View: Close All Editors");
+}
+
+/** "Light High Contrast" → "light-high-contrast". */
+function slug(theme) {
+  return theme.toLowerCase().replaceAll(" ", "-");
+}
+
+function rows() {
+  return page.locator(".quick-input-widget:visible .monaco-list-row");
+}
+
+async function walkthrough() {
+  const list = page.locator(".quick-input-widget:visible");
+  await until(shown(page.locator(".gettingStartedContainer .step-title")), async () => {
+    if (!(await shown(list)())) await editor.command("Welcome: Open Walkthrough...", shown(list));
+    await list.locator("input.input").first().fill("Get started with Nosa", { timeout: tryMs });
+    await list.locator(".monaco-list-row", { hasText: "Get started with Nosa" }).first().click({ timeout: tryMs });
+  });
 }
 
 function box() {
@@ -155,9 +229,11 @@ async function answered(act) {
   return answer;
 }
 
-async function picture(name) {
+async function picture(name, awaited) {
+  await awaited?.first().waitFor();
   // What moves comes to rest.
   await page.waitForTimeout(1_500);
+  await until(gone(editor.statusBarItem(/Nosa: reading|Initializing|Analyzing/)), () => Promise.resolve());
   const file = await editor.shot(name);
   process.stdout.write(`${path.relative(inRoot(), file)}\n`);
   if (values.keep && ["chat", "map", "apply", "completion"].includes(name)) {
