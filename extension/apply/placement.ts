@@ -1,8 +1,9 @@
 /**
  * Where a block of code belongs in a file. Pure: text in, text out.
  *
- * In this order: it is the file anew; it stands in for the selected lines; it stands in for the declarations of the same
- * name; else it goes to the cursor. The person sees the difference before anything is written.
+ * In this order: it is the file anew; as a comment alone it goes above the selected code; it stands in for the selected
+ * lines; it stands in for the declarations of the same name; else it goes to the cursor. The person sees the difference
+ * before anything is written.
  */
 
 /** From 0, both inclusive. */
@@ -45,6 +46,10 @@ export function placed(input: PlacementInput): Placement {
   if (isWholeFile(code, input.declarations, names)) {
     const end = text.endsWith("\n") || text === "" ? [""] : [];
     return done("file", [...code, ...end]);
+  }
+  if (selected !== null && isCommentAlone(code)) {
+    const first = lines.findIndex((line, at) => within(selected, at) && line.trim() !== "" && !isComment(line));
+    if (first >= 0) return done("selection", commented(lines, first, closed(code)));
   }
   if (selected !== null && (same.length === 0 || same.some((each) => overlaps(each, selected)))) {
     const range = same.reduce((whole, each) => (overlaps(each, selected) ? joined(whole, each) : whole), selected);
@@ -107,6 +112,23 @@ function isComment(line: string): boolean {
   return /^(\/\*|\*|\/\/|#(?!include)|"""|--)/.test(line.trim());
 }
 
+function isCommentAlone(code: readonly string[]): boolean {
+  return code.length > 0 && code.every((line) => line.trim() === "" || isComment(line));
+}
+
+/** A comment that the answer ended in is ended, or it would take in what follows. */
+function closed(comment: readonly string[]): readonly string[] {
+  const text = comment.join("\n");
+  return text.lastIndexOf("/*") > text.lastIndexOf("*/") ? [...comment, " */"] : comment;
+}
+
+/** The comment stands above a line of code, in place of the one that was there: what is asked to be documented must not go. */
+function commented(lines: readonly string[], at: number, comment: readonly string[]): readonly string[] {
+  const { from } = withComment(lines, { from: at, to: at }, comment);
+  const indent = /^\s*/.exec(lines[at] ?? "")?.[0] ?? "";
+  return [...lines.slice(0, from), ...reindented(comment, indent), ...lines.slice(at)];
+}
+
 /** The lines of a range give way to code, indented as they were. */
 function replaced(lines: readonly string[], { from, to }: Lines, code: readonly string[]): readonly string[] {
   const old = lines.slice(from, to + 1).find((line) => line.trim() !== "") ?? "";
@@ -124,6 +146,10 @@ function reindented(code: readonly string[], indent: string): readonly string[] 
     );
   if (own === undefined || own === indent) return code;
   return code.map((line) => (line.trim() === "" ? "" : indent + line.slice(own.length)));
+}
+
+function within({ from, to }: Lines, line: number): boolean {
+  return from <= line && line <= to;
 }
 
 function overlaps(a: Lines, b: Lines): boolean {

@@ -45,6 +45,15 @@ describe("where code goes", () => {
     expect(text).toBe(file.replace("    return 2;", "    return 3;"));
   });
 
+  it("goes above the selected code where it is a comment alone, ended if the answer did not end it", () => {
+    const whole = put("/** New. */", { selected: { from: 2, to: 5 } });
+    expect(whole).toEqual({ kind: "selection", text: file.replace("Old comment.", "New.") });
+    const open = put("/**\n * Returns two.", { selected: { from: 8, to: 10 } });
+    expect(open.text).toBe(file.replace("  get two", "  /**\n   * Returns two.\n   */\n  get two"));
+    const comment = put("/** Newer. */", { selected: { from: 2, to: 2 } });
+    expect(comment.text).toBe(file.replace("Old comment.", "Newer."));
+  });
+
   it("takes the whole declaration when the selection was a part of it", () => {
     const code = "export function one(x: number): number {\n  return -x;\n}";
     expect(put(code, { selected: { from: 4, to: 4 } }).text).toBe(file.replace("return x;", "return -x;"));
