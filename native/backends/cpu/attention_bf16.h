@@ -235,7 +235,9 @@ struct Bf16Math {
       pair_dimensions(rows_, run_.head_dim, view.n_keys, keys_);
     }
 
-    void multiply_query(int m, const BlockView& view, int n_keys, float* terms) const {
+    /// The logits of query `m`; returns how many queries that is.
+    int multiply(int m, const BlockView& view, float* terms) const {
+      const int n_keys = view.visible(m / run_.group);
       F base_sum = S::zero();
       for (int d = 0; d < run_.head_dim; d += 16) {
         base_sum = S::fma(S::load(query(m) + d), S::load(first_ + d), base_sum);
@@ -255,6 +257,7 @@ struct Bf16Math {
         const F bias = S::mul(view.biases<S>(16 * v, n_keys), S::set1(log2_e));
         S::store(terms + 16 * v, S::fma(dots[v], scale, bias));
       }
+      return 1;
     }
 
     /// The values of `next` are asked for meanwhile.

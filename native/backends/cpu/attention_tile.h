@@ -498,11 +498,12 @@ class Attention {
       // The block after the run's last is likely to be this thread's next.
       const BlockView next = b + 1 < n_blocks ? block_view(run, b + 1) : BlockView{};
       block.read(view, next);
-      for (int m = 0; m < n_queries; ++m) {
-        const int n_keys = view.visible(m / run.group);
-        float* terms = logits + m * kBlockTokens;
-        block.multiply_query(m, view, n_keys, terms);
-        corrections[m] = weigh_query(run, b, m, n_keys, terms);
+      for (int m = 0; m < n_queries;) {
+        const int end = m + block.multiply(m, view, logits + m * kBlockTokens);
+        for (; m < end; ++m) {
+          const int n_keys = view.visible(m / run.group);
+          corrections[m] = weigh_query(run, b, m, n_keys, logits + m * kBlockTokens);
+        }
       }
       block.add_values(view, next, logits, corrections);
     }

@@ -109,6 +109,22 @@ class QuantProduct {
     return product<1>(slice, part);
   }
 
+  /// sum + the products of `n` vectors of levels with as many words of a token's values.
+  template <int n>
+  [[gnu::always_inline]] static inline I dots(I sum, const I* levels, const std::byte* values) {
+    constexpr int levels_max = small ? Format::levels_max : 0;
+    if constexpr (small &&
+                  requires { S::template dot_small<n, levels_max>(sum, levels, values); }) {
+      return S::template dot_small<n, levels_max>(sum, levels, values);
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < n; ++j) {
+        sum = S::template dot4<small>(sum, levels[j], values + 4 * j);
+      }
+      return sum;
+    }
+  }
+
   template <int kTokens>
   static int product(const MatmulSlice& slice, const Part& part) {
     const int64_t n_blocks = slice.weight->cols / quant_values;
@@ -138,16 +154,14 @@ class QuantProduct {
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
         const F token_scale = S::broadcast(scale_at + 4 * t);
+        const std::byte* values = q + quant_values * t;
         I dot = symmetric ? S::start(start_at + 4 * t, shift) : S::zero_i();
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) {
-          if constexpr (by_16) {
-            if (j == 4) {
-              sums[t] = S::fma(S::to_float(dot), S::mul(first, token_scale), sums[t]);
-              dot = S::start(start_hi_at + 4 * t, shift);
-            }
-          }
-          dot = S::template dot4<small>(dot, w[j], q + quant_values * t + 4 * j);
+        if constexpr (by_16) {
+          dot = dots<4>(dot, w, values);
+          sums[t] = S::fma(S::to_float(dot), S::mul(first, token_scale), sums[t]);
+          dot = dots<4>(S::start(start_hi_at + 4 * t, shift), w + 4, values + quant_values / 2);
+        } else {
+          dot = dots<8>(dot, w, values);
         }
         const F scale = S::mul(by_16 ? second : first, token_scale);
         sums[t] = S::fma(S::to_float(dot), scale, sums[t]);
@@ -175,31 +189,37 @@ class QuantProduct {
   }
 };
 
-template <typename S>
-void matmul_quant(const MatmulSlice& slice) {
-  switch (slice.weight->dtype) {
+/// Calls fn.operator()<Format>() for the format of a quantised type.
+template <typename Fn>
+void with_format(DType dtype, Fn&& fn) {
+  switch (dtype) {
     case DType::kQ8_0:
-      return QuantProduct<S, FormatQ8_0>::run(slice);
+      return fn.template operator()<FormatQ8_0>();
     case DType::kQ4_0:
-      return QuantProduct<S, FormatQ4_0>::run(slice);
+      return fn.template operator()<FormatQ4_0>();
     case DType::kQ4_1:
-      return QuantProduct<S, FormatQ4_1>::run(slice);
+      return fn.template operator()<FormatQ4_1>();
     case DType::kQ5_0:
-      return QuantProduct<S, FormatQ5_0>::run(slice);
+      return fn.template operator()<FormatQ5_0>();
     case DType::kQ5_1:
-      return QuantProduct<S, FormatQ5_1>::run(slice);
+      return fn.template operator()<FormatQ5_1>();
     case DType::kQ4_K:
-      return QuantProduct<S, FormatQ4_K>::run(slice);
+      return fn.template operator()<FormatQ4_K>();
     case DType::kQ5_K:
-      return QuantProduct<S, FormatQ5_K>::run(slice);
+      return fn.template operator()<FormatQ5_K>();
     case DType::kQ6_K:
-      return QuantProduct<S, FormatQ6_K>::run(slice);
+      return fn.template operator()<FormatQ6_K>();
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
       break;
   }
   CHECK(false && "not a quantised type");
+}
+
+template <typename S>
+void matmul_quant(const MatmulSlice& slice) {
+  with_format(slice.weight->dtype, [&]<typename Format>() { QuantProduct<S, Format>::run(slice); });
 }
 
 }  // namespace

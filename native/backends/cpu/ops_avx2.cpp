@@ -6,6 +6,7 @@
 #include "backends/cpu/matmul_float.h"
 #include "backends/cpu/matmul_quant.h"
 #include "backends/cpu/ops.h"
+#include "backends/cpu/row_products_avx2.h"
 #include "backends/cpu/simd_avx2.h"
 #include "backends/cpu/window_scores.h"
 
@@ -17,7 +18,7 @@ const Ops& ops_avx2() {
       .name = "AVX2",
       .quantize_tile = quantize_tile<S>,
       .transpose_tile = transpose_tile<S>,
-      .matmul_quant = matmul_quant<S>,
+      .matmul_quant = matmul_quant_avx2,
       .matmul_float = matmul_float<S>,
       .low_rank_inner = low_rank_inner<S>,
       .add_low_rank = add_low_rank<S>,

@@ -59,6 +59,17 @@ struct Avx2 {
   static F load_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  /// Eight values that lie `stride` bytes apart. Not by way of memory: a load that takes up several
+  /// small stores waits until they have left the processor.
+  static F load_f16_apart(const std::byte* at, int64_t stride) {
+    const auto half = [&](int i) {
+      int16_t bits;
+      std::memcpy(&bits, at + i * stride, sizeof(bits));
+      return bits;
+    };
+    return _mm256_cvtph_ps(
+        _mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7)));
+  }
   static F load_bf16(const uint16_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
@@ -103,6 +114,24 @@ struct Avx2 {
                : _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(values, weights));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
+  /// dot4 of `n` vectors of weights from 0 to `levels_max`, at most 63. Pairs of products are added
+  /// in 16 bits for as long as they fit: widening them takes as long as multiplying does.
+  template <int n, int levels_max>
+  [[gnu::always_inline]] static inline I dot_small(I sum, const I* weights, const std::byte* p) {
+    constexpr int most = 32767 / (2 * 127 * levels_max);
+    constexpr int at_once = most < n ? most : n;
+    static_assert(n % at_once == 0);
+#pragma GCC unroll 8
+    for (int first = 0; first < n; first += at_once) {
+      __m256i pairs = _mm256_maddubs_epi16(weights[first], broadcast_i(p + 4 * first));
+#pragma GCC unroll 8
+      for (int j = first + 1; j < first + at_once; ++j) {
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(weights[j], broadcast_i(p + 4 * j)));
+      }
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    return sum;
+  }
   /// The levels were moved up by `shift`: takes that times the sum of the values away.
   static I start(const std::byte* p, int shift) {
     if (shift == 0) return zero_i();
@@ -124,7 +153,8 @@ struct Avx2 {
   }
 
   /// Into the second cache: requests to it are many more than the first keeps track of. Always
-  /// inline, for GCC takes a function that does nothing else for one that does nothing, and drops its calls.
+  /// inline, for GCC takes a function that does nothing else for one that does nothing, and drops
+  /// its calls.
   [[gnu::always_inline]] static inline void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
@@ -194,6 +224,37 @@ struct Avx2 {
       transpose_4x4(z, c);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) store_i(out + 64 * j + 32 * half, c[j]);
+    }
+  }
+
+  /// 8 values of 16 bits of 16 rows as float32: value d of all rows at out + d * out_stride.
+  static void transpose_f16_16x8_to(const std::byte* rows, int64_t stride, float* out,
+                                    int64_t out_stride) {
+    const auto row = [&](int r) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * stride));
+    };
+    // Rows r and r + 8 in the halves of a vector. Neighbouring rows are paired first; then 4 x 4
+    // pairs are transposed, for the first four values and for the last.
+    __m256i first[4];
+    __m256i last[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const auto both = [&](int r) {
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(row(r)), row(r + 8), 1);
+      };
+      const __m256i even = both(2 * i);
+      const __m256i odd = both(2 * i + 1);
+      first[i] = _mm256_unpacklo_epi16(even, odd);
+      last[i] = _mm256_unpackhi_epi16(even, odd);
+    }
+    __m256i columns[8];
+    transpose_4x4(first, columns);
+    transpose_4x4(last, columns + 4);
+#pragma GCC unroll 8
+    for (int d = 0; d < 8; ++d) {
+      float* to = out + d * out_stride;
+      store(to, _mm256_cvtph_ps(_mm256_castsi256_si128(columns[d])));
+      store(to + lanes, _mm256_cvtph_ps(_mm256_extracti128_si256(columns[d], 1)));
     }
   }
 

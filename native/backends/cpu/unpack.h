@@ -106,8 +106,16 @@ template <typename S>
 template <typename S>
 [[gnu::always_inline]] inline void put_half(std::byte* panel, int which, BlockColumn blocks,
                                             int64_t offset) {
-  const Fields<uint16_t> halves = fields<uint16_t>(blocks, offset);
-  for_lanes<S>([&](int lane) { put_scale<S>(panel, which, lane, S::load_f16(halves.of + lane)); });
+  if constexpr (requires { S::load_f16_apart(blocks.at, blocks.stride); }) {
+    for_lanes<S>([&](int lane) {
+      const std::byte* at = blocks.at + lane * blocks.stride + offset;
+      put_scale<S>(panel, which, lane, S::load_f16_apart(at, blocks.stride));
+    });
+  } else {
+    const Fields<uint16_t> halves = fields<uint16_t>(blocks, offset);
+    for_lanes<S>(
+        [&](int lane) { put_scale<S>(panel, which, lane, S::load_f16(halves.of + lane)); });
+  }
 }
 
 struct FormatQ8_0 {
@@ -115,6 +123,7 @@ struct FormatQ8_0 {
   static constexpr Grouping grouping = Grouping::kSymmetric32;
   static constexpr int groups = 1;
   static constexpr int zero = 0;
+  static constexpr int levels_max = 127;
 
   template <typename S, int kShift>
   static void unpack(BlockColumn blocks, std::byte* panel) {
@@ -124,6 +133,11 @@ struct FormatQ8_0 {
         put_level<S>(panel, j, lane, S::add8(S::load_i(qs.of[j] + lane), kShift));
       });
     }
+    put_scales<S>(blocks, panel);
+  }
+
+  template <typename S>
+  static void put_scales(BlockColumn blocks, std::byte* panel) {
     put_half<S>(panel, 0, blocks, offsetof(Block, d));
   }
 };
@@ -135,6 +149,7 @@ struct FormatOf32 {
   static constexpr Grouping grouping = kAffine ? Grouping::kAffine32 : Grouping::kSymmetric32;
   static constexpr int groups = 1;
   static constexpr int zero = kAffine ? 0 : 1 << (kBits - 1);
+  static constexpr int levels_max = (1 << kBits) - 1;
 
   template <typename S, int kShift>
   static void unpack(BlockColumn blocks, std::byte* panel) {
@@ -154,6 +169,11 @@ struct FormatOf32 {
         put_level<S>(panel, j + 4, lane, level<S, kShift>(upper[j], high, j + 4));
       }
     });
+    put_scales<S>(blocks, panel);
+  }
+
+  template <typename S>
+  static void put_scales(BlockColumn blocks, std::byte* panel) {
     put_half<S>(panel, 0, blocks, offsetof(Block, d));
     if constexpr (kAffine) put_half<S>(panel, 1, blocks, offsetof(Block, m));
   }
@@ -182,6 +202,7 @@ struct FormatOfK {
   static constexpr Grouping grouping = Grouping::kAffine32;
   static constexpr int groups = 8;
   static constexpr int zero = 0;
+  static constexpr int levels_max = (1 << kBits) - 1;
 
   template <typename S, int kShift>
   static void unpack(BlockColumn blocks, std::byte* panel) {
@@ -209,7 +230,6 @@ struct FormatOfK {
     put_scales<S>(blocks, panel);
   }
 
- private:
   /// The layout of k_scale_min(): d and dmin in the first word, then three words of packed scales.
   template <typename S>
   static void put_scales(BlockColumn blocks, std::byte* panel) {
@@ -250,6 +270,7 @@ struct FormatQ6_K {
   static constexpr Grouping grouping = Grouping::kSymmetric16;
   static constexpr int groups = 8;
   static constexpr int zero = 32;
+  static constexpr int levels_max = 63;
 
   template <typename S, int kShift>
   static void unpack(BlockColumn blocks, std::byte* panel) {
@@ -273,10 +294,17 @@ struct FormatQ6_K {
         });
       }
     }
+    put_scales<S>(blocks, panel);
+  }
+
+  template <typename S>
+  static void put_scales(BlockColumn blocks, std::byte* panel) {
+    using I = typename S::I;
     const Words<4> scales = words4<S>(blocks, offsetof(Block, scales));
-    const Fields<uint16_t> halves = fields<uint16_t>(blocks, offsetof(Block, d));
+    put_half<S>(panel, 0, blocks, offsetof(Block, d));  // kept there until the groups have theirs
     for_lanes<S>([&](int lane) {
-      const typename S::F d = S::load_f16(halves.of + lane);
+      const typename S::F d =
+          S::load(reinterpret_cast<const float*>(panel + panel_levels_bytes) + lane);
       for (int s = 0; s < 2 * groups; ++s) {
         const I word = S::load_i(scales.of[s / 4] + lane);
         const I scale = S::signed_byte(word, s % 4);

@@ -49,6 +49,36 @@ inline Bytes random_rows(DType dtype, int64_t rows, int64_t cols, Random& random
   return out;
 }
 
+/// random_rows() of a quantised type with every level the largest that there is, or the smallest.
+inline Bytes extreme_rows(DType dtype, int64_t rows, int64_t cols, Random& random) {
+  Bytes out = random_rows(dtype, rows, cols, random);
+  size_t first = 0;  // of the levels
+  size_t n_bytes = 0;
+  switch (dtype) {
+    case DType::kQ6_K:
+      n_bytes = offsetof(BlockQ6_K, scales);
+      break;
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      first = offsetof(BlockQ4_K, qs);
+      break;
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+      first = 4;
+      break;
+    default:
+      first = 2;
+  }
+  const auto stride = static_cast<size_t>(block_bytes(dtype));
+  if (n_bytes == 0) n_bytes = stride - first;
+  const bool largest = random.bits() % 2 == 0;
+  const int level = dtype == DType::kQ8_0 ? (largest ? 0x7f : 0x80) : (largest ? 0xff : 0);
+  for (size_t at = 0; at < out.size(); at += stride) {
+    std::memset(out.data() + at + first, level, n_bytes);
+  }
+  return out;
+}
+
 /// The same rows as floats, by the reference.
 inline std::vector<float> expanded(DType dtype, const Bytes& rows, int64_t cols) {
   const int64_t stride = row_bytes(dtype, cols);
