@@ -1,9 +1,9 @@
 /**
  * Where a block of code belongs in a file. Pure: text in, text out.
  *
- * In this order: it is the file anew; as a comment alone it goes above the selected code; it stands in for the selected
- * lines; it stands in for the declarations of the same name; else it goes to the cursor. The person sees the difference
- * before anything is written.
+ * In this order: it is the file anew; as a comment alone, or above code that breaks off, it goes above the selected code;
+ * it stands in for the selected lines; it stands in for the declarations of the same name; else it goes to the cursor. The
+ * person sees the difference before anything is written.
  */
 
 /** From 0, both inclusive. */
@@ -47,9 +47,10 @@ export function placed(input: PlacementInput): Placement {
     const end = text.endsWith("\n") || text === "" ? [""] : [];
     return done("file", [...code, ...end]);
   }
-  if (selected !== null && isCommentAlone(code)) {
+  const comment = commentAlone(code);
+  if (selected !== null && comment.length > 0) {
     const first = lines.findIndex((line, at) => within(selected, at) && line.trim() !== "" && !isComment(line));
-    if (first >= 0) return done("selection", commented(lines, first, closed(code)));
+    if (first >= 0) return done("selection", commented(lines, first, closed(comment)));
   }
   if (selected !== null && (same.length === 0 || same.some((each) => overlaps(each, selected)))) {
     const range = same.reduce((whole, each) => (overlaps(each, selected) ? joined(whole, each) : whole), selected);
@@ -112,8 +113,14 @@ function isComment(line: string): boolean {
   return /^(\/\*|\*|\/\/|#(?!include)|"""|--)/.test(line.trim());
 }
 
-function isCommentAlone(code: readonly string[]): boolean {
-  return code.length > 0 && code.every((line) => line.trim() === "" || isComment(line));
+/**
+ * What is only to be said above code, if it is no more than that. So is a comment above code that breaks off where a block
+ * opens: an answer that documents code may repeat its first line alone, which must not take the place of the whole.
+ */
+function commentAlone(code: readonly string[]): readonly string[] {
+  const below = code.findIndex((line) => line.trim() !== "" && !isComment(line));
+  if (below < 0) return code;
+  return /([{([:]|=>)\s*$/.test(code.at(-1) ?? "") ? trimmedCode(code.slice(0, below).join("\n")) : [];
 }
 
 /** A comment that the answer ended in is ended, or it would take in what follows. */

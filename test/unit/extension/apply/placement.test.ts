@@ -54,6 +54,14 @@ describe("where code goes", () => {
     expect(comment.text).toBe(file.replace("Old comment.", "Newer."));
   });
 
+  it("goes above the selected code without the code below it that breaks off", () => {
+    const selected = { from: 3, to: 5 };
+    const broken = put("/** New. */\n\nexport function one(x: number): number {", { selected });
+    expect(broken).toEqual({ kind: "selection", text: file.replace("Old comment.", "New.") });
+    const whole = put("/** New. */\nexport function one(x: number): number {\n  return -x;\n}", { selected });
+    expect(whole.text).toBe(file.replace("Old comment.", "New.").replace("return x;", "return -x;"));
+  });
+
   it("takes the whole declaration when the selection was a part of it", () => {
     const code = "export function one(x: number): number {\n  return -x;\n}";
     expect(put(code, { selected: { from: 4, to: 4 } }).text).toBe(file.replace("return x;", "return -x;"));
