@@ -19,12 +19,16 @@ const tryMs = 5_000;
 const model = "qwen2.5-coder-0.5b-instruct";
 const sample = "parcel-desk";
 const question = "Which environment variable changes the port of the desk?";
-const typed =
-  "\n/** Sum of the fees of several parcels, in cents. */\n" +
-  "export function totalFees(parcels: readonly Parcel[], nowMs: number, config: DeskConfig): number {\n" +
-  "  return parcels.reduce((sum, parcel) => sum + ";
+/** Typed below a line of a file. What is offered, only another file says. */
+const typed = {
+  file: "src/api.ts",
+  below: 'desk.free("large")',
+  frame: '\n    case "POST /sweep": {\n    }',
+  head: "\n      const { ",
+  last: "reminded, ",
+};
 
-/** Functions to be documented, until an answer is the whole function with a comment: a small model's may be the same code again. */
+/** Functions to be documented, until an answer is a comment, alone or above that function: a small model's may be the same code again, or another's. */
 const undocumented = [
   { file: "src/api.ts", line: "writeHead", name: "send" },
   { file: "src/journal.ts", line: "as Event", name: "parse" },
@@ -114,13 +118,15 @@ async function map() {
 async function change() {
   for (const { file, line, name } of undocumented) {
     await editor.command("View: Close All Editors");
+    await editor.command("Nosa: New Chat", gone(editor.webview().locator(".turn")));
     await editor.openFile(file);
     await page.keyboard.press("Control+End");
     await editor.placeCursor(file, line);
     await page.locator(".monaco-breadcrumb-item", { hasText: name }).first().waitFor({ timeout: slowMs });
     const answer = await answered(() => editor.command("Nosa: Write Documentation Comment"));
     const [code = ""] = await answer.locator("pre").allInnerTexts();
-    if (/\/\*\*[^]*\}\s*$/.test(code)) break;
+    const below = code.slice(code.lastIndexOf("*/") + 2);
+    if (code.startsWith("/**") && (below.trim() === "" || !code.includes("*/") || below.includes(name))) break;
   }
   const preview = editor.webview().getByRole("button", { name: "Preview the change" }).last();
   await editor.click(preview, shown(page.locator(".tab", { hasText: "change from Nosa" })));
@@ -133,7 +139,7 @@ async function change() {
 }
 
 async function completion() {
-  await editor.command("Nosa: New Chat", gone(editor.webview().locator(".turn-assistant")));
+  await editor.command("Nosa: New Chat", gone(editor.webview().locator(".turn")));
   await offer();
   await picture("completion");
   await editor.command("File: Revert File");
@@ -141,10 +147,34 @@ async function completion() {
 
 /** Has ghost text stand in the file. */
 async function offer() {
-  await editor.openFile("src/fees.ts");
-  await page.keyboard.press("Control+End");
-  await page.keyboard.type(typed, { delay: 15 });
+  await editor.openFile(typed.file);
+  await goTo(1 + lineWith(typed.file, typed.below));
+  await page.keyboard.press("End");
+  await page.keyboard.type(typed.frame, { delay: 15 });
+  await page.keyboard.press("ArrowUp");
+  await page.keyboard.press("End");
+  await page.keyboard.type(typed.head, { delay: 15 });
+  // Who writes so much takes longer: an offer that is asked for before all of it is read is a short one.
+  await page.waitForTimeout(4_000);
+  await page.keyboard.type(typed.last, { delay: 80 });
   await editor.ghostText().first().waitFor({ timeout: slowMs });
+}
+
+/** Lines count from 0. */
+function lineWith(file, text) {
+  return editor
+    .readFile(file)
+    .split("\n")
+    .findIndex((line) => line.includes(text));
+}
+
+/** The cursor goes to a line, counted from 1. */
+async function goTo(line) {
+  const list = page.locator(".quick-input-widget:visible");
+  await until(shown(list), () => page.keyboard.press("Control+G"));
+  await list.locator("input.input").first().fill(`:${line}`);
+  await page.keyboard.press("Enter");
+  await until(gone(list), () => Promise.resolve());
 }
 
 /** Every view of ours in one theme. */
