@@ -30,6 +30,7 @@ const typed = {
 
 /** Functions to be documented, until an answer is a comment, alone or above that function: a small model's may be the same code again, or another's. */
 const undocumented = [
+  { file: "src/notifications.ts", line: "2 ** (failures", name: "retryDelayMs" },
   { file: "src/api.ts", line: "writeHead", name: "send" },
   { file: "src/journal.ts", line: "as Event", name: "parse" },
   { file: "src/fees.ts", line: "padStart", name: "formatCents" },
@@ -264,9 +265,18 @@ async function picture(name, awaited) {
   // What moves comes to rest.
   await page.waitForTimeout(1_500);
   await until(gone(editor.statusBarItem(/Nosa: reading|Initializing|Analyzing/)), () => Promise.resolve());
+  await unshifted();
   const file = await editor.shot(name);
   process.stdout.write(`${path.relative(inRoot(), file)}\n`);
   if (values.keep && ["chat", "map", "apply", "completion"].includes(name)) {
     copyFileSync(file, inRoot("docs/img", `${name}.png`));
   }
+}
+
+/** A click on a page within the page may move the whole window by some pixels, which nobody's own click does. */
+async function unshifted() {
+  await page.evaluate(() => {
+    for (let each = document.querySelector(".part.editor"); each !== null; each = each.parentElement)
+      each.scrollTo(0, 0);
+  });
 }
