@@ -15,7 +15,7 @@ from .gguf_weights import load_tokenizer
 from .lookups import Infill, Lookup, make_infills, make_lookups
 from .repos import Repository, SourceFile
 
-_SIDE = re.compile(r"(^|/)(tests?|testing|benches|benchmarks?|examples?|_examples|docs)/|_test\.go$|(^|/)test_|\.(test|spec|bench)\.")
+SIDE = re.compile(r"(^|/)(tests?|testing|benches|benchmarks?|examples?|_examples|docs)/|_test\.go$|(^|/)test_|\.(test|spec|bench)\.")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ContextCase:
 def windows(repository: Repository, count: Callable[[str], int], low: int, high: int) -> list[tuple[int, tuple[SourceFile, ...]]]:
     """Runs of neighbouring source files (tests and examples aside) of `low` to `high` tokens, without overlap."""
     found, run, total = [], [], 0
-    for file in (f for f in repository.files if not _SIDE.search(f.path)):
+    for file in (f for f in repository.files if not SIDE.search(f.path)):
         size = count(file.text) + 16
         if size > high // 2:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .evaluate import locality
+from .facts import asked_facts, with_facts
 from .gguf_weights import load_tokenizer
 from .joint import plan, read, teach
 from .layouts import QWEN, SMOLLM, Layout
@@ -20,11 +22,13 @@ from .model import Decoder
 from .samples import load_samples
 from .scoring import score_answers
 from .sparse import BLOCK, Budget
-from .steps import Step, asked_otherwise, build_step
+from .steps import FACTS_MOST, Step, asked_otherwise, build_step
 
 WINDOW = 40  # steps whose mean is compared
 CHANCE = 3  # standard errors: looked at after every step, a run of 300 that does not rise is ended once in thirty
-ANSWERS = 0.1  # a tenth of a nat of answers is worth a hundredth of a nat, 1 % of perplexity, of files being written
+# A tenth of a nat of answers is worth a hundredth of a nat, 1 % of perplexity, of files being written: between two checkpoints whose text is equal
+# within chance, the one that answers better is kept.
+ANSWERS = 0.1
 PICKS = 32  # as many as the product lets the query pick
 
 
@@ -69,11 +73,13 @@ class Course:
 class Judge:
     """Reads the same held-out contexts each time, as the product does, with the same tails; processes share them out."""
 
-    def __init__(self, samples: Path, model: Path, product: Layout, live_tokens: int, contexts: int, world: int, rank: int, device: str, order: str = "prefix-first"):
+    def __init__(self, samples: Path, model: Path, product: Layout, live_tokens: int, contexts: int, world: int, rank: int, device: str,
+                 order: str = "prefix-first", facts: Path | None = None):  # fmt: skip
         tokenizer = load_tokenizer(model)
         marks = QWEN if tokenizer.token_to_id(QWEN.repo) is not None else SMOLLM
-        cases = load_samples(samples, contexts)[rank::world]
-        self.steps = [build_step(asked_otherwise(c, 0), product, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, marks, live_tokens, order) for c in cases]
+        known = asked_facts(facts)
+        cases = [with_facts(asked_otherwise(c, 0), known, FACTS_MOST, random.Random(0)) for c in load_samples(samples, contexts)[rank::world]]
+        self.steps = [build_step(c, product, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, marks, live_tokens, order) for c in cases]
         self.device = device
         self.dense: float | None = None
 

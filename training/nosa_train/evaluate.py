@@ -25,6 +25,7 @@ from torch import Tensor
 
 from . import adapter
 from .cases import ContextCase, load_cases
+from .facts import Fact, asked_facts, gold
 from .gguf_weights import cached_weights, load_tokenizer
 from .joint import JointRow, Memory, Plan, ask, plan, read, remember, remember_sparsely
 from .layouts import ORDERS, QWEN, SMOLLM, Document, Encode, Layout, Marks, encode_document, header_text
@@ -35,6 +36,7 @@ from .scoring import Score, paired_interval, score_answers
 from .sparse import PAD, Budget
 from .typed import cut_within
 
+FACTS_MOST = 3  # of a context
 REFERENCES = ("dense, sequence", "dense, segments", "training-free, segments")
 
 
@@ -160,6 +162,16 @@ def asked_in_both_orders(infills: Sequence[Infill], encode: Encode, marks: Marks
     return tails
 
 
+def fact_tail(fact: Fact, header: str, encode: Encode, piece: Callable[[int], str]) -> Tail:
+    """A question about a fact; the tokens that hold its value are scored by themselves too. Byte-level tokens: a character of a piece is a byte of the text."""
+    tail = lookup_tail(fact.lookup(""), header, encode)
+    match = gold(fact.value, fact.is_text).search(fact.answer)
+    assert match is not None
+    first, end = (len(fact.answer[:at].encode()) for at in match.span())
+    ends = list(itertools.accumulate(len(piece(token)) for token in tail.answer))
+    return replace(tail, telling=(sum(at <= first for at in ends), sum(at < end for at in ends) + 1))
+
+
 class Evaluator:
     def __init__(self, models: dict[str, Decoder], encode: Encode, piece: Callable[[int], str], marks: Marks, device: str):
         """`models` by the names of their adapters; any of them, with its adapter out of use, is the base model."""
@@ -193,6 +205,9 @@ class Evaluator:
         asked = tail_row(tails)
         spans, kinds = list(asked.answers), list(asked.kinds)
         for (first, _), tail, kind in zip(asked.answers, tails, asked.kinds, strict=True):
+            if tail.telling is not None:
+                spans.append((first + tail.telling[0], first + tail.telling[1]))
+                kinds.append(f"{kind}'s value")
             if names is not None and kind == "continue":
                 elsewhere = {name for name, path in names.items() if path != tail.about}
                 lines = telling_lines(tail.answer, self.piece, elsewhere)
@@ -223,7 +238,8 @@ class Evaluator:
 def summarise(scores: dict[str, dict[str, list[Score]]], moves: dict[str, list[dict[str, list[float]]]]) -> list[dict]:
     """One row a reading and kind; perplexity counts tokens, the rest counts cases. Differences are against every reference."""
     kinds = sorted({kind for by_kind in scores.values() for kind in by_kind})
-    groups = {kind: [kind] for kind in kinds} | {"lookups": [k for k in kinds if k in ("where", "signature", "returns", "calls")]}
+    facts = {name: [k for k in kinds if k.endswith(name)] for name in ("fact", "fact's value")}  # of all sizes together
+    groups = {kind: [kind] for kind in kinds} | facts | {"lookups": [k for k in kinds if k in ("where", "signature", "returns", "calls")]}
     rows = []
     for name, by_kind in scores.items():
         for group, members in groups.items():
@@ -267,6 +283,7 @@ def main() -> None:
     parser.add_argument("--adapters", nargs="+", required=True, help="NAME=FILE, any number")
     parser.add_argument("--cases", type=Path, help="contexts with questions and holes (nosa_train.cases)")
     parser.add_argument("--perplexity", type=Path, nargs="*", default=[], help="more contexts, read for perplexity alone; the file's stem is their label")
+    parser.add_argument("--facts", type=Path, help="facts with question and answer (nosa_train.ask_teacher), asked where a context of either kind holds them")
     parser.add_argument("--calibration", type=Path, required=True, help="training samples for the training-free ranking")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--each", type=Path, help="also write every case's nats, tokens and exactness, by reading and kind")
@@ -301,6 +318,7 @@ def main() -> None:
     sets += [[(case, f"{path.stem} ") for case in load_cases(path)[: args.contexts]] for path in args.perplexity]
     # One of each set in turn: a run that ends early has read some of all.
     work = [each for turn in itertools.zip_longest(*sets) for each in turn if each is not None]
+    facts = asked_facts(args.facts)
     done = 0
 
     def keep() -> list[dict]:
@@ -319,7 +337,9 @@ def main() -> None:
         names = {d.name: d.path for d in unique_definitions(case.files)}
         writing = [continuation(d, 1024) for d in documents if d.path in live][:3]
         holes = [] if label else asked_in_both_orders(case.infills, encode, marks)
-        evaluator.read(table, case.repository, [d for d in documents if d.path not in live], writing + holes, label, names, watch_moves=not label)
+        known = [fact for d in documents if d.path not in live for fact in facts.get(case.repository, {}).get(d.path, ())]
+        asked = [fact_tail(fact, product.header, encode, evaluator.piece) for fact in random.Random(0).sample(known, min(FACTS_MOST, len(known)))]
+        evaluator.read(table, case.repository, [d for d in documents if d.path not in live], writing + holes + asked, label, names, watch_moves=not label)
         if not label:
             evaluator.read(table, case.repository, documents, [lookup_tail(q, product.header, encode) for q in case.lookups])
         done += 1

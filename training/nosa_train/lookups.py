@@ -38,11 +38,12 @@ class Definition:
 
 @dataclass(frozen=True)
 class Lookup:
-    kind: str  # "where", "signature", "returns"
+    kind: str  # "where", "signature", "returns"; "fact"
     question: str
     answer_start: str  # what the assistant has said already, so that the format is given
     answer: str
     path: str
+    source: str = ""  # the lines that the answer stands in, where the question need not name their definition
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,13 @@ def comment_of(d: Definition, lines: Sequence[str]) -> str:
     docstring = _DOCSTRING.match(d.body)
     if docstring is not None:
         return " ".join(docstring[2].split())
+    return words_above(lines, d.line)
+
+
+def words_above(lines: Sequence[str], at: int) -> str:
+    """The first paragraph of the comment right above a line, on one line."""
     said: list[str] = []
-    for line in reversed(lines[: d.line]):
+    for line in reversed(lines[:at]):
         if line.lstrip().startswith(("@", "#[")):
             continue
         comment = _ABOVE.match(line)

@@ -37,6 +37,8 @@ class Tail:
     prompt: list[int]
     answer: list[int]
     about: str = ""  # words among which is the name of a definition that the answer depends on; the path of a file being written
+    source: str = ""  # the lines that the answer stands in, where they are known better than by a name
+    telling: tuple[int, int] | None = None  # [first, end) of the answer's tokens that say what was asked for, scored by themselves too
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def infill_tail(infill: Infill, encode: Encode, marks: Marks, order: str = "pref
 
 
 def lookup_tail(lookup: Lookup, header: str, encode: Encode) -> Tail:
-    return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer), lookup.question)
+    return Tail(lookup.kind, encode(chat_tail_text(header, lookup.question, lookup.answer_start)), encode(lookup.answer), lookup.question, lookup.source)
 
 
 def split_case(case: ContextCase, encode: Encode, marks: Marks, header: str, live_tokens: int, order: str = "prefix-first") -> tuple[list[Document], list[Tail]]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .cases import ContextCase
+from .facts import asked_facts, with_facts
 from .gguf_weights import load_tokenizer
 from .joint import JointRow
 from .layouts import QWEN, SMOLLM, Encode, Layout, Marks, header_text
@@ -27,6 +28,7 @@ from .samples import CHARACTERS_PER_TOKEN, aligned_context, ask_again, load_samp
 from .sparse import BLOCK, Budget
 
 STEADY_QUERIES = 192
+FACTS_MOST = 3  # questions about facts in a step, beside some ten others
 LOOK_QUERIES, LOOK_WRITING = 96, 64  # that answer, and that write a file
 READ = (0, 16_000, 27_000, 30_000)  # tokens that samples are filled up to, by the estimate that makes them
 
@@ -112,7 +114,7 @@ def build_step(case: ContextCase, layout: Layout, encode: Encode, marks: Marks, 
 
     student, context = joined(layout)
     texts = _definition_texts(case)
-    named = [next((texts[word] for word in re.findall(r"\w{5,}", tail.about) if word in texts and tail.kind != "continue"), "") for tail in tails]
+    named = [tail.source or next((texts[word] for word in re.findall(r"\w{5,}", tail.about) if word in texts and tail.kind != "continue"), "") for tail in tails]
     sources = [_block_of(student[0][:context], text, encode) if text else -1 for text in named]
     return Step(case.repository, student, context, *joined(Layout("sequence", layout.header)), row.answers, row.kinds, sources)
 
@@ -137,6 +139,7 @@ class Source:
     fill: tuple[int, ...] = READ
     most: int = 1 << 30  # tokens of a step, tails among them
     order: str = "prefix-first"  # of a completion's prompt
+    facts: Path | None = None  # facts with question and answer, as `ask_teacher` writes them
 
 
 def in_order(cases: list[ContextCase], world: int, seed: int) -> list[ContextCase]:
@@ -178,12 +181,15 @@ def make_steps(source: Source) -> Iterator[Step]:
     packages: dict[str, dict[str, SourceFile]] = defaultdict(dict)
     for case in cases:
         packages[case.repository].update((f.path, f) for f in case.files)
+    facts = asked_facts(source.facts)
     for number in itertools.count(source.first, source.stride):
         case = cases[number % len(cases)]
         choices = random.Random(f"{source.seed} {number // source.world}")  # the same for all that take part in a step: its rows are then of like size
         layout, tokens = draw_layout(source.product, choices), choices.choice(source.fill)
         case = asked_otherwise(case, source.seed * len(cases) + number)  # other files are written and other things asked each time
         case = widened(case, packages[case.repository], tokens, choices)
+        if facts:
+            case = with_facts(case, facts, FACTS_MOST, random.Random(f"{source.seed} {number} facts"))
         step = build_step(case, layout, encode, marks, source.live_tokens, source.order)
         if tokens_of(step) <= source.most:
             yield step

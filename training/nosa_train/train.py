@@ -120,6 +120,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="only say what memory and time a step takes, by the shapes; needs no GPU")
     parser.add_argument("--model", type=Path, help="a Qwen2 or Llama GGUF; for --plan also a name of nosa_train/estimate.py")
     parser.add_argument("--samples", type=Path)
+    parser.add_argument("--facts", type=Path, help="facts with question and answer (nosa_train.ask_teacher): of those in what a step reads, some are asked; of held-out packages the judge asks")
     parser.add_argument("--held-out", type=Path, help="samples of packages that nothing is trained on: the best adapter is the one that reads them best")
     parser.add_argument("--state", type=Path, help="checkpoint that a restart goes on from")
     parser.add_argument("--out", type=Path, help="folder for the best adapter, the last one and the loss log")
@@ -180,7 +181,7 @@ def main(given: Sequence[str] | None = None) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     product = Layout("segments", "raw", args.size, args.group)
     done = Progress(**torch.load(args.state, weights_only=True)["progress"]).step if args.state.exists() else 0
-    common = {"least": args.least, "fill": tuple(args.fill), "most": args.most, "order": args.completion_order}
+    common = {"least": args.least, "fill": tuple(args.fill), "most": args.most, "order": args.completion_order, "facts": args.facts}
     sources = [Source(args.samples, args.model, product, args.live_tokens, args.seed + done, world, (done + i) * world + rank, args.makers * world, **common) for i in range(args.makers)]
     steps = prefetch(sources)
     config, tensors = cached_weights(args.model, torch.bfloat16 if device != "cpu" else torch.float32)
@@ -190,7 +191,7 @@ def main(given: Sequence[str] | None = None) -> None:
     trainer.course.margin = args.margin
     if str(args.seed) in trainer.seeds:
         raise SystemExit(f"{args.from_adapter} was trained with seed {args.seed}: take another, or it learns the same samples by heart")
-    judge = Judge(args.held_out, args.model, product, args.live_tokens, args.judge_contexts, world, rank, device, args.completion_order) if args.held_out else None
+    judge = Judge(args.held_out, args.model, product, args.live_tokens, args.judge_contexts, world, rank, device, args.completion_order, args.facts) if args.held_out else None
     base_sha = adapter.file_sha256(args.model)
     rng = random.Random(args.seed * 1000 + done)  # the same on every process: all draw the same policy
     args.out.mkdir(parents=True, exist_ok=True)
