@@ -1,7 +1,8 @@
 """Has the facts of `facts.py` asked and answered in plain words by a larger model of the same family, with the lines before its eyes.
 
 Each fact is asked for twice: by its name, in one of several wordings, and by what it is, in the model's words (asked to name it, a 1.5B model does not).
-A question that gives its answer away, and an answer that does not say the value or gives it a unit that nothing speaks of, are left out. Plain PyTorch: batches of like length, right-padded, with a KV cache.
+A question that gives its answer away is left out, and an answer that does not say the value, or says units or numbers that the lines do not. Plain PyTorch: batches of
+like length, right-padded, with a KV cache.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ def question_prompt(fact: Fact) -> str:
     """What a question is made from, behind some that show how: the lines, and the answer."""
     of = f" of `{fact.owner}`" if fact.owner else ""
     of += ", an environment variable" if fact.is_text and is_read_from_environment(fact) else ""
-    turns = [(*_wanted(*shown[:6]), shown[6]) for shown in _SHOWN]
-    asked = "".join(f"<|im_start|>user\n{wanted}<|im_end|>\n<|im_start|>assistant\n{question}<|im_end|>\n" for wanted, question in turns)
-    (last,) = _wanted(fact.path, language_of(fact.path) or "", fact.excerpt, fact.value, fact.name, of)
-    return f"<|im_start|>system\n{_TASK}<|im_end|>\n{asked}<|im_start|>user\n{last}<|im_end|>\n<|im_start|>assistant\n"
+    wanted = _wanted(fact.path, language_of(fact.path) or "", fact.excerpt, fact.value, fact.name, of)
+    if fact.is_shared:
+        wanted += f" Name `{fact.owner}`."
+    turns = [turn for *lines, question in _SHOWN for turn in (("user", _wanted(*lines)), ("assistant", question))]
+    said = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in [("system", _TASK), *turns, ("user", wanted)])
+    return f"{said}<|im_start|>assistant\n"
 
 
 _TASK = (
@@ -69,8 +72,8 @@ _TASK = (
 )
 
 
-def _wanted(path: str, language: str, lines: str, value: str, name: str, of: str) -> tuple[str]:
-    return (f"`{path}`:\n```{language}\n{lines}```\nThe answer is `{value}` (`{name}`{of}). Ask without writing `{name}`.",)
+def _wanted(path: str, language: str, lines: str, value: str, name: str, of: str) -> str:
+    return f"`{path}`:\n```{language}\n{lines}```\nThe answer is `{value}` (`{name}`{of}). Ask without writing `{name}`."
 
 
 def named_question(fact: Fact, rng: random.Random) -> str:
@@ -125,9 +128,13 @@ def usable_answer(text: str, fact: Fact) -> str | None:
 
 
 def units_fit(said: str, fact: Fact) -> bool:
-    """Whether every unit that is spoken of is hinted at by the fact's own words. A string has none."""
-    hints = f"{fact.name} {fact.owner} {fact.value} {fact.comment}"
-    return fact.is_text or all(re.search(hint, hints, re.I) for spelled, hint in _UNITS.items() if re.search(spelled, said, re.I))
+    """Whether every unit that is spoken of is hinted at by the fact's own words, and every other number stands in its lines. A string has no unit."""
+    unit = re.sub(r"(?<=[a-z])Ms\b", "", " ".join(re.findall(r"[A-Za-z_.]{3,}", fact.value)))  # seven of `dayMs` are days
+    hints = unit or f"{fact.name} {fact.owner} {fact.comment}"
+    if not fact.is_text and not all(re.search(hint, hints, re.I) for spelled, hint in _UNITS.items() if re.search(spelled, said, re.I)):
+        return False
+    others = re.findall(r"\d+", gold(fact.value, fact.is_text).sub("", said))
+    return set(others) <= set(re.findall(r"\d+", f"{fact.excerpt} {fact.path} {fact.name}"))
 
 
 _ENDINGS = {"py", "js", "mjs", "cjs", "jsx", "ts", "tsx", "mts", "rs", "go", "json", "toml", "md"}

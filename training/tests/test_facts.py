@@ -154,6 +154,7 @@ def test_questions_are_left_out_that_give_the_answer_away_or_could_be_asked_of_a
         ("Parcels wait. When is a parcel overdue?", FACT), ("What is the default of `overdueAfterMs`?", named),
     ]:  # fmt: skip
         assert usable_question(text, fact) is None, text
+    assert question_prompt(named).count("Name `defaults`.") == 1
     assert FACT.excerpt in question_prompt(FACT) and question_prompt(FACT).endswith("Ask without writing `overdueAfterMs`.<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -169,7 +170,7 @@ def test_answers_are_kept_that_say_the_value_and_name_no_other_file():
     for text in ("A parcel is overdue after 7 days.", "It is `7 * dayMs`, as `src/config.ts` says.", " In `config.ts`, seven days.\n"):
         assert usable_answer(text, FACT) == text.strip()
     for text in ("A parcel is overdue after 14 days.", "After 7 days", "7 days.", "It is 7 days, as `src/other.ts` says.", "After 7 days.\n\n```ts\n```", "A parcel is overdue after 7 days, " + "x" * 300 + ".",
-                 "A parcel is overdue after 7 hours."):  # fmt: skip
+                 "A parcel is overdue after 7 hours.", "A parcel is overdue after 7 days, that is 168 of them."):  # fmt: skip
         assert usable_answer(text, FACT) is None
 
 
