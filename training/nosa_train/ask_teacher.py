@@ -32,7 +32,7 @@ TEMPERATURE = 0.7
 _SPEAKS_OF_ITSELF = re.compile(r"\b(?:snippet|excerpt|code (?:above|below)|(?:this|given|provided|following) (?:code|file|line|context|script)|according to|in the code|line \d+)\b", re.I)
 _FILE_LIKE = re.compile(r"`([\w./-]+\.[A-Za-z]{1,4})`")
 _COMMON = set("what which does that this with from have used when value default name many much long into there they their your will would should must file files class function "
-              "method constant variable field code number".split())  # fmt: skip
+              "method constant variable field code number the and for are any all has how not its can may one who set get".split())  # fmt: skip
 # How each unit is spelled in answers, and by what a line hints at it.
 _UNITS = {
     r"milliseconds?|\bms\b": r"ms\b|Ms(?![a-z])|_ms|milli", r"(?<!milli)seconds?\b": r"sec|_s\b|expires|ttl", r"minutes?\b": r"min", r"hours?\b": r"hour|_h\b|\* 60 \* 60",
@@ -111,8 +111,8 @@ def usable_question(text: str, fact: Fact) -> str | None:
 
 def words_of(text: str) -> set[str]:
     """What a text speaks of: the beginnings of its words, also of those that a name is made of."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", text)
-    return {word.lower()[:5] for word in re.findall(r"[A-Za-z]{4,}", parted) if word.lower() not in _COMMON}
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", text)
+    return {word.lower()[:5] for word in re.findall(r"[A-Za-z]{3,}", parted) if word.lower() not in _COMMON}
 
 
 def usable_answer(text: str, fact: Fact) -> str | None:

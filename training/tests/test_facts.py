@@ -147,6 +147,9 @@ def test_questions_are_left_out_that_give_the_answer_away_or_could_be_asked_of_a
     assert usable_question("What is the default of `overdueAfterMs`?", FACT)
     named = replace(FACT, is_shared=True)
     assert usable_question("What is the default of `overdueAfterMs` in `defaults`?", named)
+    key = replace(FACT, name="_MIN_KEY_SIZE", owner="RSAAlgorithm", value="2048", comment="")
+    assert usable_question("What is the minimum length of an RSA key in bits by default?", key)
+    assert usable_question("What is the size of a part of the system?", key) is None
     for text, fact in [
         ("After how many days is a parcel overdue", FACT), ("Is a parcel overdue after 7 days?", FACT), ("Is a parcel overdue after seven days?", FACT),
         ("What is the default value of it all?", FACT), ("After how many days is it overdue to ask?", replace(FACT, comment="", name="overdueMs", owner="")),
