@@ -39,6 +39,12 @@ class QuantProduct {
     }
   }
 
+  /// Asks for memory that is needed soon. The product of one token is as fast as the memory, and
+  /// sixteen short rows are more streams than the processor foresees by itself.
+  static void prefetch(const std::byte* at, int64_t n_bytes) {
+    for (int64_t i = 0; i < n_bytes; i += 64) S::prefetch(at + i);
+  }
+
  private:
   using F = typename S::F;
   using I = typename S::I;
@@ -48,12 +54,6 @@ class QuantProduct {
   static constexpr int shift = symmetric ? S::level_shift(Format::zero) : 0;
   /// Levels that are not negative and have at most 6 bits: some instruction sets are faster then.
   static constexpr bool small = !symmetric || (Format::zero != 0 && shift == Format::zero);
-
-  /// Asks for memory that is needed soon. The product of one token is as fast as the memory, and
-  /// sixteen short rows are more streams than the processor foresees by itself.
-  static void prefetch(const std::byte* at, int64_t n_bytes) {
-    for (int64_t i = 0; i < n_bytes; i += 64) S::prefetch(at + i);
-  }
 
   /// Fills the panel of `n_rows` rows from `first_row`; the rows missing to 16 repeat the last.
   static void pack(const WeightView& weight, int64_t first_row, int n_rows, std::byte* panel) {

@@ -253,7 +253,7 @@ class RowProduct {
       for (int t = 0; t < kTokens; ++t) sums[half][t] = Avx2::zero();
     }
     for (int64_t b = 0; b < n_blocks; ++b) {
-      for (int64_t i = 0; i < panel_rows * block_size; i += 64) Avx2::prefetch(ahead + i);
+      QuantProduct<Avx2, Format>::prefetch(ahead, panel_rows * block_size);
       ahead += panel_rows * block_size;
       Format::template put_scales<Avx2>(blocks, slice.scratch);
       const std::byte* scales = slice.scratch + panel_levels_bytes;
